@@ -1,0 +1,133 @@
+"""Door checks: what a user's arguments must look like, said in one sentence each.
+
+They run on the host before anything is traced.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def unknown_name(argument: str, found: object, known: Iterable[str]) -> str:
+    """The message for a name that does not exist, with the nearest one that does."""
+    known = list(known)
+    near = difflib.get_close_matches(str(found), known, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"{argument}: unknown name {found!r}{hint} Known: {', '.join(map(repr, known))}"
+
+
+def check_name(argument: str, found: object, known: Iterable[str]) -> str:
+    known = list(known)
+    if not isinstance(found, str) or found not in known:
+        raise ValueError(unknown_name(argument, found, known))
+    return found
+
+
+def check_count(argument: str, value: object, least: int) -> int:
+    """A whole number of at least ``least``."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{argument}: needs a whole number, found {value!r}")
+    if value < least:
+        raise ValueError(f"{argument}: must be at least {least}, found {value}")
+    return int(value)
+
+
+def check_key(key: Any, why: str) -> jax.Array:
+    """A typed random key."""
+    if key is None:
+        raise ValueError(f"key: {why}; pass key=jax.random.key(0), say")
+    if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
+        raise TypeError(
+            f"key: needs a typed random key, found {type(key).__name__}; "
+            "make one with jax.random.key(0)"
+        )
+    if key.ndim != 0:
+        raise ValueError(f"key: needs one key, found an array of shape {key.shape}")
+    return key
+
+
+def check_rows(x: Any) -> jax.Array:
+    """Data as a floating array (n, D): finite, numeric, at least one row.
+
+    float32 and float64 are kept (float64 needs JAX's x64 switch), integers become
+    JAX's default float; a vector is one feature.
+    """
+    array = numeric("x", x)
+    if array.ndim == 1:
+        array = array[:, None]
+    if array.ndim != 2:
+        raise ValueError(
+            f"x: needs rows and columns (n, D) or a vector (n,), found shape {array.shape}"
+        )
+    if array.shape[0] == 0 or array.shape[1] == 0:
+        raise ValueError(f"x: has no rows or no columns, found shape {array.shape}")
+    bad = np.argwhere(~np.isfinite(array))
+    if bad.size:
+        row, column = bad[0]
+        raise ValueError(
+            f"x: {len(bad)} non-finite value(s), the first ({array[row, column]}) at row {row}, "
+            f"column {column}; drop or impute such rows"
+        )
+    return jnp.asarray(array)
+
+
+def check_sample_weight(sample_weight: Any, x: jax.Array) -> jax.Array | None:
+    """Weights (n,) in the dtype of the data: finite, not negative, not all zero."""
+    if sample_weight is None:
+        return None
+    weight = numeric("sample_weight", sample_weight)
+    if weight.shape != (x.shape[0],):
+        raise ValueError(
+            f"sample_weight: needs one number per row, shape ({x.shape[0]},), "
+            f"found shape {weight.shape}"
+        )
+    if not np.all(np.isfinite(weight)):
+        row = int(np.argmin(np.isfinite(weight)))
+        raise ValueError(f"sample_weight: non-finite value {weight[row]} at row {row}")
+    if np.any(weight < 0):
+        row = int(np.argmax(weight < 0))
+        raise ValueError(f"sample_weight: negative value {weight[row]} at row {row}")
+    if not np.any(weight > 0):
+        raise ValueError("sample_weight: all weights are zero, so there is no data to fit")
+    return jnp.asarray(weight, x.dtype)
+
+
+def numeric(argument: str, value: Any) -> np.ndarray:
+    """Any array-like as a real floating NumPy array."""
+    if isinstance(value, (str, bytes)):
+        raise TypeError(f"{argument}: needs numbers, found a string; load the file first")
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{argument}: cannot be read as an array ({error})") from None
+    if array.dtype == object:
+        try:
+            array = array.astype(float)
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"{argument}: needs numbers, found an array of Python objects; "
+                "select the numeric columns"
+            ) from None
+    if np.issubdtype(array.dtype, np.bool_) or np.issubdtype(array.dtype, np.integer):
+        return array.astype(jnp.result_type(float))
+    if jnp.issubdtype(array.dtype, jnp.floating):
+        if array.dtype in (np.float32, np.float64):
+            return array
+        return array.astype(jnp.result_type(float))
+    raise TypeError(
+        f"{argument}: needs real numbers, found dtype {array.dtype}; select the numeric columns"
+    )
+
+
+def feature_names(x: Any) -> tuple[str, ...]:
+    """Column names where the data carry them, else ``x0, x1, ...``."""
+    columns = getattr(x, "columns", None)
+    if columns is None:
+        columns = [f"x{j}" for j in range(np.shape(x)[1] if np.ndim(x) == 2 else 1)]
+    return tuple(map(str, columns))

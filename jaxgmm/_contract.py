@@ -1,0 +1,268 @@
+"""The nouns that every room agrees on: latent-variable models and component families.
+
+Engines (`em`, `bayes`) and the report see a model only through `LatentModel`; a
+mixture sees its components only through `Family`.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
+from jaxtyping import Array, Float, PRNGKeyArray
+from numpyro import handlers
+
+Params = Any
+Statistics = Any
+Sites = dict[str, Array]
+# Site by site, in the order in which they are drawn: the distribution of a site
+# given the sites before it.
+Prior = Mapping[str, Callable[[Sites], dist.Distribution]]
+
+
+class LatentModel(abc.ABC):
+    """A model whose rows carry one unseen label each, written once.
+
+    From `prior_sites` and `likelihood` come the log densities and the NumPyro program
+    (one function computes both); from `e_step` and `m_step` comes EM. ``params``
+    is a pytree that only the model looks into.
+
+    Subclasses are frozen dataclasses registered as pytrees: hyper-parameters are
+    leaves, counts and names are static.
+    """
+
+    n_components: int
+
+    # -- the definition ------------------------------------------------------
+
+    @abc.abstractmethod
+    def prior_sites(self) -> Prior:
+        """The distribution of each site given the sites before it."""
+
+    @abc.abstractmethod
+    def likelihood(self, params: Params) -> dist.Distribution:
+        """The distribution of one row, the label summed out."""
+
+    @abc.abstractmethod
+    def sites(self, params: Params) -> Sites:
+        """The free parameters by NumPyro site name."""
+
+    @abc.abstractmethod
+    def from_sites(self, sites: Sites) -> Params:
+        """The inverse of `sites`."""
+
+    # -- what EM needs -------------------------------------------------------
+
+    @abc.abstractmethod
+    def e_step(
+        self, params: Params, x: Array, sample_weight: Array | None = None
+    ) -> tuple[Statistics, Array]:
+        """Expected sufficient statistics and the log-likelihood, both at ``params``."""
+
+    @abc.abstractmethod
+    def m_step(self, statistics: Statistics, params: Params | None = None) -> Params:
+        """The maximiser of the expected log joint.
+
+        ``params`` are those of the E-step, or None at a start from responsibilities;
+        only a model without a closed form looks at them.
+        """
+
+    @abc.abstractmethod
+    def responsibilities(self, params: Params, x: Array) -> Float[Array, "n k"]:
+        """Probability of each label given each row."""
+
+    @abc.abstractmethod
+    def statistics(
+        self,
+        responsibilities: Float[Array, "n k"],
+        x: Array,
+        sample_weight: Array | None = None,
+    ) -> Statistics:
+        """Sufficient statistics at given responsibilities; they add over rows."""
+
+    # -- what the doors need, with defaults for a model without special cases --
+
+    def check_data(self, x: Any, sample_weight: Any = None) -> tuple[Any, Any]:
+        """Arrays made of the user's data, or a `ValueError` that says what to do."""
+        from jaxgmm._checks import check_rows, check_sample_weight
+
+        rows = check_rows(x)
+        return rows, check_sample_weight(sample_weight, rows)
+
+    def resolve(self, x: Any, sample_weight: Any = None) -> LatentModel:
+        """The same model with every data-dependent rule turned into numbers."""
+        return self
+
+    def check_model(self, x: Any, sample_weight: Any = None) -> None:
+        """Refuse, with a `ValueError`, data that leave the objective unbounded."""
+
+    def check_samplable(self) -> None:
+        """Refuse, with a `ValueError`, a prior under which no posterior exists."""
+
+    def standardise(self, x: Array, sample_weight: Array | None = None) -> LatentModel:
+        """The same model in working units; its log densities stay in the user's."""
+        return self
+
+    def to_working(self, params: Params) -> Params:
+        """The user's parameters in the units of a standardised model."""
+        return params
+
+    def to_user(self, params: Params) -> Params:
+        """Parameters of a standardised model in the user's units."""
+        return params
+
+    def embed(self, x: Array) -> Float[Array, "n e"]:
+        """Rows as vectors whose Euclidean distances make sense, for starts."""
+        return x.reshape(x.shape[0], -1)
+
+    def collapsed(self, params: Params) -> Array:
+        """Whether a component has left the space where the density is defined."""
+        return jnp.array(False)
+
+    def spurious(self, params: Params, statistics: Statistics) -> Array:
+        """Whether an optimum hangs on a handful of rows (see the model's rule)."""
+        return jnp.array(False)
+
+    def bounded(self) -> bool:
+        """Whether the prior bounds the log joint for every data set."""
+        return True
+
+    def ascends(self) -> Array:
+        """Whether `m_step` maximises the declared objective (a ridge does not)."""
+        return jnp.array(True)
+
+    def log_units(self) -> Array | None:
+        """What the log prior gains when its sites are measured in the user's units.
+
+        None for a model that is in the user's units already.
+        """
+        return None
+
+    def permute(self, params: Params, order: Array) -> Params:
+        """Rename the labels: new label k was ``order[k]``."""
+        return jax.tree.map(lambda leaf: leaf[order], params)
+
+    def derived_sites(self, params: Params) -> Sites:
+        """Further quantities reported beside the sites."""
+        return {}
+
+    def site_dims(self) -> dict[str, list[str]]:
+        """ArviZ dimension names by site."""
+        return {}
+
+    @abc.abstractmethod
+    def n_parameters(self, n_features: int) -> int:
+        """Number of free parameters: the rank of the map from them to the density."""
+
+    # -- derived: one log density for EM, NumPyro and the report -------------
+
+    def log_prior(self, params: Params) -> Array:
+        """Log density of the sites under the prior, constants included."""
+        sites = self.sites(params)
+        terms = [jnp.sum(d(sites).log_prob(sites[name])) for name, d in self.prior_sites().items()]
+        units = self.log_units()
+        return sum(terms) if units is None else sum(terms) + units
+
+    def log_prob(self, params: Params, x: Array) -> Float[Array, " n"]:
+        """Log density of each row, the label summed out."""
+        return self.likelihood(params).log_prob(x)
+
+    def log_likelihood(
+        self, params: Params, x: Array, sample_weight: Array | None = None
+    ) -> Array:
+        """Weighted sum of `log_prob` over the rows."""
+        rows = self.log_prob(params, x)
+        return jnp.sum(rows if sample_weight is None else sample_weight * rows)
+
+    def log_joint(self, params: Params, x: Array, sample_weight: Array | None = None) -> Array:
+        """`log_prior` plus `log_likelihood`: EM's objective and NumPyro's log density."""
+        return self.log_prior(params) + self.log_likelihood(params, x, sample_weight)
+
+    def predict(self, params: Params, x: Array) -> Array:
+        """Index of the most probable label of each row."""
+        return jnp.argmax(self.responsibilities(params, x), axis=-1)
+
+    def sample(self, params: Params, key: PRNGKeyArray, n: int) -> Array:
+        """Draw ``n`` rows."""
+        return self.likelihood(params).sample(key, (n,))
+
+    def numpyro_model(
+        self,
+        x: Array | None = None,
+        n_rows: int | None = None,
+        sample_weight: Array | None = None,
+    ) -> None:
+        """The model as a plain NumPyro program.
+
+        Parameters
+        ----------
+        x : array of n rows, optional
+            Observed rows; None draws ``n_rows`` of them (for `numpyro.infer.Predictive`).
+        n_rows : int, optional
+            Number of rows; taken from ``x`` where that is given.
+        sample_weight : (n,) array, optional
+            Multiplies the log density of each row.
+        """
+        if x is None and n_rows is None:
+            raise ValueError("numpyro_model: give x (observed rows) or n_rows (rows to draw)")
+        sites: Sites = {}
+        for name, conditional in self.prior_sites().items():
+            sites[name] = numpyro.sample(name, conditional(sites))
+        units = self.log_units()
+        if units is not None:
+            numpyro.factor("units", units)
+        scale = 1.0 if sample_weight is None else sample_weight
+        rows = n_rows if x is None else x.shape[0]
+        with numpyro.plate("obs", rows), handlers.scale(scale=scale):
+            numpyro.sample("x", self.likelihood(self.from_sites(sites)), obs=x)
+
+
+class Family(abc.ABC):
+    """What the components of a mixture are.
+
+    ``params`` is the parameter object of the whole mixture; a family reads its own
+    fields of it. Statistics are pytrees that add over rows.
+    """
+
+    @abc.abstractmethod
+    def log_density(self, params: Params, x: Array) -> Float[Array, "k n"]:
+        """Log density of each row under each component."""
+
+    @abc.abstractmethod
+    def statistics(self, params: Params | None, x: Array, weights: Float[Array, "k n"]) -> Statistics:
+        """Sufficient statistics of rows that count ``weights`` in each component."""
+
+    @abc.abstractmethod
+    def counts(self, statistics: Statistics) -> Float[Array, " k"]:
+        """Effective number of rows of each component."""
+
+
+class ConjugateFamily(Family):
+    """An exponential family: log p(x | k) = natural(k) . features(x).
+
+    Both the E-step and its statistics are then one matrix product each.
+    """
+
+    @abc.abstractmethod
+    def features(self, x: Array) -> Float[Array, "f n"]:
+        """Sufficient statistics of each row, a constant first."""
+
+    @abc.abstractmethod
+    def natural(self, params: Params) -> Float[Array, "k f"]:
+        """Natural parameters of each component, the log normaliser first."""
+
+    def log_density(self, params: Params, x: Array) -> Float[Array, "k n"]:
+        return self.natural(params) @ self.features(x)
+
+    def statistics(
+        self, params: Params | None, x: Array, weights: Float[Array, "k n"]
+    ) -> Float[Array, "k f"]:
+        return weights @ self.features(x).T
+
+    def counts(self, statistics: Float[Array, "k f"]) -> Float[Array, " k"]:
+        return statistics[:, 0]

@@ -1,0 +1,173 @@
+"""The nouns that come out: a status, the record of a run, a fit, a posterior."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import hashlib
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array
+
+from jaxgmm._contract import LatentModel, Params
+
+
+class Status(enum.IntEnum):
+    """Why a run of EM ended; the number is what compiled code carries.
+
+    Examples
+    --------
+    >>> import jaxgmm as jg
+    >>> print(jg.Status(0))
+    converged: no further gain above the tolerance
+    """
+
+    CONVERGED = 0
+    OUT_OF_ITERATIONS = 1
+    COLLAPSED = 2
+    OBJECTIVE_FELL = 3
+    NONFINITE_OBJECTIVE = 4
+    NONFINITE_INPUT = 5
+
+    def __str__(self) -> str:
+        return _SENTENCES[self]
+
+
+_SENTENCES = {
+    Status.CONVERGED: "converged: no further gain above the tolerance",
+    Status.OUT_OF_ITERATIONS: "out of iterations before convergence: raise max_iter",
+    Status.COLLAPSED: "a component collapsed: use a proper prior or fewer components",
+    Status.OBJECTIVE_FELL: "the objective fell by more than rounding: use float64 or rescale x",
+    Status.NONFINITE_OBJECTIVE: "the objective is not finite: check the start and the prior",
+    Status.NONFINITE_INPUT: "the data, weights or start hold non-finite values",
+}
+
+
+class Run(NamedTuple):
+    """Everything one start led to; a leading axis stacks several starts.
+
+    Attributes
+    ----------
+    params : pytree
+        Final parameters, in the units of the data.
+    log_joint, log_likelihood, log_prior : scalar arrays
+        At exactly ``params``.
+    status : int32 array
+        A `Status` code.
+    n_iter : int32 array
+        Number of M-steps after the start.
+    trace : (max_iter + 1,) array
+        The objective at the start and after every iteration, NaN after the end.
+    spurious : bool array
+        Whether the optimum hangs on a handful of rows (the model's rule).
+    """
+
+    params: Params
+    log_joint: Array
+    log_likelihood: Array
+    log_prior: Array
+    status: Array
+    n_iter: Array
+    trace: Array
+    spurious: Array
+
+    @property
+    def converged(self) -> Array:
+        """Whether the status is `Status.CONVERGED`."""
+        return self.status == Status.CONVERGED
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Fit:
+    """A point estimate with the record of every restart.
+
+    Attributes
+    ----------
+    model : LatentModel
+        The model with its prior as numbers.
+    params : pytree
+        Parameters of the best restart that is neither collapsed nor spurious.
+    log_likelihood, log_prior, log_joint : float
+        Totals at exactly ``params``.
+    status : Status
+        Why the best restart ended; prints as a sentence.
+    n_iter : int
+        Its number of iterations.
+    trace : (n_iter + 1,) array
+        Its objective at the start and after each iteration.
+    restarts : Run
+        The same record for every start, stacked.
+    best : int
+        Index of the fit among the restarts.
+    n_spurious_better : int
+        Restarts that scored higher and were set aside as spurious.
+    bic, aic, icl : float
+        Information criteria, lower is better; ``icl`` is Biernacki, Celeux and Govaert's
+        (2000) with hard labels, ``bic - 2 sum log max_k r_ik``. The ``n`` of ``bic`` is
+        the total weight.
+    tol, max_iter : float, int
+        The settings used.
+    fingerprint : str
+        Digest of the data and weights.
+    """
+
+    model: LatentModel
+    params: Params
+    log_likelihood: float
+    log_prior: float
+    log_joint: float
+    status: Status
+    n_iter: int
+    trace: np.ndarray
+    restarts: Run
+    best: int
+    n_spurious_better: int
+    n_rows: int
+    total_weight: float
+    n_parameters: int
+    bic: float
+    aic: float
+    icl: float
+    tol: float
+    max_iter: int
+    fingerprint: str
+    feature_names: tuple[str, ...]
+
+    @property
+    def converged(self) -> bool:
+        """Whether the best restart converged."""
+        return self.status == Status.CONVERGED
+
+    @property
+    def message(self) -> str:
+        """The status as a sentence, with what was set aside."""
+        sentence = str(self.status)
+        if self.n_spurious_better:
+            sentence += f"; {self.n_spurious_better} better-scoring restart(s) set aside as spurious"
+        if bool(self.restarts.spurious[self.best]):
+            sentence += "; this optimum is itself spurious (it hangs on a handful of rows)"
+        return sentence
+
+    def __repr__(self) -> str:
+        n_starts = len(self.restarts.status)
+        converged = int(np.sum(np.asarray(self.restarts.status) == Status.CONVERGED))
+        return (
+            f"Fit of {self.model!r}\n"
+            f"  log joint {self.log_joint:.4f} = log likelihood {self.log_likelihood:.4f}"
+            f" + log prior {self.log_prior:.4f}\n"
+            f"  {self.message} ({self.n_iter} iterations)\n"
+            f"  {n_starts} start(s), {converged} converged; "
+            f"BIC {self.bic:.2f}, AIC {self.aic:.2f}, ICL {self.icl:.2f}"
+        )
+
+
+def fingerprint(x: Any, sample_weight: Any) -> str:
+    """A digest that tells whether a fit and a posterior saw the same data and weights."""
+    digest = hashlib.blake2b(digest_size=16)
+    for leaf in jax.tree.leaves((x, sample_weight)):
+        array = np.ascontiguousarray(leaf)
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(array.data)
+    return digest.hexdigest()

@@ -1,0 +1,8 @@
+"""What is fitted: mixtures, their component families and priors."""
+
+from jaxgmm.model._gaussian import Gaussian, GaussianParams
+from jaxgmm.model._mixture import Mixture
+from jaxgmm.model._prior import ConjugatePrior
+from jaxgmm.model._structure import STRUCTURES
+
+__all__ = ["STRUCTURES", "ConjugatePrior", "Gaussian", "GaussianParams", "Mixture"]

@@ -1,0 +1,136 @@
+"""What a Gaussian mixture refuses before anything runs, and what to do instead."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgmm._checks import numeric
+from jaxgmm.model._prior import ConjugatePrior
+from jaxgmm.model._structure import UNIVARIATE, structure_named
+
+_REMEDY = (
+    'use a proper prior (jaxgmm.ConjugatePrior, or prior="fraley-raftery" where the data vary), '
+    "or a ridge (reg_covar)"
+)
+
+
+def check_univariate(name: str, d: int) -> None:
+    """mclust's one-letter names hold in one dimension only."""
+    if name in UNIVARIATE and d != 1:
+        raise ValueError(
+            f"structure: {name!r} is for one feature, the data have {d}; "
+            f"use {structure_named(name).name!r}"
+        )
+
+
+def check_bounded(x: np.ndarray, name: str, n_components: int) -> None:
+    """Refuse data on which the likelihood without a prior grows without bound.
+
+    Every structure needs more distinct rows than a start can put components on; a
+    matrix structure needs rows that span all features, a diagonal one columns that vary.
+    """
+    check_univariate(name, x.shape[1])
+    n, d = x.shape
+    distinct = len(np.unique(x, axis=0))
+    if n < n_components:
+        raise ValueError(
+            f"x: {n} rows cannot carry {n_components} components without a prior; {_REMEDY}"
+        )
+    if distinct == 1:
+        raise ValueError(f"x: all rows are equal, so the likelihood is unbounded; {_REMEDY}")
+    if distinct < n_components:
+        raise ValueError(
+            f"x: only {distinct} distinct rows for {n_components} components, "
+            f"so the likelihood is unbounded; {_REMEDY}"
+        )
+    if not structure_named(name).scales_columns:
+        return
+    constant = np.flatnonzero(np.all(x == x[0], axis=0))
+    if constant.size:
+        raise ValueError(
+            f"x: column {constant[0]} is constant, so the likelihood is unbounded; "
+            f"drop the column, or {_REMEDY}"
+        )
+    if not structure_named(name).uses_products:
+        return
+    if n <= d:
+        raise ValueError(
+            f"x: {n} rows do not span {d} features, so the likelihood is unbounded; {_REMEDY}"
+        )
+    if _rank(x) < d:
+        raise ValueError(
+            "x: the columns are linearly dependent, so the likelihood is unbounded; "
+            f"drop a column, or {_REMEDY}"
+        )
+
+
+def check_rule_defined(rule: str, x: np.ndarray, name: str) -> None:
+    """Refuse data from which the rule cannot compute a positive definite scale."""
+    check_univariate(name, x.shape[1])
+    n, d = x.shape
+    explicit = "give explicit hyper-parameters (jaxgmm.ConjugatePrior)"
+    if n < 2 or np.all(x == x[0]):
+        raise ValueError(
+            f"prior: {rule!r} needs rows that differ to set its scale, found {n} equal row(s); "
+            f"{explicit}"
+        )
+    if not structure_named(name).uses_products:
+        return
+    constant = np.flatnonzero(np.all(x == x[0], axis=0))
+    if constant.size:
+        raise ValueError(
+            f"prior: {rule!r} has no scale for column {constant[0]}, which is constant; "
+            f"drop the column or {explicit}"
+        )
+    if n > d and _rank(x) < d:
+        raise ValueError(
+            f"prior: {rule!r} has a singular scale, the columns are linearly dependent; "
+            f"drop a column or {explicit}"
+        )
+
+
+def check_prior(prior: ConjugatePrior, name: str, k: int, d: int) -> None:
+    """Refuse hyper-parameters under which the joint has no mode."""
+    check_univariate(name, d)
+    structure = structure_named(name)
+    concentration = numeric("prior.concentration", prior.concentration)
+    if concentration.shape not in {(), (k,)}:
+        raise ValueError(
+            f"prior: concentration needs one number or shape ({k},), found {concentration.shape}"
+        )
+    if not np.all(concentration >= 1):
+        raise ValueError(
+            "prior: concentration must be at least 1, or the joint is unbounded at the edge of "
+            f"the simplex; found {concentration.tolist()}"
+        )
+    mean = numeric("prior.mean", prior.mean)
+    if mean.shape != (d,):
+        raise ValueError(f"prior: mean needs shape ({d},) for these data, found {mean.shape}")
+    for field in ("mean_precision", "dof"):
+        value = numeric(f"prior.{field}", getattr(prior, field))
+        least = d - 1 if field == "dof" and structure.uses_products else 0
+        if value.shape != () or not value > least:
+            raise ValueError(
+                f"prior: {field} must be one number above {least}, found {value.tolist()}"
+            )
+    scale = numeric("prior.scale", prior.scale)
+    shapes = structure.prior_scale_shapes(d)
+    if scale.shape not in shapes:
+        raise ValueError(
+            f"prior: scale needs shape {' or '.join(map(str, shapes))} for "
+            f"{structure.name!r} covariances of {d} feature(s), found {scale.shape}"
+        )
+    positive = np.linalg.eigvalsh(scale) if structure.uses_products else scale
+    symmetric = not structure.uses_products or np.allclose(scale, scale.T)
+    if not symmetric or not np.all(positive > 0):
+        raise ValueError("prior: scale must be symmetric and positive definite")
+
+
+def _rank(x: np.ndarray) -> int:
+    centred = x - x.mean(axis=0, dtype=np.float64)
+    scaled = centred / np.linalg.norm(centred, axis=0)
+    gram = np.asarray(scaled.T @ scaled, np.float64)
+    # The Gram matrix squares the condition number, hence eps and not its root.
+    floor = x.shape[1] * jnp.finfo(x.dtype).eps
+    return int(np.sum(np.linalg.eigvalsh(gram) > floor))

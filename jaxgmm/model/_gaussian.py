@@ -1,0 +1,339 @@
+"""Gaussian components: one family, whatever the covariance structure."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float, PRNGKeyArray
+from numpyro.distributions import constraints
+
+from jaxgmm._checks import numeric, unknown_name
+from jaxgmm._contract import ConjugateFamily, Prior, Sites
+from jaxgmm._numerics import Affine, weighted_moments
+from jaxgmm.model._prior import ConjugatePrior, improper
+from jaxgmm.model._structure import STRUCTURES, UNIVARIATE, Structure, structure_named
+
+# A component has collapsed once a conditional variance is this many units of rounding
+# of the data's own: its squares, summed about the data's centre, are then noise.
+_COLLAPSE_EPS = 100.0
+
+# An optimum is spurious where a component with its own covariance rests on fewer
+# effective rows than D + 1, plus the half row by which a neighbour's tail can lift an
+# exact fit, or is this flat compared with the data.
+_SPURIOUS_SPARE_ROWS = 0.5
+_SPURIOUS_EIGENVALUE = 1e-6
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class GaussianParams:
+    """Parameters of a Gaussian mixture; leading batch axes are allowed throughout.
+
+    Attributes
+    ----------
+    weights : (..., K) array
+        Mixing weights.
+    means : (..., K, D) array
+        Component means, in the units of the data.
+    covariance_site : array
+        The covariances in the shape of their NumPyro site: (..., K, D, D) for ``full``,
+        (..., D, D) ``tied``, (..., K, D) ``diag``, (..., K) ``spherical``.
+    structure : str
+        Name of the covariance structure (static).
+    """
+
+    weights: Float[Array, "*b k"]
+    means: Float[Array, "*b k d"]
+    covariance_site: Array
+    structure: str = dataclasses.field(metadata={"static": True})
+
+    @property
+    def covariances(self) -> Float[Array, "*b k d d"]:
+        """One covariance matrix per component, whatever the structure."""
+        return structure_named(self.structure).expand(self.covariance_site, *self.means.shape[-2:])
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Gaussian(ConjugateFamily):
+    """Gaussian components with a covariance structure.
+
+    Parameters
+    ----------
+    structure : str
+        ``"full"`` (mclust's VVV), ``"tied"`` (EEE), ``"diag"`` (VVI), ``"spherical"``
+        (VII); in one dimension also ``"E"`` and ``"V"``.
+    reg_covar : float
+        Ridge added to the diagonal after each M-step, in squared units of the data,
+        as in scikit-learn. It is not a prior: with a ridge a step may lower the
+        objective, and the fit is not a posterior mode.
+
+    Raises
+    ------
+    ValueError
+        For an unknown structure or a negative ridge.
+
+    References
+    ----------
+    Celeux and Govaert (1995), Pattern Recognition 28:781-793, for the structures.
+
+    Examples
+    --------
+    >>> import jaxgmm as jg
+    >>> jg.Gaussian("VVV").name
+    'full'
+    """
+
+    structure: str = dataclasses.field(default="full", metadata={"static": True})
+    reg_covar: Any = 0.0
+    # Working units and the data's conditional variances in them, set by `standardise`.
+    chart: Affine | None = None
+    data_pivots: Array | None = None
+
+    def __post_init__(self):
+        known = {**STRUCTURES, **UNIVARIATE}
+        if self.structure not in known:
+            raise ValueError(unknown_name("structure", self.structure, known))
+        if isinstance(self.reg_covar, (int, float)) and self.reg_covar < 0:
+            raise ValueError(f"reg_covar: a ridge is at least 0, found {self.reg_covar}")
+
+    @property
+    def name(self) -> str:
+        """The structure's own name, whichever alias was written."""
+        return self._structure.name
+
+    @property
+    def _structure(self) -> Structure:
+        return structure_named(self.structure)
+
+    # -- density and statistics -------------------------------------------------
+
+    def features(self, x):
+        assert self.chart is not None
+        z = self.chart.apply(x).T
+        one = jnp.ones((1, z.shape[1]), z.dtype)
+        return jnp.concatenate([one, z, self._structure.squares(z)])
+
+    def natural(self, params: GaussianParams) -> Float[Array, "k f"]:
+        assert self.chart is not None
+        natural = self._structure.natural(params.means, params.covariance_site)
+        return natural.at[:, 0].add(-self.chart.log_scale)
+
+    def centred_on(self, params: GaussianParams) -> tuple[Gaussian, GaussianParams]:
+        """This family in units in which ``params`` have mean 0 and variance 1.
+
+        The density does not depend on the units, so no gradient flows through them.
+        """
+        if self.chart is not None:
+            return self, params
+        weights, means = params.weights, params.means
+        shift = weights @ means
+        own = jnp.diagonal(params.covariances, axis1=-2, axis2=-1)
+        variances = weights @ (own + (means - shift) ** 2)
+        chart = lax.stop_gradient(Affine(shift, self._spread(variances)))
+        return self._charted(chart), self.to_working(params, chart)
+
+    def _charted(self, chart: Affine, data_pivots: Array | None = None) -> Gaussian:
+        return dataclasses.replace(
+            self,
+            chart=chart,
+            data_pivots=data_pivots,
+            reg_covar=jnp.asarray(self.reg_covar, chart.scale.dtype) / chart.scale**2,
+        )
+
+    def _spread(self, variances: Float[Array, " d"]) -> Float[Array, " d"]:
+        """Scale of each column under the maps that the structure is closed under."""
+        if not self._structure.scales_columns:
+            variances = jnp.full_like(variances, jnp.mean(variances))
+        return jnp.where(variances > 0, jnp.sqrt(jnp.where(variances > 0, variances, 1)), 1)
+
+    # -- the update -------------------------------------------------------------
+
+    def update(
+        self, statistics: Float[Array, "k f"], prior: ConjugatePrior | None
+    ) -> tuple[Array, Array]:
+        """Means and covariances at the mode of the conjugate update.
+
+        References
+        ----------
+        Fraley and Raftery (2007), J. Classification 24:155-181, table 1; the
+        denominators are those of the mode of the joint density of means and covariances.
+        """
+        structure, d = self._structure, self._n_features(statistics)
+        counts = statistics[:, 0]
+        rows = jnp.where(counts > 0, counts, 1)[:, None]
+        sums, squares = statistics[:, 1 : 1 + d], statistics[:, 1 + d :]
+        averages = sums / rows
+        scatter = structure.scatter(squares, d) - structure.outer(averages * jnp.sqrt(rows))
+        if prior is None:
+            means = averages
+        else:
+            kappa = prior.mean_precision
+            means = (kappa * prior.mean + sums) / (kappa + counts[:, None])
+            pull = jnp.sqrt(kappa * counts / (kappa + counts))[:, None]
+            scatter = scatter + structure.outer(pull * (averages - prior.mean))
+        covariances = structure.mode(scatter, counts, prior, d)
+        return means, structure.ridge(covariances, jnp.broadcast_to(self.reg_covar, (d,)))
+
+    def _n_features(self, statistics: Array) -> int:
+        assert self.chart is not None
+        return self.chart.shift.shape[0]
+
+    # -- priors -----------------------------------------------------------------
+
+    def prior_sites(self, prior: ConjugatePrior | None, k: int, d: int) -> Prior:
+        """Distributions of the sites ``covariances`` and ``means``."""
+        structure = self._structure
+        if prior is None:
+            return {
+                "covariances": lambda sites: structure.flat_prior(k, d),
+                "means": lambda sites: improper(constraints.real, (k, d)),
+            }
+        return {
+            "covariances": lambda sites: structure.covariance_prior(prior, k, d),
+            "means": lambda sites: structure.mean_prior(prior, sites["covariances"], k, d),
+        }
+
+    def default_prior(
+        self, x: Array, sample_weight: Array | None, n_components: int
+    ) -> ConjugatePrior:
+        """The data-dependent prior of Fraley and Raftery (2007), section 3.2."""
+        n, d = x.shape
+        total, mean, scatter = weighted_moments(x, sample_weight)
+        covariance = scatter / (total - 1)
+        if n <= d:
+            covariance = jnp.diag(jnp.diag(covariance))
+        scale = self._structure.prior_scale(covariance, n_components)
+        number = lambda value: jnp.asarray(value, x.dtype)  # noqa: E731
+        return ConjugatePrior(
+            concentration=jnp.ones(n_components, x.dtype),
+            mean=mean,
+            mean_precision=number(0.01),
+            dof=number(d + 2),
+            scale=scale,
+        )
+
+    # -- units ------------------------------------------------------------------
+
+    def standardise(
+        self, x: Array, sample_weight: Array | None, prior: ConjugatePrior | None
+    ) -> tuple[Gaussian, ConjugatePrior | None]:
+        """The family and its prior in units in which the data have mean 0, variance 1."""
+        total, mean, scatter = weighted_moments(x, sample_weight)
+        covariance = scatter / total
+        scale = self._spread(jnp.diag(covariance))
+        chart = Affine(mean, scale)
+        working = covariance / scale / scale[:, None]
+        family = self._charted(chart, self._structure.data_pivots(working))
+        if prior is None:
+            return family, None
+        return family, dataclasses.replace(
+            prior,
+            mean=chart.apply(prior.mean),
+            scale=self._structure.rescale_prior(prior.scale, 1 / scale),
+        )
+
+    def log_units(self, k: int) -> Array | None:
+        """log |working / user volume element| of the sites ``means`` and ``covariances``."""
+        if self.chart is None:
+            return None
+        d = self.chart.shift.shape[0]
+        return -(k + self._structure.log_volume_power(k, d)) * self.chart.log_scale
+
+    def to_working(self, params: GaussianParams, chart: Affine | None = None) -> GaussianParams:
+        chart = self.chart if chart is None else chart
+        assert chart is not None
+        return dataclasses.replace(
+            params,
+            means=chart.apply(params.means),
+            covariance_site=self._structure.rescale(params.covariance_site, 1 / chart.scale),
+        )
+
+    def to_user(self, params: GaussianParams) -> GaussianParams:
+        assert self.chart is not None
+        return dataclasses.replace(
+            params,
+            means=self.chart.invert(params.means),
+            covariance_site=self._structure.rescale(params.covariance_site, self.chart.scale),
+        )
+
+    # -- health -----------------------------------------------------------------
+
+    def collapsed(self, params: GaussianParams, bounded: bool) -> Array:
+        """Whether a covariance is no longer positive definite to working precision."""
+        assert self.data_pivots is not None
+        pivots = self._structure.pivots(params.covariance_site)
+        eps = jnp.finfo(pivots.dtype).eps
+        floor = 0.0 if bounded else _COLLAPSE_EPS * eps * self.data_pivots
+        floor = jnp.where(jnp.all(jnp.asarray(self.reg_covar) > 0), 0.0, floor)
+        return ~jnp.all(pivots > floor)
+
+    def spurious(self, params: GaussianParams, statistics: Array) -> Array:
+        """Whether a component hangs on about D + 1 rows or is flat beside the data.
+
+        McLachlan and Peel (2000), section 3.10: a spurious maximiser fits a few rows
+        that lie close together, or almost in a subspace.
+        """
+        assert self.data_pivots is not None
+        pivots = self._structure.pivots(params.covariance_site) / self.data_pivots
+        flat = jnp.any(pivots < _SPURIOUS_EIGENVALUE)
+        if self._structure.shared:
+            return flat
+        d = params.means.shape[-1]
+        thin = jnp.any(self.counts(statistics) < d + 1 + _SPURIOUS_SPARE_ROWS)
+        return flat | thin
+
+    # -- parameters -------------------------------------------------------------
+
+    def n_parameters(self, k: int, d: int) -> int:
+        """Free parameters of the covariances."""
+        return self._structure.n_parameters(k, d)
+
+    def check_covariances(self, covariances: Any, k: int, d: int) -> np.ndarray:
+        """The covariances in the site's shape; raises where they do not fit."""
+        array, structure = numeric("covariances", covariances), self._structure
+        site_shape = structure.site_shape(k, d)
+        if array.shape not in {site_shape, (k, d, d)}:
+            raise ValueError(
+                f"covariances: needs shape ({k}, {d}, {d}) or {site_shape}, found {array.shape}"
+            )
+        if array.shape == (k, d, d) and site_shape != (k, d, d):
+            site = np.asarray(structure.contract(array))
+            if not np.allclose(np.asarray(structure.expand(jnp.asarray(site), k, d)), array):
+                raise ValueError(f"covariances: not of the {self.name!r} structure")
+            array = site
+        matrices = np.asarray(structure.expand(jnp.asarray(array), k, d))
+        symmetric = np.allclose(matrices, np.swapaxes(matrices, -1, -2))
+        if not symmetric or not np.all(np.linalg.eigvalsh(matrices) > 0):
+            raise ValueError("covariances: must be symmetric and positive definite")
+        return array
+
+    # -- sampling ---------------------------------------------------------------
+
+    def sample(
+        self, params: GaussianParams, key: PRNGKeyArray, labels: Array
+    ) -> Float[Array, "*n d"]:
+        """One row of the component named by each label."""
+        factor = jnp.linalg.cholesky(params.covariances)
+        noise = jax.random.normal(key, (*labels.shape, params.means.shape[1]), params.means.dtype)
+        return params.means[labels] + jnp.einsum("...ij,...j->...i", factor[labels], noise)
+
+    def from_sites(self, weights: Array, sites: Sites) -> GaussianParams:
+        return GaussianParams(weights, sites["means"], sites["covariances"], self.name)
+
+    def sites(self, params: GaussianParams) -> Sites:
+        return {"means": params.means, "covariances": params.covariance_site}
+
+    def permute(self, params: GaussianParams, order: Array) -> GaussianParams:
+        site = params.covariance_site
+        return dataclasses.replace(
+            params,
+            means=params.means[order],
+            covariance_site=site if self._structure.shared else site[order],
+        )
+

@@ -1,0 +1,410 @@
+"""Mixtures of one component family: the definition from which every engine starts."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from jaxtyping import Array, Float, PRNGKeyArray
+from numpyro.distributions import constraints
+
+from jaxgmm._checks import check_count, check_name, numeric
+from jaxgmm._contract import LatentModel, Prior, Sites, Statistics
+from jaxgmm._numerics import log_sum_exp, sum_over_blocks
+from jaxgmm.model._door import check_bounded, check_prior, check_rule_defined
+from jaxgmm.model._gaussian import Gaussian, GaussianParams
+from jaxgmm.model._prior import RULES, ConjugatePrior, PriorRule, simplex_prior
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Mixture(LatentModel):
+    """A finite mixture, written once for EM and for NumPyro.
+
+    Parameters
+    ----------
+    family : Gaussian
+        What the components are.
+    n_components : int
+        Number of components K, at least one.
+    prior : None, str or ConjugatePrior
+        None: exact maximum likelihood, flat at every site. ``"fraley-raftery"``: the
+        data-dependent conjugate prior of Fraley and Raftery (2007) with flat Dirichlet
+        weights. Or explicit hyper-parameters.
+    weights : None, "equal" or (K,) array
+        None estimates the mixing weights; otherwise they are fixed.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For an unknown name, ``n_components`` below one, or weights that are not a
+        probability vector of length K.
+
+    Notes
+    -----
+    ``params`` everywhere below is a `GaussianParams`, as made by `params`. The sites
+    are ``weights`` (K,) unless fixed, ``means`` (K, D) and ``covariances`` in the
+    structure's own shape.
+
+    Examples
+    --------
+    >>> import jaxgmm as jg
+    >>> model = jg.Mixture(jg.Gaussian("full"), n_components=2)
+    >>> model.n_parameters(n_features=2)
+    11
+    """
+
+    family: Gaussian
+    n_components: int = dataclasses.field(metadata={"static": True})
+    _: dataclasses.KW_ONLY
+    prior: Any = None
+    weights: Any = None
+    n_features: int | None = dataclasses.field(default=None, metadata={"static": True})
+
+    def __post_init__(self):
+        # Names and counts only: arrays pass through here under transformations.
+        if not isinstance(self.family, Gaussian):
+            raise TypeError(f"family: needs a component family, found {self.family!r}")
+        check_count("n_components", self.n_components, 1)
+        if isinstance(self.prior, str):
+            object.__setattr__(self, "prior", PriorRule(check_name("prior", self.prior, RULES)))
+        if isinstance(self.weights, str):
+            check_name("weights", self.weights, ["equal"])
+            equal = np.full(self.n_components, 1 / self.n_components)
+            object.__setattr__(self, "weights", equal)
+        elif isinstance(self.weights, (list, tuple, np.ndarray)):
+            object.__setattr__(self, "weights", _probabilities(self.weights, self.n_components))
+
+    @property
+    def prior_name(self) -> str:
+        """``"none"``, the name of a rule that is not resolved yet, or ``"conjugate"``."""
+        if self.prior is None:
+            return "none"
+        return self.prior.name if isinstance(self.prior, PriorRule) else "conjugate"
+
+    # -- the definition ------------------------------------------------------
+
+    def prior_sites(self) -> Prior:
+        prior = self._numbers()
+        if self.n_features is None:
+            raise ValueError("the number of features is not known yet: call model.resolve(x)")
+        sites = self.family.prior_sites(prior, self.n_components, self.n_features)
+        if self.weights is not None:
+            return sites
+        concentration = None if prior is None else prior.concentration
+        return {"weights": lambda _: simplex_prior(concentration, self.n_components), **sites}
+
+    def _numbers(self) -> ConjugatePrior | None:
+        """The prior as numbers; raises where it is still a rule."""
+        if isinstance(self.prior, PriorRule):
+            raise ValueError(
+                f"prior {self.prior.name!r} is a rule that depends on the data: "
+                "call model.resolve(x) first, or use fit.model"
+            )
+        return self.prior
+
+    def likelihood(self, params: GaussianParams) -> MixtureOfRows:
+        return MixtureOfRows(self, params)
+
+    def log_prob(self, params: GaussianParams, x: Array) -> Float[Array, " n"]:
+        """Log density of each row, the label summed out; ``x`` is (n, D)."""
+        return log_sum_exp(self._logits(params, x))
+
+    def log_likelihood(
+        self, params: GaussianParams, x: Array, sample_weight: Array | None = None
+    ) -> Array:
+        """Weighted sum of `log_prob` over the rows, one block at a time."""
+
+        def block(rows: Array, weights: Array) -> Array:
+            return weights @ self.log_prob(params, rows)
+
+        return sum_over_blocks(block, x, _row_weights(x, sample_weight))
+
+    def _logits(self, params: GaussianParams, x: Array) -> Float[Array, "k n"]:
+        """log p(label, row), in the units that keep the squares of the rows small."""
+        family, working = self.family.centred_on(params)
+        return jnp.log(params.weights)[:, None] + family.log_density(working, x)
+
+    def sites(self, params: GaussianParams) -> Sites:
+        own = self.family.sites(params)
+        return own if self.weights is not None else {"weights": params.weights, **own}
+
+    def from_sites(self, sites: Sites) -> GaussianParams:
+        weights = sites["weights"] if self.weights is None else self._fixed(sites["means"].dtype)
+        return self.family.from_sites(weights, sites)
+
+    def _fixed(self, dtype: Any) -> Float[Array, " k"]:
+        return jnp.asarray(self.weights, dtype)
+
+    def log_units(self) -> Array | None:
+        return None if self.prior is None else self.family.log_units(self.n_components)
+
+    def log_prior(self, params: GaussianParams) -> Array:
+        """Log density of the sites under the prior, constants included; 0 without a prior."""
+        if self._numbers() is None:
+            return jnp.zeros((), params.means.dtype)
+        return super().log_prior(params)
+
+    # -- EM ------------------------------------------------------------------
+
+    def e_step(
+        self, params: GaussianParams, x: Array, sample_weight: Array | None = None
+    ) -> tuple[Statistics, Array]:
+        log_weights = jnp.log(params.weights)[:, None]
+        natural_density = self.family.log_density
+
+        def block(rows: Array, weights: Array) -> tuple[Statistics, Array]:
+            logits = log_weights + natural_density(params, rows)
+            log_density = log_sum_exp(logits)
+            responsibilities = jnp.exp(logits - log_density)
+            statistics = self.family.statistics(params, rows, weights * responsibilities)
+            return statistics, weights @ log_density
+
+        return sum_over_blocks(block, x, _row_weights(x, sample_weight))
+
+    def statistics(
+        self,
+        responsibilities: Float[Array, "n k"],
+        x: Array,
+        sample_weight: Array | None = None,
+    ) -> Statistics:
+        weights = _row_weights(x, sample_weight) * responsibilities.T
+        return self.family.statistics(None, x, weights)
+
+    def m_step(
+        self, statistics: Statistics, params: GaussianParams | None = None
+    ) -> GaussianParams:
+        prior = self._numbers()
+        means, covariances = self.family.update(statistics, prior)
+        counts = self.family.counts(statistics)
+        if self.weights is not None:
+            weights = self._fixed(means.dtype)
+        else:
+            if prior is not None:
+                counts = counts + prior.concentration - 1
+            weights = counts / jnp.sum(counts)
+        return GaussianParams(weights, means, covariances, self.family.name)
+
+    def responsibilities(self, params: GaussianParams, x: Array) -> Float[Array, "n k"]:
+        """Probability of each component given each row; rows sum to one."""
+        logits = self._logits(params, x)
+        return jnp.exp(logits - log_sum_exp(logits)).T
+
+    # -- doors ---------------------------------------------------------------
+
+    def resolve(self, x: Array, sample_weight: Array | None = None) -> Mixture:
+        """The same model with numbers in place of a data-dependent prior.
+
+        Parameters
+        ----------
+        x : (n, D) array
+            The data that the rule looks at.
+        sample_weight : (n,) array, optional
+            Weights of the rows, as counts.
+
+        Returns
+        -------
+        Mixture
+            With `ConjugatePrior` hyper-parameters, in the dtype of ``x``.
+
+        Examples
+        --------
+        >>> import jaxgmm as jg
+        >>> x = jg.datasets.load("galaxies").x
+        >>> model = jg.Mixture(jg.Gaussian(), 3, prior="fraley-raftery").resolve(x)
+        >>> float(model.prior.dof)
+        3.0
+        """
+        rows, sample_weight = self.check_data(x, sample_weight)
+        prior = self.prior
+        if isinstance(prior, PriorRule):
+            prior = self.family.default_prior(rows, sample_weight, self.n_components)
+        elif prior is not None:
+            prior = jax.tree.map(lambda leaf: jnp.asarray(leaf, rows.dtype), _as_arrays(prior))
+            prior = dataclasses.replace(
+                prior,
+                concentration=jnp.broadcast_to(prior.concentration, (self.n_components,)),
+            )
+        return dataclasses.replace(self, prior=prior, n_features=rows.shape[1])
+
+    def check_data(self, x: Any, sample_weight: Any = None) -> tuple[Array, Array | None]:
+        if isinstance(x, jax.core.Tracer) or isinstance(sample_weight, jax.core.Tracer):
+            return (x[:, None] if x.ndim == 1 else x), sample_weight
+        return super().check_data(x, sample_weight)
+
+    def check_model(self, x: Array, sample_weight: Array | None = None) -> None:
+        rows = np.asarray(x if sample_weight is None else x[np.asarray(sample_weight) > 0])
+        structure = self.family.structure
+        if isinstance(self.prior, PriorRule):
+            check_rule_defined(self.prior.name, rows, structure)
+        elif self.prior is not None:
+            check_prior(self.prior, structure, self.n_components, rows.shape[1])
+        elif not np.all(np.asarray(self.family.reg_covar) > 0):
+            check_bounded(rows, structure, self.n_components)
+
+    def check_samplable(self) -> None:
+        if self.prior is None:
+            raise ValueError(
+                "prior: a mixture has no posterior under flat priors (it is improper); "
+                'use prior="fraley-raftery" or a ConjugatePrior'
+            )
+
+    def standardise(self, x: Array, sample_weight: Array | None = None) -> Mixture:
+        family, prior = self.family.standardise(x, sample_weight, self._numbers())
+        return dataclasses.replace(self, family=family, prior=prior)
+
+    def to_working(self, params: GaussianParams) -> GaussianParams:
+        return self.family.to_working(params)
+
+    def to_user(self, params: GaussianParams) -> GaussianParams:
+        return self.family.to_user(params)
+
+    def embed(self, x: Array) -> Float[Array, "n d"]:
+        return x if self.family.chart is None else self.family.chart.apply(x)
+
+    def collapsed(self, params: GaussianParams) -> Array:
+        empty = ~jnp.all(params.weights > 0)
+        return empty | self.family.collapsed(params, self.bounded())
+
+    def spurious(self, params: GaussianParams, statistics: Statistics) -> Array:
+        if self.bounded():
+            return jnp.array(False)
+        return self.family.spurious(params, statistics)
+
+    def bounded(self) -> bool:
+        return self.prior is not None
+
+    def ascends(self) -> Array:
+        return jnp.all(jnp.asarray(self.family.reg_covar) == 0)
+
+    def permute(self, params: GaussianParams, order: Array) -> GaussianParams:
+        renamed = self.family.permute(params, order)
+        return dataclasses.replace(renamed, weights=params.weights[order])
+
+    def derived_sites(self, params: GaussianParams) -> Sites:
+        return {"covariances_full": params.covariances}
+
+    def site_dims(self) -> dict[str, list[str]]:
+        """ArviZ dimensions of each site."""
+        matrix = ["feature", "feature_bis"]
+        own = {
+            "full": ["component", *matrix],
+            "tied": matrix,
+            "diag": ["component", "feature"],
+            "spherical": ["component"],
+        }
+        return {
+            "weights": ["component"],
+            "means": ["component", "feature"],
+            "covariances": own[self.family.name],
+            "covariances_full": ["component", *matrix],
+        }
+
+    def n_parameters(self, n_features: int) -> int:
+        """Free parameters of weights, means and covariances."""
+        k = self.n_components
+        free_weights = k - 1 if self.weights is None else 0
+        return free_weights + k * n_features + self.family.n_parameters(k, n_features)
+
+    # -- parameters ----------------------------------------------------------
+
+    def params(self, *, weights: Any = None, means: Any, covariances: Any) -> GaussianParams:
+        """A checked parameter object.
+
+        Parameters
+        ----------
+        weights : (K,) array, optional
+            Mixing weights; the fixed ones, or else equal ones, by default.
+        means : (K, D) array
+            Component means; (K,) is one feature.
+        covariances : array
+            (K, D, D) matrices, or the shape of the structure's site.
+
+        Returns
+        -------
+        GaussianParams
+
+        Raises
+        ------
+        ValueError
+            For a wrong shape, weights that do not sum to one, or covariances that are
+            not positive definite or not of the structure.
+
+        Examples
+        --------
+        >>> import jaxgmm as jg
+        >>> model = jg.Mixture(jg.Gaussian("diag"), 2)
+        >>> model.params(means=[[0.0], [1.0]], covariances=[[1.0], [2.0]]).covariances.shape
+        (2, 1, 1)
+        """
+        k = self.n_components
+        centres = numeric("means", means)
+        centres = centres[:, None] if centres.ndim == 1 else centres
+        if centres.ndim != 2 or centres.shape[0] != k:
+            raise ValueError(f"means: needs shape ({k}, D), found {centres.shape}")
+        if not np.all(np.isfinite(centres)):
+            raise ValueError("means: contains a non-finite value")
+        if weights is None:
+            weights = np.full(k, 1 / k) if self.weights is None else self.weights
+        weights = _probabilities(weights, k)
+        site = self.family.check_covariances(covariances, k, centres.shape[1])
+        dtype = jnp.asarray(centres).dtype
+        return GaussianParams(
+            jnp.asarray(weights, dtype),
+            jnp.asarray(centres),
+            jnp.asarray(site, dtype),
+            self.family.name,
+        )
+
+
+class MixtureOfRows(dist.Distribution):
+    """One row of a mixture, the label summed out, as a NumPyro distribution."""
+
+    support = constraints.real_vector
+
+    def __init__(self, model: Mixture, params: GaussianParams):
+        self._model, self._params = model, params
+        super().__init__(batch_shape=(), event_shape=params.means.shape[-1:])
+
+    def log_prob(self, value: Array) -> Array:
+        rows = jnp.reshape(value, (-1, value.shape[-1]))
+        return jnp.reshape(self._model.log_prob(self._params, rows), value.shape[:-1])
+
+    def sample(self, key: PRNGKeyArray, sample_shape: tuple[int, ...] = ()) -> Array:
+        key_label, key_row = jax.random.split(key)
+        labels = jax.random.categorical(
+            key_label, jnp.log(self._params.weights), shape=sample_shape
+        )
+        return self._model.family.sample(self._params, key_row, labels)
+
+
+def _row_weights(x: Array, sample_weight: Array | None) -> Float[Array, " n"]:
+    return jnp.ones(x.shape[0], x.dtype) if sample_weight is None else sample_weight
+
+
+def _probabilities(weights: Any, n_components: int) -> np.ndarray:
+    array = numeric("weights", weights)
+    if array.shape != (n_components,):
+        raise ValueError(f"weights: needs shape ({n_components},), found {array.shape}")
+    if not np.all(array > 0) or not np.isclose(array.sum(), 1, atol=1e-5):
+        raise ValueError(
+            f"weights: must be positive and sum to one, found {array.tolist()}"
+        )
+    return array
+
+
+def _as_arrays(prior: ConjugatePrior) -> ConjugatePrior:
+    """Lists in place of arrays are one leaf each, not a tree of numbers."""
+    fields = dataclasses.fields(prior)
+    return dataclasses.replace(
+        prior,
+        **{
+            f.name: value if isinstance(value, jax.Array) else numeric(f.name, value)
+            for f in fields
+            for value in [getattr(prior, f.name)]
+        },
+    )
