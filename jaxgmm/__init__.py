@@ -1,11 +1,29 @@
 """Mixture models written once: compiled EM beside the NumPyro posterior of the same model."""
 
-from jaxgmm import datasets, em, model
+from jaxgmm import bayes, datasets, em, model
 from jaxgmm._contract import ConjugateFamily, Family, LatentModel
+from jaxgmm._posterior import Posterior
 from jaxgmm._results import Fit, Run, Status
+from jaxgmm._sample import sample
 from jaxgmm.em import fit
 from jaxgmm.model import ConjugatePrior, Gaussian, GaussianParams, Mixture
 
 __all__ = [
-    "ConjugateFamily", "ConjugatePrior", "Family", "Fit", "Gaussian", "GaussianParams", "LatentModel", "Mixture", "Run", "Status", "datasets", "em", "fit", "model",
+    "ConjugateFamily",
+    "ConjugatePrior",
+    "Family",
+    "Fit",
+    "Gaussian",
+    "GaussianParams",
+    "LatentModel",
+    "Mixture",
+    "Posterior",
+    "Run",
+    "Status",
+    "bayes",
+    "datasets",
+    "em",
+    "fit",
+    "model",
+    "sample",
 ]

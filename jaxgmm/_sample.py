@@ -1,0 +1,95 @@
+"""`sample`: a fit first where none is given, then the posterior."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+from jaxtyping import PRNGKeyArray
+
+from jaxgmm import bayes, em
+from jaxgmm._checks import check_key, check_name
+from jaxgmm._contract import LatentModel
+from jaxgmm._posterior import Posterior
+from jaxgmm._results import Fit
+
+
+def sample(
+    model: LatentModel,
+    x: Any,
+    *,
+    key: PRNGKeyArray,
+    method: str = "nuts",
+    start: Fit | None = None,
+    n_chains: int = 4,
+    n_draws: int = 1000,
+    n_warmup: int | None = None,
+    sample_weight: Any = None,
+    progress: bool = True,
+) -> Posterior:
+    """Draw from the posterior of the model that EM fits.
+
+    Compiled once for each shape of data and settings: a second call compiles nothing.
+
+    Parameters
+    ----------
+    model : LatentModel
+        With a proper prior.
+    x : (n, D) or (n,) array
+        Data.
+    key : typed random key
+    method : str
+        ``"nuts"``: NumPyro's no-U-turn sampler on ``model.numpyro_model``.
+    start : Fit, optional
+        Chains start spread over its optimum, or over its distinct optima where several
+        are in reach. Without it `jaxgmm.fit` runs first.
+    n_chains, n_draws, n_warmup : int
+        Chains, kept draws of each, and adaptation before them (500 by default).
+    sample_weight : (n,) array, optional
+        Multiplies the log density of each row, as in `fit`.
+    progress : bool
+        Whether to show a bar.
+
+    Returns
+    -------
+    Posterior
+        Draws relabelled by Stephens' algorithm from the fit's responsibilities.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For arguments that do not fit; for a model without a proper prior, whose
+        posterior does not exist; for a start from other data.
+
+    References
+    ----------
+    Hoffman and Gelman (2014), JMLR 15:1593-1623; Stephens (2000), JRSS B 62:795-809.
+
+    Examples
+    --------
+    >>> import jax
+    >>> import jaxgmm as jg
+    >>> x = jg.datasets.load("galaxies").x
+    >>> model = jg.Mixture(jg.Gaussian("tied"), n_components=1, prior="fraley-raftery")
+    >>> post = jg.sample(model, x, key=jax.random.key(0), n_draws=50, progress=False)
+    >>> post.draws["means"].shape
+    (4, 50, 1, 1)
+    """
+    check_name("method", method, bayes.METHODS)
+    check_key(key, "sampling is random")
+    model.check_samplable()
+    key_fit, key_draws = jax.random.split(key)
+    if start is None:
+        start = em.fit(model, x, key=key_fit, sample_weight=sample_weight)
+    return bayes.sample(
+        model,
+        x,
+        key=key_draws,
+        start=start,
+        method=method,
+        n_chains=n_chains,
+        n_draws=n_draws,
+        n_warmup=n_warmup,
+        sample_weight=sample_weight,
+        progress=progress,
+    )

@@ -1,0 +1,6 @@
+"""Posteriors: samplers of the NumPyro model, and labels matched afterwards."""
+
+from jaxgmm.bayes._relabel import stephens
+from jaxgmm.bayes._sample import METHODS, sample
+
+__all__ = ["METHODS", "sample", "stephens"]
