@@ -1,12 +1,13 @@
 """Mixture models written once: compiled EM beside the NumPyro posterior of the same model."""
 
-from jaxgmm import bayes, datasets, em, model
+from jaxgmm import bayes, datasets, em, model, report
 from jaxgmm._contract import ConjugateFamily, Family, LatentModel
 from jaxgmm._posterior import Posterior
 from jaxgmm._results import Fit, Run, Status
 from jaxgmm._sample import sample
 from jaxgmm.em import fit
 from jaxgmm.model import ConjugatePrior, Gaussian, GaussianParams, Mixture
+from jaxgmm.report import Verdict, compare
 
 __all__ = [
     "ConjugateFamily",
@@ -20,10 +21,13 @@ __all__ = [
     "Posterior",
     "Run",
     "Status",
+    "Verdict",
     "bayes",
+    "compare",
     "datasets",
     "em",
     "fit",
     "model",
+    "report",
     "sample",
 ]

@@ -68,13 +68,7 @@ class Posterior:
 
     def invariants(self) -> dict[str, np.ndarray]:
         """(chain, draw) quantities that no renaming of labels changes."""
-        result = {"log_joint": self.log_joint, "log_likelihood": self.log_likelihood}
-        weights = self.draws.get("weights")
-        if weights is not None:
-            ordered = np.sort(weights, axis=-1)
-            for k in range(ordered.shape[-1]):
-                result[f"weights, {_ordinal(k)} smallest"] = ordered[..., k]
-        return result
+        return invariants(self.log_joint, self.log_likelihood, self.draws)
 
     def pointwise_log_likelihood(self) -> np.ndarray:
         """(chain, draw, n) log density of each row, the label summed out, weights applied."""
@@ -116,5 +110,13 @@ def _pointwise(model: LatentModel, params: Params, x: Array) -> Array:
     return jax.vmap(jax.vmap(lambda p: model.log_prob(p, x)))(params)
 
 
-def _ordinal(k: int) -> str:
-    return {0: "1st", 1: "2nd", 2: "3rd"}.get(k, f"{k + 1}th")
+def invariants(
+    log_joint: np.ndarray, log_likelihood: np.ndarray, sites: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Quantities that no renaming of labels changes, for draws or for one point."""
+    result = {"log_joint": log_joint, "log_likelihood": log_likelihood}
+    if "weights" in sites:
+        ordered = np.sort(sites["weights"], axis=-1)
+        for k in range(ordered.shape[-1]):
+            result[f"sorted_weights[{k}]"] = ordered[..., k]
+    return result

@@ -21,7 +21,7 @@ from jaxgmm.model._prior import RULES, ConjugatePrior, PriorRule, simplex_prior
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Mixture(LatentModel):
     """A finite mixture, written once for EM and for NumPyro.
 
@@ -85,6 +85,13 @@ class Mixture(LatentModel):
         if self.prior is None:
             return "none"
         return self.prior.name if isinstance(self.prior, PriorRule) else "conjugate"
+
+    def __repr__(self) -> str:
+        fixed = "" if self.weights is None else ", fixed weights"
+        return (
+            f"Mixture(Gaussian({self.family.name!r}), n_components={self.n_components}, "
+            f"prior={self.prior_name}{fixed})"
+        )
 
     # -- the definition ------------------------------------------------------
 

@@ -1,0 +1,132 @@
+"""Gradient and curvature of the log joint at a point, in the declared coordinates.
+
+Sites are moved along their own tangent space: sum-zero for weights, symmetric for
+covariances. No Jacobian of an unconstraining map enters; the units are the model's
+working ones, so that the numbers do not depend on the user's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+from numpyro.distributions import constraints
+
+from jaxgmm._contract import LatentModel, Params, Sites
+
+# Scaled curvatures below this share of the largest are flat: rounding of second
+# derivatives, and what is left of the gradient, reach about the root of eps.
+_FLAT = 1e-6
+_FLAT_FLOAT32 = 1e-3
+
+# Newton decrement up to which a point counts as stationary: it is the distance to the
+# mode of the local quadratic, in posterior standard deviations.
+STATIONARY = 1e-3
+STATIONARY_FLOAT32 = 1e-1
+
+
+@dataclasses.dataclass(frozen=True)
+class Curvature:
+    """What the log joint looks like around a point.
+
+    Attributes
+    ----------
+    newton_decrement : float
+        ``sqrt(g' H^-1 g)`` over the directions that are not flat: the distance to the
+        top of the local quadratic, in standard deviations. Free of units.
+    gradient_norm : float
+        Largest component of the gradient, per row, in working units.
+    eigenvalues : (d,) array
+        Of minus the Hessian, scaled to unit diagonal, ascending.
+    n_flat, n_negative : int
+        Directions without curvature, and with curvature of the wrong sign.
+    stationary : bool
+        Whether the Newton decrement is below its threshold.
+    """
+
+    newton_decrement: float
+    threshold: float
+    gradient_norm: float
+    eigenvalues: np.ndarray
+    n_flat: int
+    n_negative: int
+
+    @property
+    def stationary(self) -> bool:
+        return self.newton_decrement < self.threshold
+
+
+def curvature(
+    model: LatentModel, params: Params, x: Array, sample_weight: Array | None
+) -> Curvature:
+    """`Curvature` of the log joint at ``params`` (user's units)."""
+    model, params, x, sample_weight = jax.tree.map(
+        lambda leaf: jnp.asarray(leaf, jnp.result_type(float)), (model, params, x, sample_weight)
+    )
+    gradient, hessian = map(np.asarray, _derivatives(model, params, x, sample_weight))
+    single = x.dtype == jnp.float32
+    information = -np.asarray(hessian, np.float64)
+    diagonal = np.abs(np.diag(information))
+    scale = np.sqrt(np.where(diagonal > 0, diagonal, 1))
+    values, vectors = np.linalg.eigh(information / scale / scale[:, None])
+    flat = np.abs(values) <= (_FLAT_FLOAT32 if single else _FLAT) * np.max(np.abs(values))
+    along = vectors.T @ (gradient / scale)
+    decrement = np.sqrt(np.sum(along[~flat] ** 2 / np.abs(values[~flat])))
+    return Curvature(
+        newton_decrement=float(decrement),
+        threshold=STATIONARY_FLOAT32 if single else STATIONARY,
+        gradient_norm=float(np.max(np.abs(gradient), initial=0) / x.shape[0]),
+        eigenvalues=values,
+        n_flat=int(flat.sum()),
+        n_negative=int(np.sum(values[~flat] < 0)),
+    )
+
+
+@jax.jit
+def _derivatives(
+    model: LatentModel, params: Params, x: Array, sample_weight: Array | None
+) -> tuple[Array, Array]:
+    working = model.standardise(x, sample_weight)
+    at = working.sites(working.to_working(params))
+    bases = {name: tangent_basis(support, at[name]) for name, support in supports(working, at)}
+    sizes = [basis.shape[-1] for basis in bases.values()]
+
+    def log_joint(step: Array) -> Array:
+        pieces = jnp.split(step, np.cumsum(sizes)[:-1])
+        moved = {
+            name: at[name] + basis @ piece
+            for (name, basis), piece in zip(bases.items(), pieces, strict=True)
+        }
+        return working.log_joint(working.from_sites(moved), x, sample_weight)
+
+    origin = jnp.zeros(sum(sizes), jax.tree.leaves(at)[0].dtype)
+    return jax.grad(log_joint)(origin), jax.hessian(log_joint)(origin)
+
+
+def supports(model: LatentModel, sites: Sites) -> list[tuple[str, Any]]:
+    """Each site's support, from the prior that declares it."""
+    return [(name, d(sites).support) for name, d in model.prior_sites().items()]
+
+
+def tangent_basis(support: Any, value: Array) -> Array:
+    """Directions (shape of the site, m) along which a site may move within its support."""
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    size, last = value.size, value.shape[-1] if value.ndim else 1
+    if support is constraints.simplex:
+        block = np.linalg.qr(np.eye(last) - 1 / last)[0][:, : last - 1]
+    elif support is constraints.positive_definite:
+        rows, columns = np.triu_indices(last)
+        block = np.zeros((last, last, len(rows)))
+        block[rows, columns, np.arange(len(rows))] = 1
+        block[columns, rows, np.arange(len(rows))] = 1
+        block = block.reshape(last * last, -1)
+    else:
+        block = np.eye(1)
+    copies = size // block.shape[0]
+    basis = np.kron(np.eye(copies), block)
+    return jnp.asarray(basis.reshape(*value.shape, -1), value.dtype)

@@ -1,0 +1,70 @@
+"""The verdict as plain text for terminals."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+if TYPE_CHECKING:
+    from jaxgmm.report._compare import Verdict
+
+_WIDTH = 100
+
+
+def cell(value: object) -> str:
+    """A number to four figures, a truth as yes or no, a gap as nothing."""
+    if value is None or (isinstance(value, float) and value != value):
+        return ""
+    if isinstance(value, bool) or type(value).__name__ == "bool":
+        return "yes" if value else "no"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def shown_table(table: pd.DataFrame) -> pd.DataFrame:
+    """The parameter table with readable headings and cells."""
+    shown = pd.DataFrame(index=table.index)
+    shown["MAP"] = table["map"].map(lambda v: f"{v:.5g}")
+    shown["mean"] = table["mean"].map(lambda v: f"{v:.5g}")
+    shown["sd"] = table["sd"].map(lambda v: f"{v:.3g}")
+    for level in (89, 95):
+        ends = zip(table[f"eti{level}_low"], table[f"eti{level}_high"], strict=True)
+        shown[f"{level}% interval"] = [f"{low:.4g} .. {high:.4g}" for low, high in ends]
+    shown["z"] = table["z"].map(lambda v: "" if pd.isna(v) else f"{v:+.2f}")
+    shown["inside 95%"] = table["inside_95"].map(cell)
+    shown["R-hat"] = table["r_hat"].map(lambda v: f"{v:.3f}")
+    shown["ESS bulk"] = table["ess_bulk"].map(lambda v: f"{v:.0f}")
+    shown["ESS tail"] = table["ess_tail"].map(lambda v: f"{v:.0f}")
+    shown.index.name = None
+    return shown
+
+
+def shown_checks(checks: pd.DataFrame) -> pd.DataFrame:
+    shown = checks.map(cell)
+    shown.index.name = None
+    return shown
+
+
+def shown_basins(basins: pd.DataFrame) -> pd.DataFrame:
+    shown = pd.DataFrame(
+        {
+            "optimum": ["the fit", *(str(i) for i in range(1, len(basins)))],
+            "share of posterior": basins["share"].map("{:.1%}".format),
+            "log joint": basins["log_joint"].map("{:.4f}".format),
+            "restarts": basins["found_by_restarts"],
+            "draws": basins["visited"],
+        }
+    )
+    return shown.set_index("optimum").rename_axis(None)
+
+
+def verdict_text(verdict: Verdict) -> str:
+    parts = [
+        textwrap.fill(verdict.summary, _WIDTH),
+        "Checks\n" + shown_checks(verdict.checks).to_string(justify="left"),
+        "Where EM leads from draws of the posterior\n" + shown_basins(verdict.basins).to_string(),
+        "MAP against posterior, label-invariant quantities first\n"
+        + shown_table(verdict.table).to_string(),
+    ]
+    return "\n\n".join(parts)
