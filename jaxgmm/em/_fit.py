@@ -48,7 +48,8 @@ def fit(
         Weights of the rows; two is the row twice, zero is no row.
     tol : float, optional
         Bound on the Aitken estimate of the gain left, per unit of total weight
-        (dimensionless). 1e-10 in float64, 1e-6 in float32; 0 never stops on a gain.
+        (dimensionless). 1e-10 in float64, 1e-6 in float32; below that a run also waits
+        until the parameters stop moving, and 0 never stops on a gain.
     max_iter : int
         Most M-steps per restart.
 

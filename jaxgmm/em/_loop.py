@@ -24,6 +24,7 @@ class _State(NamedTuple):
     objective: Array
     step: Array
     rate: Array
+    move: Array
     n_iter: Array
     status: Array
     trace: Array
@@ -62,7 +63,8 @@ def run(
         Weights of the rows.
     tol : float, optional
         Bound on the Aitken estimate of the gain left, per unit of total weight; 1e-10
-        in float64 and 1e-6 in float32 by default. Traced.
+        in float64 and 1e-6 in float32 by default; below that default a run also waits
+        until the parameters stop moving. Traced.
     max_iter : int
         Most M-steps after the start. Static: it is the length of the trace.
 
@@ -166,6 +168,7 @@ def _iterate(
 ) -> _State:
     total = jnp.asarray(x.shape[0], x.dtype) if sample_weight is None else jnp.sum(sample_weight)
     ascends = model.ascends()
+    tight = jnp.asarray(tol) < default_tolerance(x.dtype)
 
     def evaluate(at: Params) -> tuple[Statistics, Array]:
         statistics, log_likelihood = model.e_step(at, x, sample_weight)
@@ -182,6 +185,10 @@ def _iterate(
         # The larger of the last two rates guards against a lucky first step.
         slower = jnp.maximum(rate, state.rate)
         left = jnp.where(slower < 1, step * slower / (1 - slower), jnp.inf)
+        # Near a tight tolerance gains drown in rounding long before the parameters do:
+        # there a run also waits until its steps, which shrink steadily, shrink no more.
+        move = _largest_change(proposal, state.params)
+        settled = (move >= state.move) | (move <= 4 * jnp.finfo(move.dtype).eps) | ~tight
 
         # A collapsed proposal has no density: the run ends where it still had one.
         refused = collapsed | ~jnp.isfinite(value)
@@ -190,7 +197,7 @@ def _iterate(
                 (~collapsed & refused, Status.NONFINITE_OBJECTIVE),
                 (ascends & (gain < -rounding_bound(value, total)), Status.OBJECTIVE_FELL),
                 (collapsed, Status.COLLAPSED),
-                ((step <= 0) | (left <= tol * total), Status.CONVERGED),
+                (settled & ((step <= 0) | (left <= tol * total)), Status.CONVERGED),
                 (n_iter >= max_iter, Status.OUT_OF_ITERATIONS),
             ],
             _RUNNING,
@@ -201,6 +208,7 @@ def _iterate(
             objective=value,
             step=step,
             rate=rate,
+            move=move,
             n_iter=n_iter,
             status=status,
             trace=state.trace.at[n_iter].set(value),
@@ -225,11 +233,17 @@ def _iterate(
         objective=value,
         step=jnp.zeros((), value.dtype),
         rate=jnp.asarray(jnp.inf, value.dtype),
+        move=jnp.asarray(jnp.inf, value.dtype),
         n_iter=jnp.zeros((), jnp.int32),
         status=status,
         trace=jnp.full(max_iter + 1, jnp.nan, value.dtype).at[0].set(value),
     )
     return lax.while_loop(lambda state: state.status == _RUNNING, body, initial)
+
+
+def _largest_change(new: Params, old: Params) -> Array:
+    changes = jax.tree.map(lambda a, b: jnp.max(jnp.abs(a - b)), new, old)
+    return jnp.max(jnp.stack(jax.tree.leaves(changes)))
 
 
 def _first_true(cases: list[tuple[Array, Status]], otherwise: int) -> Array:

@@ -1,0 +1,39 @@
+"""Settings of the suite: 64 bits, a typed key, a counter of compilations."""
+
+import jax
+import pytest
+
+jax.config.update("jax_enable_x64", True)  # the float32 lane is float32 arrays under x64
+
+
+@pytest.fixture
+def key():
+    return jax.random.key(20260101)
+
+
+class Compilations:
+    """Counts what XLA compiles inside a ``with`` block."""
+
+    _total = 0
+
+    def __enter__(self):
+        self._before = Compilations._total
+        self.count = None
+        return self
+
+    def __exit__(self, *_):
+        self.count = Compilations._total - self._before
+
+
+def _listen(event, _seconds, **_):
+    if event == "/jax/core/compile/backend_compile_duration":
+        Compilations._total += 1
+
+
+jax.monitoring.register_event_duration_secs_listener(_listen)
+
+
+@pytest.fixture
+def compilations():
+    """``with compilations: ...``, then ``compilations.count``."""
+    return Compilations()

@@ -1,0 +1,154 @@
+"""Registries that every law runs over, and the same model written a second time."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+from numpyro import handlers
+from numpyro.distributions import constraints
+
+import jaxgmm as jg
+
+STRUCTURE_OF = {structure.name: structure for structure in jg.model.STRUCTURES.values()}
+STRUCTURES = tuple(STRUCTURE_OF)
+DATA = {name: jg.datasets.load(name).x for name in jg.datasets.NAMES}
+SMALL = DATA["faithful"][:90]
+
+
+def explicit_prior(structure, x, k):
+    """Hyper-parameters that are nobody's default, a concentration per component included."""
+    d = x.shape[1]
+    covariance = np.cov(x, rowvar=False).reshape(d, d)
+    scales = {2: 0.3 * covariance, 1: 0.3 * np.diag(covariance), 0: 0.3 * np.trace(covariance) / d}
+    return jg.ConjugatePrior(
+        concentration=1.5 + np.arange(k),
+        mean=x[0] + 0.1,
+        mean_precision=0.2,
+        dof=d + 3.5,
+        scale=scales[len(STRUCTURE_OF[structure].prior_scale_shapes(d)[0])],
+    )
+
+
+# By name, what makes `Mixture(prior=...)` for a structure, data and K.
+PRIORS = {
+    "none": lambda structure, x, k: None,
+    "fraley-raftery": lambda structure, x, k: "fraley-raftery",
+    "conjugate": explicit_prior,
+}
+
+
+def mixture(structure, prior, x, k, weights=None):
+    return jg.Mixture(
+        jg.Gaussian(structure), k, prior=PRIORS[prior](structure, x, k), weights=weights
+    )
+
+
+def moved_prior(model, matrix, shift):
+    """The model for data mapped to ``matrix @ x + shift``."""
+    if not isinstance(model.prior, jg.ConjugatePrior):
+        return model
+    prior, scale = model.prior, model.prior.scale
+    volume = np.abs(np.linalg.det(matrix)) ** (2 / len(matrix))
+    scales = {
+        2: lambda: matrix @ scale @ matrix.T,
+        1: lambda: np.diag(matrix) ** 2 * scale,
+        0: lambda: volume * scale,
+    }
+    moved = dataclasses.replace(
+        prior, mean=matrix @ prior.mean + shift, scale=scales[np.ndim(scale)]()
+    )
+    return dataclasses.replace(model, prior=moved)
+
+
+def soft_labels(n, k, seed=0):
+    """Responsibilities (n, K) that differ enough for every component to be its own."""
+    logits = 2 * np.random.default_rng(seed).standard_normal((n, k))
+    return np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+
+
+def split_labels(x, k):
+    """Responsibilities (n, K) that cut the rows into K slices of their first column."""
+    order = np.argsort(np.argsort(x[:, 0], kind="stable"), kind="stable")
+    return 0.9 * np.eye(k)[k * order // len(x)] + 0.1 / k
+
+
+def starts(x, k, n_starts=4):
+    """A stack (S, n, K): the slices, then random ones."""
+    n = len(x)
+    noisy = [
+        0.5 * split_labels(x, k) + 0.5 * soft_labels(n, k, seed) for seed in range(1, n_starts)
+    ]
+    return np.stack([split_labels(x, k), *noisy])
+
+
+@functools.cache
+def tight_fit(data, structure, prior, k):
+    """The best of four starts, run until nothing moves."""
+    x = DATA[data]
+    model = mixture(structure, prior, x, k)
+    return jg.fit(model, x, start=starts(x, k), tol=1e-14, max_iter=20000)
+
+
+def some_params(model, x, seed=0):
+    """Parameters of any structure: the M-step at random responsibilities."""
+    working = model.standardise(x)
+    labels = jnp.asarray(soft_labels(len(x), model.n_components, seed), x.dtype)
+    return working.to_user(working.m_step(working.statistics(labels, x)))
+
+
+def numpyro_reference(model, x, sample_weight):
+    """The mixture written a second time, with NumPyro's own distributions only."""
+    k, d, prior, name = model.n_components, x.shape[1], model.prior, model.family.name
+    matrix = name in ("full", "tied")
+    shape = {"full": (k,), "tied": (), "diag": (k, d), "spherical": (k,)}[name]
+
+    def flat(support, event):
+        return dist.ImproperUniform(support, (), event)
+
+    if prior is None:
+        support = constraints.positive_definite if matrix else constraints.positive
+        site = numpyro.sample("covariances", flat(support, shape + (d, d) * matrix))
+        means = numpyro.sample("means", flat(constraints.real, (k, d)))
+    else:
+        if matrix:
+            variance = dist.InverseWishart(jnp.full(shape, prior.dof), prior.scale)
+        else:
+            variance = dist.InverseGamma(prior.dof / 2, jnp.broadcast_to(prior.scale, shape) / 2)
+        site = numpyro.sample("covariances", variance.to_event(len(shape)))
+        spread = site / prior.mean_precision
+        if matrix:
+            centre = dist.MultivariateNormal(jnp.broadcast_to(prior.mean, (k, d)), spread)
+            means = numpyro.sample("means", centre.to_event(1))
+        else:
+            sd = jnp.sqrt(spread if name == "diag" else spread[:, None])
+            centre = dist.Normal(jnp.broadcast_to(prior.mean, (k, d)), sd)
+            means = numpyro.sample("means", centre.to_event(2))
+    if model.weights is not None:
+        weights = jnp.asarray(model.weights)
+    elif prior is None:
+        weights = numpyro.sample("weights", flat(constraints.simplex, (k,)))
+    else:
+        weights = numpyro.sample("weights", dist.Dirichlet(prior.concentration))
+    if matrix:
+        rows = dist.MultivariateNormal(means, jnp.broadcast_to(site, (k, d, d)))
+    else:
+        sd = jnp.sqrt(site if name == "diag" else site[:, None])
+        rows = dist.Normal(means, jnp.broadcast_to(sd, (k, d))).to_event(1)
+    whole = dist.MixtureSameFamily(dist.Categorical(probs=weights), rows)
+    with numpyro.plate("rows", len(x)), handlers.scale(scale=sample_weight):
+        numpyro.sample("x", whole, obs=x)
+
+
+def tree_allclose(a, b, rtol, atol=0.0):
+    """Assert that two pytrees hold the same numbers; ``atol`` counts the largest leaf entry."""
+    left, right = jax.tree.leaves(a), jax.tree.leaves(b)
+    assert len(left) == len(right)
+    for one, other in zip(left, right, strict=True):
+        one, other = np.asarray(one), np.asarray(other)
+        assert one.dtype == other.dtype
+        size = np.max(np.abs(other), initial=0.0)
+        np.testing.assert_allclose(one, other, rtol=rtol, atol=max(atol, rtol * size))

@@ -1,0 +1,337 @@
+"""The laws of the library, over every covariance structure and prior."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import (
+    DATA,
+    PRIORS,
+    SMALL,
+    STRUCTURE_OF,
+    STRUCTURES,
+    mixture,
+    moved_prior,
+    numpyro_reference,
+    soft_labels,
+    some_params,
+    split_labels,
+    starts,
+    tight_fit,
+    tree_allclose,
+)
+from numpyro.infer.util import log_density
+
+import jaxgmm as jg
+from jaxgmm._numerics import sum_over_blocks
+
+each_data = pytest.mark.parametrize("data", DATA)
+each_structure = pytest.mark.parametrize("structure", STRUCTURES)
+each_prior = pytest.mark.parametrize("prior", PRIORS)
+
+
+# -- laws 1 and 2: the number, and its mode --------------------------------------
+
+
+@jax.jit
+def _densities(model, params, x, sample_weight):
+    """The log joint thrice (ours, our NumPyro program, the reference) and its gradient."""
+
+    def program(sites):
+        return log_density(model.numpyro_model, (x, None, sample_weight), {}, sites)[0]
+
+    def reference(sites):
+        return log_density(numpyro_reference, (model, x, sample_weight), {}, sites)[0]
+
+    sites = model.sites(params)
+    value, gradient = jax.value_and_grad(program)(sites)
+    return model.log_joint(params, x, sample_weight), value, reference(sites), gradient
+
+
+def _scaled(gradient, x, structure):
+    """Standardised units, tangent to the simplex, symmetrised."""
+    sd = jnp.std(x, axis=0)
+    means, slope = gradient["means"] * sd, gradient["covariances"]
+    if STRUCTURE_OF[structure].uses_products:
+        slope = 0.5 * (slope + jnp.swapaxes(slope, -1, -2)) * sd[:, None] * sd
+    else:
+        slope = slope * (sd**2 if slope.ndim == 2 else jnp.mean(sd**2))
+    scaled = {"means": means, "covariances": slope}
+    if "weights" in gradient:
+        scaled["weights"] = gradient["weights"] - jnp.mean(gradient["weights"])
+    return scaled
+
+
+def _same_number_and_mode(fit, x):
+    assert fit.converged
+    assert fit.log_joint == fit.log_prior + fit.log_likelihood
+    ones, uneven = jnp.ones(len(x)), jnp.arange(len(x)) % 3 + 0.5
+    random = [some_params(fit.model, x, seed) for seed in (0, 1)]
+    for params, weight in [(fit.params, ones), (random[0], ones), (random[1], uneven)]:
+        ours, program, reference, gradient = _densities(fit.model, params, x, weight)
+        np.testing.assert_allclose([ours, program], reference, rtol=1e-10)
+        if params is fit.params:
+            np.testing.assert_allclose(fit.log_joint, reference, rtol=1e-10)
+            for site, slope in _scaled(gradient, x, fit.model.family.name).items():
+                assert jnp.max(jnp.abs(slope)) < 1e-6 * len(x), site
+
+
+@each_data
+@each_structure
+@pytest.mark.parametrize("k", [1, 2, 3])
+@each_prior
+def test_one_density_and_its_mode(data, structure, prior, k):
+    x = jnp.asarray(DATA[data])
+    fit = tight_fit(data, structure, prior, k)
+    _same_number_and_mode(fit, x)
+
+
+@each_structure
+def test_one_density_and_its_mode_with_fixed_weights(structure):
+    x = jnp.asarray(DATA["faithful"])
+    model = mixture(structure, "conjugate", x, 2, weights=[0.4, 0.6])
+    fit = jg.fit(model, x, start=starts(x, 2), tol=1e-14, max_iter=20000)
+    assert "weights" not in fit.model.sites(fit.params)
+    np.testing.assert_array_equal(fit.params.weights, [0.4, 0.6])
+    _same_number_and_mode(fit, x)
+
+
+# -- law 3: EM never descends ------------------------------------------------------
+
+
+@functools.partial(jax.jit, static_argnames="steps")
+def _chain(model, x, labels, sample_weight=None, steps=30):
+    """Raw M and E steps, no stopping rule: objectives and parameters, and the last ones."""
+    working = model.standardise(x, sample_weight)
+
+    def step(statistics, _):
+        params = working.m_step(statistics)
+        statistics, log_likelihood = working.e_step(params, x, sample_weight)
+        return statistics, (log_likelihood + working.log_prior(params), params)
+
+    first = working.statistics(labels, x, sample_weight)
+    _, (objectives, params) = jax.lax.scan(step, first, length=steps)
+    return objectives, jax.tree.map(lambda leaf: leaf[-1], params)
+
+
+@each_structure
+@each_prior
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_em_never_descends(structure, prior, dtype):
+    x = jnp.asarray(DATA["faithful"], dtype)
+    n, d = x.shape
+    model = mixture(structure, prior, DATA["faithful"], 3).resolve(x)
+    labels = jnp.asarray(starts(DATA["faithful"], 3)[1], dtype)
+    objectives, params = _chain(model, x, labels, steps=80)
+    assert objectives.dtype == dtype
+    # A row's log density is a product over 1 + D + D^2 features; its terms are as large as
+    # the squared distance of a component from the origin in its own units, and each rounds.
+    inverse = jnp.linalg.inv(params.covariances)
+    reach = jnp.max(jnp.einsum("ki,kij,kj->k", params.means, inverse, params.means))
+    bound = jnp.finfo(dtype).eps * (1 + d + d * d) * (jnp.max(jnp.abs(objectives)) + n * reach)
+    assert jnp.min(jnp.diff(objectives)) >= -bound
+    assert objectives[-1] - objectives[0] > 1000 * bound
+
+
+# -- law 4: statistics add ---------------------------------------------------------
+
+
+@each_structure
+def test_statistics_add(structure):
+    x, labels = jnp.asarray(SMALL), jnp.asarray(soft_labels(len(SMALL), 3))
+    weight = jnp.arange(len(x)) % 4 / 2
+    model = mixture(structure, "none", x, 3).resolve(x).standardise(x)
+    params = model.m_step(model.statistics(labels, x))
+    rounding = len(x) * jnp.finfo(x.dtype).eps
+    for whole in (
+        lambda rows: model.statistics(labels[rows], x[rows], weight[rows]),
+        lambda rows: model.e_step(params, x[rows], weight[rows]),
+    ):
+        parts = jax.tree.map(jnp.add, whole(slice(0, 37)), whole(slice(37, None)))
+        tree_allclose(parts, whole(slice(None)), rounding)
+    # 9,000 rows are a block and a tail of the library's own size.
+    many = model.e_step(params, jnp.tile(x, (100, 1)), jnp.tile(weight, 100))
+    once = jax.tree.map(lambda total: 100 * total, model.e_step(params, x, weight))
+    tree_allclose(many, once, 100 * rounding)
+
+
+@pytest.mark.parametrize("block", [1, 7, 8, 30, 31])
+def test_blocks_add_up_to_the_whole(block):
+    x = jnp.arange(60.0).reshape(30, 2)  # whole numbers: every order of summing is exact
+    weight = jnp.arange(30.0) % 3
+
+    def sums(rows, w):
+        return {"squares": (w * rows.T) @ rows, "weight": jnp.sum(w)}
+
+    tree_allclose(sum_over_blocks(sums, x, weight, block=block), sums(x, weight), 0.0)
+
+
+@each_structure
+@each_prior
+def test_a_weight_counts_rows(structure, prior):
+    counts = np.arange(len(SMALL)) % 3
+    repeated = np.repeat(SMALL, counts, axis=0)
+    labels = soft_labels(len(SMALL), 2)
+    model = mixture(structure, prior, SMALL, 2)
+    weighted = _chain(
+        model.resolve(SMALL, counts), jnp.asarray(SMALL), labels, jnp.asarray(counts, float)
+    )
+    rows = _chain(model.resolve(repeated), jnp.asarray(repeated), np.repeat(labels, counts, axis=0))
+    tree_allclose(weighted, rows, 1e-11)  # 30 steps that each round n terms
+
+
+def test_a_weight_counts_rows_at_the_door():
+    counts = np.arange(len(SMALL)) % 3
+    repeated = np.repeat(SMALL, counts, axis=0)
+    model = mixture("full", "fraley-raftery", SMALL, 2)
+    start = some_params(model.resolve(SMALL), jnp.asarray(SMALL))
+    weighted = jg.fit(model, SMALL, start=start, sample_weight=counts)
+    rows = jg.fit(model, repeated, start=start)
+    assert weighted.n_iter == rows.n_iter
+    tree_allclose(weighted.params, rows.params, 1e-9)
+    for number in ("log_joint", "log_likelihood", "bic", "aic", "icl", "total_weight"):
+        np.testing.assert_allclose(getattr(weighted, number), getattr(rows, number), rtol=1e-11)
+
+
+# -- laws 5 and 6: affine maps, and labels -------------------------------------------
+
+
+def _affine_map(structure, prior, d):
+    """A matrix of the widest kind under which structure and prior are closed."""
+    kind, rng = STRUCTURE_OF[structure], np.random.default_rng(5)
+    if kind.scales_columns and kind.uses_products:
+        return rng.standard_normal((d, d)) * np.logspace(1, -1, d)
+    if kind.scales_columns and prior != "fraley-raftery":
+        return np.diag(np.logspace(3, -2, d))
+    if kind.scales_columns:
+        return 250.0 * np.eye(d)  # the rule's scale is one number for all columns
+    return 250.0 * np.linalg.qr(rng.standard_normal((d, d)))[0]
+
+
+def _two_orders(x, k):
+    """Responsibilities in two label orders, and the second order."""
+    labels, order = soft_labels(len(x), k), np.roll(np.arange(k), 1)
+    return np.stack([labels, labels[:, order]]), order
+
+
+@each_structure
+@each_prior
+def test_a_fit_moves_with_the_data(structure, prior):
+    matrix, shift = _affine_map(structure, prior, 2), np.array([-300.0, 7.0])
+    model = mixture(structure, prior, SMALL, 3)
+    moved_model = moved_prior(model, matrix, shift)
+    stack, order = _two_orders(SMALL, 3)
+    moved_x = SMALL @ matrix.T + shift
+    fit = jg.fit(model, SMALL, start=stack)
+    moved = jg.fit(moved_model, moved_x, start=stack)
+
+    assert fit.converged
+    np.testing.assert_array_equal(moved.restarts.n_iter, fit.restarts.n_iter)
+    log_volume = np.linalg.slogdet(matrix)[1]
+    np.testing.assert_allclose(
+        moved.log_likelihood, fit.log_likelihood - len(SMALL) * log_volume, rtol=1e-10
+    )
+    here, there = (jax.tree.map(lambda leaf: leaf[0], f.restarts.params) for f in (fit, moved))
+    tree_allclose(there.weights, here.weights, 1e-8)
+    tree_allclose(there.means, here.means @ matrix.T + shift, 1e-8)
+    tree_allclose(there.covariances, matrix @ here.covariances @ matrix.T, 1e-8)
+
+    # Law 6: the second start is the first with its labels renamed.
+    again = jax.tree.map(lambda leaf: leaf[1], fit.restarts)
+    first = jax.tree.map(lambda leaf: leaf[0], fit.restarts)
+    renamed = fit.model.permute(first.params, order)
+    np.testing.assert_allclose(
+        fit.model.log_prob(renamed, SMALL), fit.model.log_prob(first.params, SMALL), rtol=1e-12
+    )
+    if prior == "conjugate":  # its concentrations differ, so its labels mean something
+        return
+    assert again.n_iter == first.n_iter
+    assert again.status == first.status
+    tree_allclose(again.params, renamed, 1e-9)
+    for number in ("log_joint", "log_likelihood", "log_prior"):
+        np.testing.assert_allclose(getattr(again, number), getattr(first, number), rtol=1e-12)
+
+
+@each_structure
+@pytest.mark.parametrize(("dtype", "offset"), [("float64", 1e6), ("float32", 1e4)])
+def test_a_fit_far_from_the_origin(structure, dtype, offset):
+    far = (SMALL + offset).astype(dtype)
+    near = far - np.asarray(offset, dtype)  # exact: rounding took place in the line above
+    model = mixture(structure, "fraley-raftery", SMALL, 2)
+    fits = [jg.fit(model, x, start=split_labels(SMALL, 2)[None]) for x in (near, far)]
+    here, there = fits
+    assert here.converged
+    assert there.converged
+    eps = np.finfo(dtype).eps
+    assert there.params.means.dtype == dtype
+    # Both stop where a gain drowns in the rounding of the objective; the parameters are
+    # then known to the square root of that, in units of a standard error.
+    spread = np.std(near, axis=0)
+    slack = 10 * np.sqrt(eps * abs(here.log_joint) / len(near))
+    means = np.asarray(there.params.means, np.float64) - offset
+    assert np.all(np.abs(means - here.params.means) < slack * spread + eps * offset)
+    tree_allclose(there.params.covariances, here.params.covariances, slack)
+    tree_allclose(there.params.weights, here.params.weights, slack)
+    np.testing.assert_allclose(there.log_joint, here.log_joint, rtol=64 * eps)
+
+
+# -- law 7: jit = eager, vmap = a loop, and nothing compiles twice -----------------------
+
+
+@each_structure
+def test_jit_is_eager_and_vmap_is_a_loop(structure):
+    x = jnp.asarray(SMALL[:30])
+    model = mixture(structure, "conjugate", x, 2).resolve(x)
+    stack = jnp.asarray(starts(x, 2, 3))
+
+    def one(labels):
+        return jg.em.run(model, x, labels, max_iter=3)
+
+    loop = [jax.jit(one)(labels) for labels in stack]
+    with jax.disable_jit():
+        eager = one(stack[0])
+    rounding = 1e-12  # three steps of 30 rows
+    tree_allclose(eager, loop[0], rounding)
+    together = jax.jit(jax.vmap(one))(stack)
+    tree_allclose(together, jax.tree.map(lambda *leaves: jnp.stack(leaves), *loop), rounding)
+
+
+def test_a_second_call_compiles_nothing(compilations, key):
+    other = SMALL[::-1] * 1.5 + 3
+    keys = jax.random.split(key, 4)
+
+    def explicit(dof):
+        prior = jg.ConjugatePrior(mean=[3.0, 70.0], mean_precision=0.1, dof=dof, scale=np.eye(2))
+        return jg.Mixture(jg.Gaussian("full"), 2, prior=prior)
+
+    rule = mixture("full", "fraley-raftery", SMALL, 2)
+    stack = starts(SMALL, 2)
+    params = explicit(5.0).params(means=[[2.0, 50.0], [4.0, 80.0]], covariances=[np.eye(2)] * 2)
+    warmer = jax.tree.map(lambda leaf: 1.01 * leaf, params)
+    pairs = [
+        (
+            lambda: jg.fit(explicit(5.0), SMALL, start=stack),
+            lambda: jg.fit(explicit(7.5), other, start=stack[::-1], tol=1e-3),
+        ),
+        (
+            lambda: jg.fit(explicit(5.0), SMALL, start=params),
+            lambda: jg.fit(explicit(6.0), other, start=warmer, tol=1e-12),
+        ),
+    ]
+    for name in jg.em.STARTS:
+        pairs.append(
+            (
+                lambda name=name: jg.fit(rule, SMALL, start=name, key=keys[0], n_init=2),
+                lambda name=name: jg.fit(rule, other, start=name, key=keys[1], n_init=2, tol=1e-4),
+            )
+        )
+    for first, second in pairs:
+        first()
+        with compilations:
+            second()
+        assert compilations.count == 0
+    with compilations:  # the counter counts
+        jg.fit(rule, SMALL[:80], start="random", key=keys[2], n_init=2)
+    assert compilations.count > 0
