@@ -46,13 +46,15 @@ _DESCRIPTIONS = {
 NAMES = tuple(_DESCRIPTIONS)
 
 
-def load(name: str) -> Dataset:
+def load(name: str, columns: list[str] | None = None) -> Dataset:
     """A bundled data set.
 
     Parameters
     ----------
     name : str
         ``"faithful"``, ``"galaxies"`` or ``"iris"``.
+    columns : list of str, optional
+        Feature names, or positions from 0; all features by default.
 
     Returns
     -------
@@ -61,7 +63,7 @@ def load(name: str) -> Dataset:
     Raises
     ------
     ValueError
-        For an unknown name, with the nearest one.
+        For an unknown name or column, with the nearest one.
 
     Examples
     --------
@@ -76,8 +78,9 @@ def load(name: str) -> Dataset:
     if name == "iris":
         labels = tuple(row[-1] for row in rows)
         header, rows = header[:-1], [row[:-1] for row in rows]
-    x = np.array(rows, dtype=np.float64)
-    return Dataset(name, x, tuple(header), labels, _DESCRIPTIONS[name])
+    chosen = _positions(columns, header)
+    x = np.array(rows, dtype=np.float64)[:, chosen]
+    return Dataset(name, x, tuple(header[j] for j in chosen), labels, _DESCRIPTIONS[name])
 
 
 def read_csv(path: str | Path, columns: list[str] | None = None) -> Dataset:
@@ -113,7 +116,7 @@ def read_csv(path: str | Path, columns: list[str] | None = None) -> Dataset:
     """
     path = Path(path)
     header, rows = _read(path)
-    chosen = list(range(len(header))) if columns is None else _positions(columns, header)
+    chosen = _positions(columns, header)
     x = np.empty((len(rows), len(chosen)))
     for i, row in enumerate(rows):
         for j, column in enumerate(chosen):
@@ -131,7 +134,10 @@ def read_csv(path: str | Path, columns: list[str] | None = None) -> Dataset:
 def _read(path: Path) -> tuple[list[str], list[list[str]]]:
     """Column names and cells; a first line that holds no number is the header."""
     with open(path, newline="", encoding="utf-8-sig") as file:
-        lines = [line for line in csv.reader(file) if any(cell.strip() for cell in line)]
+        try:
+            lines = [line for line in csv.reader(file) if any(cell.strip() for cell in line)]
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise ValueError(f"{path}: not a comma-separated text file ({error})") from None
     if not lines:
         raise ValueError(f"{path}: the file has no rows")
     width = len(lines[0])
@@ -153,13 +159,15 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def _positions(columns: list[Any], header: list[str]) -> list[int]:
+def _positions(columns: list[Any] | None, header: list[str]) -> list[int]:
+    if columns is None:
+        return list(range(len(header)))
     positions = []
     for column in columns:
         text = str(column)
         if text in header:
             positions.append(header.index(text))
-        elif text.isdigit() and int(text) < len(header):
+        elif text.isdecimal() and int(text) < len(header):
             positions.append(int(text))
         else:
             check_name("columns", text, header)

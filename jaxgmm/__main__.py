@@ -1,0 +1,343 @@
+"""The command line: ``jaxgmm compare | fit | data``, also as ``python -m jaxgmm``."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from jaxgmm import Fit, Mixture
+
+_BAD_INPUT, _INTERRUPTED = 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code (0, 2 for bad input, 130 for Ctrl-C)."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.version:
+        from importlib.metadata import version
+
+        print("jaxgmm", version("jaxgmm"))
+        return 0
+    if args.command is None:
+        parser.error("needs a command: compare, fit or data")
+    try:
+        args.run(args)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # The reader (``| head``) has gone: nothing is left to say, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (ValueError, TypeError, OSError) as error:
+        print(_one_line(error), file=sys.stderr)
+        return _BAD_INPUT
+    return 0
+
+
+def _one_line(error: Exception) -> str:
+    message = str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        message = f"{error.filename}: {error.strerror}"
+    return f"jaxgmm: error: {' '.join(message.split())}"
+
+
+# -- arguments ---------------------------------------------------------------------
+
+
+class _Parser(argparse.ArgumentParser):
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, allow_abbrev=False, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        """One line and the exit code, without the usage."""
+        self.exit(_BAD_INPUT, f"jaxgmm: error: {' '.join(message.split())} (see {self.prog} -h)\n")
+
+
+def _count(least: int, below: int | None = None) -> Callable[[str], int]:
+    def count(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"needs a whole number, found {text!r}") from None
+        if value < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, found {value}")
+        if below is not None and value >= below:
+            raise argparse.ArgumentTypeError(f"must be below {below}, found {value}")
+        return value
+
+    return count
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="jaxgmm",
+        description="Gaussian mixtures by EM, beside the posterior of the very same model.",
+    )
+    parser.add_argument("--version", action="store_true", help="print the version")
+    commands = parser.add_subparsers(dest="command", metavar="{compare,fit,data}")
+
+    compare = commands.add_parser(
+        "compare",
+        help="EM, posterior and verdict, with a report",
+        description="Fit by EM, sample the posterior of the same model, print the verdict and "
+        "write report.html, the figures and posterior.nc.",
+    )
+    _add_model_arguments(compare)
+    compare.add_argument("--method", default="nuts", help="sampler (default: nuts)")
+    compare.add_argument("--chains", type=_count(1), default=4, metavar="N", help="default: 4")
+    compare.add_argument(
+        "--draws", type=_count(4), default=1000, metavar="N", help="draws per chain (default: 1000)"
+    )
+    compare.add_argument(
+        "--out", metavar="DIR", help="folder to write (default: named after the data, NAME_report)"
+    )
+    compare.set_defaults(run=_compare)
+
+    fit = commands.add_parser(
+        "fit",
+        help="EM only",
+        description="Fit by EM and print parameters, criteria and what the restarts found.",
+    )
+    _add_model_arguments(fit)
+    fit.add_argument("--json", metavar="FILE", help="also write the fit as JSON")
+    fit.set_defaults(run=_fit)
+
+    data = commands.add_parser(
+        "data",
+        help="the bundled data sets",
+        description="List the bundled data sets, or print one as CSV.",
+    )
+    data.add_argument("name", nargs="?", metavar="NAME", help="data set to print")
+    data.set_defaults(run=_data)
+    return parser
+
+
+def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("data", metavar="DATA", help="faithful, galaxies, iris, or a CSV file")
+    add("-k", type=_count(1), required=True, metavar="K", help="number of components")
+    add("--columns", metavar="A,B", help="columns by name or by position from 0 (default: all)")
+    add("--covariance", default="full", help="full, tied, diag or spherical (default: full)")
+    add("--prior", default="fraley-raftery", help="fraley-raftery (default) or, for fit, none")
+    add("--restarts", type=_count(1), default=64, metavar="N", help="EM starts (default: 64)")
+    add("--seed", type=_count(0, below=2**32), default=0, metavar="S", help="default: 0")
+    add("--float32", action="store_true", help="compute in single precision")
+    add("--quiet", action="store_true", help="no progress on stderr")
+
+
+# -- commands ----------------------------------------------------------------------
+
+
+def _compare(args: argparse.Namespace) -> None:
+    import jax
+
+    import jaxgmm as jg
+    from jaxgmm._checks import check_name
+
+    x, name, model = _prepare(args)
+    check_name("method", args.method, jg.bayes.METHODS)
+    model.check_samplable()
+    _announce(args, x, name)
+
+    key_fit, key_draws = jax.random.split(jax.random.key(args.seed))
+    with _stage(args, f"EM: {args.restarts} start(s)"):
+        fit = jg.fit(model, x, key=key_fit, n_init=args.restarts)
+    out = Path(f"{name}_report" if args.out is None else args.out)
+    out.mkdir(parents=True, exist_ok=True)  # fails before the long part, not after it
+
+    bar = not args.quiet and sys.stderr.isatty()
+    label = f"{args.method.upper()}: {args.chains} chain(s) of {args.draws} draws, compiled first"
+    with _stage(args, label, end="\n" if bar else " "):
+        posterior = jg.sample(
+            fit.model,
+            x,
+            key=key_draws,
+            method=args.method,
+            start=fit,
+            n_chains=args.chains,
+            n_draws=args.draws,
+            progress=bar,
+        )
+    with _stage(args, "comparing"):
+        verdict = jg.compare(fit, posterior)
+    with _stage(args, "writing report"):
+        page = verdict.save(out)
+    print(verdict)
+    print(f"\nWritten: {page}")
+
+
+def _fit(args: argparse.Namespace) -> None:
+    import jax
+
+    import jaxgmm as jg
+
+    x, name, model = _prepare(args)
+    _announce(args, x, name)
+    with _stage(args, f"EM: {args.restarts} start(s)"):
+        fit = jg.fit(model, x, key=jax.random.key(args.seed), n_init=args.restarts)
+    print(_fit_text(fit))
+    if args.json is not None:
+        Path(args.json).write_text(json.dumps(_fit_record(fit, args), indent=2) + "\n")
+
+
+def _data(args: argparse.Namespace) -> None:
+    from importlib import resources
+
+    from jaxgmm import datasets
+    from jaxgmm._checks import check_name
+
+    if args.name is None:
+        for name in datasets.NAMES:
+            data = datasets.load(name)
+            rows, columns = data.x.shape
+            print(f"{name}: {rows} x {columns} ({', '.join(data.feature_names)})")
+            print(textwrap.indent(textwrap.fill(data.description, 92), "    "))
+        return
+    check_name("NAME", args.name, datasets.NAMES)
+    file = resources.files("jaxgmm") / "data" / f"{args.name}.csv"
+    sys.stdout.write(file.read_text(encoding="utf-8"))
+
+
+# -- parts -------------------------------------------------------------------------
+
+
+def _prepare(args: argparse.Namespace) -> tuple[pd.DataFrame, str, Mixture]:
+    """Data with named columns, their name, and the model, checked against each other."""
+    import jax
+    import pandas as pd
+
+    import jaxgmm as jg
+
+    jax.config.update("jax_enable_x64", not args.float32)
+    data = _load(args.data, None if args.columns is None else args.columns.split(","))
+    x = pd.DataFrame(data.x, columns=list(data.feature_names))
+    x = x.astype("float32" if args.float32 else "float64")
+    prior = None if args.prior == "none" else args.prior
+    model = jg.Mixture(jg.Gaussian(args.covariance), args.k, prior=prior)
+    model.check_model(*model.check_data(x))
+    return x, data.name, model
+
+
+def _load(data: str, columns: list[str] | None) -> Any:
+    from jaxgmm import datasets
+    from jaxgmm._checks import unknown_name
+
+    if data in datasets.NAMES:
+        return datasets.load(data, columns)
+    path = Path(data)
+    if not path.exists() and path.name == data and not path.suffix:
+        raise ValueError(unknown_name("DATA", data, datasets.NAMES) + ", or a CSV file")
+    return datasets.read_csv(path, columns)
+
+
+def _announce(args: argparse.Namespace, x: pd.DataFrame, name: str) -> None:
+    if not args.quiet:
+        columns = ", ".join(map(str, x.columns))
+        print(f"{name}: {len(x)} rows of {columns}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _stage(args: argparse.Namespace, label: str, end: str = " ") -> Iterator[None]:
+    """Say what begins, and then how long it took."""
+    if args.quiet:
+        yield
+        return
+    print(f"{label} ...", end=end, file=sys.stderr, flush=True)
+    begin = time.perf_counter()
+    try:
+        yield
+    except BaseException:
+        print(file=sys.stderr)
+        raise
+    print(f"{time.perf_counter() - begin:.1f} s", file=sys.stderr, flush=True)
+
+
+def _fit_text(fit: Fit) -> str:
+    """The fit as tables for a terminal."""
+    import numpy as np
+    import pandas as pd
+
+    weights, means, covariances = map(
+        np.asarray, (fit.params.weights, fit.params.means, fit.params.covariances)
+    )
+    names = list(fit.feature_names)
+    k, d = means.shape
+    centres = pd.DataFrame(means, columns=names)
+    centres.insert(0, "weight", weights, allow_duplicates=True)
+    rows = pd.MultiIndex.from_product([range(k), names])
+    spread = pd.DataFrame(covariances.reshape(k * d, d), index=rows, columns=names)
+    optima = pd.DataFrame(_optima(fit))
+    show = "{:.5g}".format
+    return "\n\n".join(
+        [
+            repr(fit),
+            "Weights and means\n" + centres.to_string(float_format=show),
+            "Covariances\n" + spread.to_string(float_format=show),
+            "What the restarts found\n"
+            + optima.to_string(float_format="{:.4f}".format, index=False),
+        ]
+    )
+
+
+def _optima(fit: Fit) -> list[dict[str, Any]]:
+    """Distinct ends of the restarts, best first, with how many came there."""
+    import numpy as np
+
+    from jaxgmm import Status
+    from jaxgmm.report._tables import SAME_OPTIMUM
+
+    record, ends = fit.restarts, []
+    height = np.where(np.isnan(record.log_joint), -np.inf, record.log_joint)
+    for i in np.argsort(-height, kind="stable"):
+        value, status = float(height[i]), Status(int(record.status[i])).name.lower()
+        spurious = bool(record.spurious[i])
+        last = ends[-1] if ends else None
+        same = last is not None and (status, spurious) == (last["status"], last["spurious"])
+        if same and abs(last["log_joint"] - value) <= SAME_OPTIMUM:
+            last["restarts"] += 1
+        else:
+            ends.append({"log_joint": value, "restarts": 1, "status": status, "spurious": spurious})
+    return ends
+
+
+def _fit_record(fit: Fit, args: argparse.Namespace) -> dict[str, Any]:
+    """The fit as JSON can hold it."""
+    import numpy as np
+
+    return {
+        "data": args.data,
+        "feature_names": list(fit.feature_names),
+        "n_rows": fit.n_rows,
+        "model": {"covariance": args.covariance, "n_components": args.k, "prior": args.prior},
+        "seed": args.seed,
+        "weights": np.asarray(fit.params.weights).tolist(),
+        "means": np.asarray(fit.params.means).tolist(),
+        "covariances": np.asarray(fit.params.covariances).tolist(),
+        "log_likelihood": fit.log_likelihood,
+        "log_prior": fit.log_prior,
+        "log_joint": fit.log_joint,
+        "n_parameters": fit.n_parameters,
+        "bic": fit.bic,
+        "aic": fit.aic,
+        "icl": fit.icl,
+        "converged": bool(fit.converged),
+        "status": fit.message,
+        "n_iter": fit.n_iter,
+        "optima": _optima(fit),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,253 @@
+"""The command line: what it prints, what it writes, and one clear line for bad input."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+import jaxgmm as jg
+from jaxgmm.__main__ import main
+
+
+@pytest.fixture(autouse=True)
+def _restore_precision():
+    yield
+    jax.config.update("jax_enable_x64", True)
+
+
+@pytest.fixture
+def csv_file(tmp_path):
+    """A file with a header, a column of text and one of numbers with a gap."""
+    path = tmp_path / "birds.csv"
+    rows = np.random.default_rng(0).standard_normal((30, 2)) + np.arange(30)[:, None] % 2 * 6
+    lines = [f"{a},{b},robin,{i if i else ''}" for i, (a, b) in enumerate(rows)]
+    path.write_text("wing,tail,kind,ring\n" + "\n".join(lines) + "\n")
+    return path
+
+
+def _exit_code(*argv):
+    try:
+        return main(list(map(str, argv)))
+    except SystemExit as stop:  # argparse's own way out
+        return stop.code
+
+
+# -- what works --------------------------------------------------------------------
+
+
+def test_fit_prints_tables_and_writes_json(capsys, tmp_path):
+    out = tmp_path / "fit.json"
+    assert _exit_code("fit", "faithful", "-k", 2, "--restarts", 8, "--json", out) == 0
+    printed = capsys.readouterr()
+    for text in ("log joint -1157.1651", "Weights and means", "eruptions", "Covariances", "-1157"):
+        assert text in printed.out
+    assert "EM: 8 start(s) ..." in printed.err
+    record = json.loads(out.read_text())
+    assert record["feature_names"] == ["eruptions", "waiting"]
+    assert record["converged"] is True
+    assert sum(end["restarts"] for end in record["optima"]) == 8
+    np.testing.assert_allclose(record["log_joint"], -1157.165053, atol=1e-5)
+    np.testing.assert_allclose(sorted(record["weights"]), [0.35608, 0.64392], atol=1e-5)
+
+
+def test_fit_is_the_library_call(capsys, tmp_path):
+    out = tmp_path / "fit.json"
+    argv = ["fit", "iris", "-k", "2", "--columns", "Petal.Length,1", "--covariance", "tied"]
+    assert _exit_code(*argv, "--restarts", 4, "--seed", 3, "--quiet", "--json", out) == 0
+    assert capsys.readouterr().err == ""
+    model = jg.Mixture(jg.Gaussian("tied"), 2, prior="fraley-raftery")
+    x = jg.datasets.load("iris").x[:, [2, 1]]
+    fit = jg.fit(model, x, key=jax.random.key(3), n_init=4)
+    record = json.loads(out.read_text())
+    assert record["feature_names"] == ["Petal.Length", "Sepal.Width"]
+    assert record["log_joint"] == fit.log_joint
+
+
+def test_fit_reports_distinct_optima_best_first(capsys, tmp_path):
+    out = tmp_path / "fit.json"
+    argv = ["fit", "galaxies", "-k", 4, "--prior", "none", "--restarts", 32, "--quiet"]
+    assert _exit_code(*argv, "--json", out) == 0
+    optima = json.loads(out.read_text())["optima"]
+    heights = [end["log_joint"] for end in optima]
+    assert len(heights) > 1
+    assert heights == sorted(heights, reverse=True)
+
+
+def test_compare_prints_the_verdict_and_writes_the_report(capsys, tmp_path):
+    out = tmp_path / "new" / "report"
+    argv = ["compare", "galaxies", "-k", 1, "--restarts", 2, "--chains", 2, "--draws", 200]
+    assert _exit_code(*argv, "--covariance", "tied", "--out", out) == 0
+    printed = capsys.readouterr()
+    assert "EM's answer is a mode of this posterior" in printed.out
+    assert "means[0, velocity]" in printed.out
+    assert str(out / "report.html") in printed.out
+    stages = [line.split(" ...")[0] for line in printed.err.splitlines()]
+    assert stages == [
+        "galaxies: 82 rows of velocity",
+        "EM: 2 start(s)",
+        "NUTS: 2 chain(s) of 200 draws, compiled first",
+        "comparing",
+        "writing report",
+    ]
+    assert (out / "report.html").stat().st_size > 10_000
+    assert (out / "posterior.nc").stat().st_size > 10_000
+    assert list(out.glob("*.png"))
+
+
+def test_compare_names_its_folder_after_the_data(capsys, tmp_path, monkeypatch, csv_file):
+    monkeypatch.chdir(tmp_path)
+    argv = ["compare", csv_file, "-k", 1, "--columns", "wing", "--restarts", 1, "--quiet"]
+    assert _exit_code(*argv, "--chains", 1, "--draws", 50) == 0
+    assert "birds_report" in capsys.readouterr().out
+    assert (tmp_path / "birds_report" / "report.html").exists()
+
+
+def test_float32_computes_in_float32(capsys, tmp_path):
+    out = tmp_path / "fit.json"
+    argv = ["fit", "faithful", "-k", 2, "--restarts", 4, "--float32", "--quiet", "--json", out]
+    assert _exit_code(*argv) == 0
+    assert not jax.config.jax_enable_x64
+    record = json.loads(out.read_text())
+    assert record["means"] == np.float32(record["means"]).astype(float).tolist()
+    np.testing.assert_allclose(record["log_joint"], -1157.165, atol=0.05)
+
+
+def test_header_is_optional_and_columns_selectable(capsys, tmp_path, csv_file):
+    bare = tmp_path / "bare.csv"
+    bare.write_text("\n".join(csv_file.read_text().splitlines()[1:]))
+    ends = []
+    for file, columns in [(csv_file, "wing,tail"), (csv_file, "0,1"), (bare, "x0,x1")]:
+        argv = ["fit", file, "-k", 2, "--columns", columns, "--restarts", 2, "--quiet"]
+        assert _exit_code(*argv) == 0
+        ends.append(capsys.readouterr().out.splitlines()[1])
+    assert len(set(ends)) == 1
+
+
+def test_data_lists_and_prints(capsys):
+    assert _exit_code("data") == 0
+    listed = capsys.readouterr().out
+    assert all(f"{name}: " in listed for name in jg.datasets.NAMES)
+    assert _exit_code("data", "iris") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "Sepal.Length,Sepal.Width,Petal.Length,Petal.Width,Species"
+    assert len(lines) == 151
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["compare", "--help"], ["fit", "-h"]])
+def test_help(capsys, argv):
+    assert _exit_code(*argv) == 0
+    assert "jaxgmm" in capsys.readouterr().out
+
+
+# -- bad input: exit code 2, one line, no traceback -----------------------------------
+
+BAD = {
+    "no command": ([], "needs a command"),
+    "unknown command": (["fot", "faithful", "-k", "2"], "invalid choice: 'fot'"),
+    "no K": (["fit", "faithful"], "-k"),
+    "K = 0": (["fit", "faithful", "-k", "0"], "must be at least 1, found 0"),
+    "K in words": (["fit", "faithful", "-k", "two"], "whole number, found 'two'"),
+    "unknown option": (["fit", "faithful", "-k", "2", "--restart", "3"], "--restart"),
+    "no restarts": (["fit", "faithful", "-k", "2", "--restarts", "0"], "--restarts"),
+    "negative seed": (["fit", "faithful", "-k", "2", "--seed", "-1"], "at least 0, found -1"),
+    "large seed": (["fit", "faithful", "-k", "2", "--seed", str(2**32)], "must be below"),
+    "seed in words": (["fit", "faithful", "-k", "2", "--seed", "x"], "whole number, found 'x'"),
+    "too few draws": (["compare", "faithful", "-k", "2", "--draws", "3"], "--draws"),
+    "unknown data": (["fit", "fathful", "-k", "2"], "did you mean 'faithful'?"),
+    "missing file": (["fit", "none.csv", "-k", "2"], "none.csv: No such file"),
+    "folder": (["fit", ".", "-k", "2"], "."),
+    "unknown column": (["fit", "faithful", "-k", "2", "--columns", "watin"], "'waiting'"),
+    "column too far": (["fit", "faithful", "-k", "2", "--columns", "2"], "'2'"),
+    "unknown covariance": (["fit", "faithful", "-k", "2", "--covariance", "dag"], "'diag'?"),
+    "unknown prior": (["fit", "faithful", "-k", "2", "--prior", "fraley"], "'fraley-raftery'?"),
+    "unknown method": (["compare", "faithful", "-k", "2", "--method", "nut"], "'nuts'?"),
+    "no posterior": (["compare", "faithful", "-k", "2", "--prior", "none"], "improper"),
+    "unknown set": (["data", "irs"], "did you mean 'iris'?"),
+}
+
+
+def _one_line(capsys):
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.endswith("\n")
+    assert len(printed.err.splitlines()) == 1
+    assert printed.err.startswith("jaxgmm: error: ")
+    return printed.err
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_arguments(capsys, case):
+    argv, said = BAD[case]
+    assert _exit_code(*argv) == 2
+    assert said in _one_line(capsys)
+
+
+FILES = {
+    "text column": (
+        "a,b\n1,2\n3,robin\n",
+        "column 'b' is not numeric, found 'robin' in data row 1",
+    ),
+    "gap": ("a,b\n1,2\n3,\n", "column 'b' is not numeric, found ''"),
+    "ragged": ("a,b\n1,2\n3\n", "line 3 has 1 cells, the first has 2"),
+    "empty": ("", "no rows"),
+    "header only": ("a,b\n", "only a header"),
+    "not finite": ("a,b\n1,2\n3,nan\n4,5\n", "(nan) at row 1, column 1"),
+    "constant": ("a,b\n1,2\n3,2\n4,2\n", "constant"),
+    "too few rows": ("a\n1\n2\n", "rows"),
+}
+
+
+@pytest.mark.parametrize("case", FILES)
+def test_bad_files(capsys, tmp_path, case):
+    text, said = FILES[case]
+    path = tmp_path / "bad.csv"
+    path.write_text(text)
+    assert _exit_code("fit", path, "-k", 3, "--prior", "none") == 2
+    assert said in _one_line(capsys)
+
+
+def test_bytes_are_not_csv(capsys, tmp_path):
+    path = tmp_path / "bytes.csv"
+    path.write_bytes(b"\xff\xfe\x00\x01")
+    assert _exit_code("fit", path, "-k", 2) == 2
+    assert "bytes.csv: not a comma-separated text file" in _one_line(capsys)
+
+
+def test_unwritable_outputs(capsys, tmp_path):
+    file = tmp_path / "file"
+    file.write_text("")
+    argv = ["fit", "galaxies", "-k", 1, "--restarts", 1, "--quiet"]
+    assert _exit_code(*argv, "--json", file / "fit.json") == 2
+    assert "Not a directory" in capsys.readouterr().err
+    argv = ["compare", "galaxies", "-k", 1, "--restarts", 1, "--quiet"]
+    assert _exit_code(*argv, "--out", file) == 2
+    assert "File exists" in _one_line(capsys)
+
+
+def test_interrupt_is_quiet(capsys, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(jg.datasets, "load", stop)
+    assert _exit_code("fit", "faithful", "-k", 2) == 130
+    assert capsys.readouterr() == ("", "")
+
+
+# -- as a program ----------------------------------------------------------------------
+
+
+def _program(*argv):
+    command = [sys.executable, "-m", "jaxgmm", *argv]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_program_exit_codes():
+    good = _program("--version")
+    assert (good.returncode, good.stderr) == (0, "")
+    assert good.stdout.startswith("jaxgmm ")
+    bad = _program("fit", "fathful", "-k", "2")
+    assert (bad.returncode, bad.stdout) == (2, "")
+    assert len(bad.stderr.splitlines()) == 1
