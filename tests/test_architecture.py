@@ -1,0 +1,104 @@
+"""The floors: who may import whom, read from the source."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+import jaxgmm
+
+ROOT = Path(jaxgmm.__file__).parent
+ROOMS = {"model", "em", "bayes", "datasets"}
+DOORS = {"__init__", "__main__", "_sample", "sklearn"}  # _sample: fit, then draw
+FILES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
+GROUND = [file for file in FILES if file.parent == Path() and file.name[0] == "_"]
+GROUND = [file for file in GROUND if file.stem not in DOORS]
+
+
+def _place(file):
+    """The room, door or ground file that a path belongs to."""
+    return file.parts[0].removesuffix(".py")
+
+
+def _imports(file, module_level_only=False):
+    """Dotted names that a file imports, a name after ``from`` included."""
+    tree = ast.parse((ROOT / file).read_text())
+    for node in tree.body if module_level_only else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _own(file):
+    """Places inside jaxgmm that a file imports from."""
+    inside = [name.split(".") for name in _imports(file) if name.split(".")[0] == "jaxgmm"]
+    return {parts[1] if len(parts) > 1 else "__init__" for parts in inside}
+
+
+@pytest.mark.parametrize("file", FILES, ids=str)
+def test_imports_point_downwards(file):
+    place, own = _place(file), _own(file)
+    ground = {path.stem for path in GROUND}
+    if place in ground:
+        assert own <= ground
+    elif place in ROOMS:
+        assert own <= ground | {place}
+    elif place == "report":
+        assert own <= ground | ROOMS | {place}
+    else:
+        assert place in DOORS, f"{file} belongs to no floor"
+
+
+@pytest.mark.parametrize("file", GROUND, ids=str)
+def test_the_ground_stands_on_jax_and_numpyro_distributions(file):
+    for name in _imports(file, module_level_only=True):
+        package = name.split(".")[0]
+        assert package in {"jax", "jaxtyping", "numpy", "numpyro", "jaxgmm"} | set(
+            sys.stdlib_module_names
+        )
+        assert not name.startswith("numpyro.infer")
+
+
+def test_the_definition_does_not_know_how_it_is_sampled():
+    for file in FILES:
+        if _place(file) in {"model", "em"}:
+            assert not any(name.startswith("numpyro.infer") for name in _imports(file)), file
+
+
+def test_em_has_one_while_loop():
+    calls = [
+        node
+        for file in FILES
+        if _place(file) == "em"
+        for node in ast.walk(ast.parse((ROOT / file).read_text()))
+        if isinstance(node, ast.Attribute) and node.attr == "while_loop"
+    ]
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("room", ["model", "em", "bayes", "report"])
+def test_a_room_is_its_public_names(room):
+    files = [file for file in FILES if _place(file) == room]
+    assert all(file.stem == "__init__" or file.name[0] == "_" for file in files)
+    tree = ast.parse((ROOT / room / "__init__.py").read_text())
+    defined = [node for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
+    assert not defined
+    exported = __import__(f"jaxgmm.{room}", fromlist=["__all__"])
+    assert all(hasattr(exported, name) and name[0] != "_" for name in exported.__all__)
+    # Outside a room nobody reaches past its door.
+    for file in FILES:
+        if _place(file) != room:
+            assert not any(name.startswith(f"jaxgmm.{room}._") for name in _imports(file)), file
+
+
+def test_no_drawer_for_odds_and_ends():
+    names = {part.strip("_").removesuffix(".py") for file in FILES for part in file.parts}
+    assert not names & {"utils", "util", "helpers", "contrib", "misc", "common"}
+
+
+def test_everything_public_is_there():
+    assert sorted(jaxgmm.__all__) == jaxgmm.__all__
+    assert all(hasattr(jaxgmm, name) and name[0] != "_" for name in jaxgmm.__all__)

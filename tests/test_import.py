@@ -1,0 +1,33 @@
+"""What importing the package does to a fresh process: nothing."""
+
+import subprocess
+import sys
+
+import pytest
+
+
+def _fresh(code):
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_import_creates_no_arrays_and_leaves_the_precision_alone():
+    _fresh(
+        "import jax\n"
+        "before = jax.config.jax_enable_x64\n"
+        "import jaxgmm\n"
+        "assert jax.config.jax_enable_x64 == before == False\n"
+        "assert jax.live_arrays() == [], jax.live_arrays()\n"
+    )
+
+
+@pytest.mark.parametrize("x64", [False, True])
+def test_results_follow_the_precision_that_the_user_chose(x64):
+    _fresh(
+        "import jax, numpy as np\n"
+        f"jax.config.update('jax_enable_x64', {x64})\n"
+        "import jaxgmm as jg\n"
+        "model = jg.Mixture(jg.Gaussian('diag'), 1)\n"
+        "fit = jg.fit(model, np.array([[0.0], [1.0], [3.0]]), start=np.ones((3, 1)))\n"
+        f"assert fit.params.means.dtype == ('float64' if {x64} else 'float32')\n"
+        "assert fit.converged\n"
+    )
