@@ -298,17 +298,22 @@ def _optima(fit: Fit) -> list[dict[str, Any]]:
     from jaxgmm import Status
     from jaxgmm.report._tables import SAME_OPTIMUM
 
-    record, ends = fit.restarts, []
+    record = fit.restarts
     height = np.where(np.isnan(record.log_joint), -np.inf, record.log_joint)
+    ends: list[dict[str, Any]] = []
     for i in np.argsort(-height, kind="stable"):
-        value, status = float(height[i]), Status(int(record.status[i])).name.lower()
-        spurious = bool(record.spurious[i])
-        last = ends[-1] if ends else None
-        same = last is not None and (status, spurious) == (last["status"], last["spurious"])
-        if same and abs(last["log_joint"] - value) <= SAME_OPTIMUM:
-            last["restarts"] += 1
+        end = {
+            "log_joint": float(height[i]),
+            "restarts": 1,
+            "status": Status(int(record.status[i])).name.lower(),
+            "spurious": bool(record.spurious[i]),
+        }
+        kind = ("status", "spurious")
+        same = ends and all(ends[-1][name] == end[name] for name in kind)
+        if same and ends[-1]["log_joint"] - end["log_joint"] <= SAME_OPTIMUM:
+            ends[-1]["restarts"] += 1
         else:
-            ends.append({"log_joint": value, "restarts": 1, "status": status, "spurious": spurious})
+            ends.append(end)
     return ends
 
 

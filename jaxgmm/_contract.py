@@ -166,7 +166,8 @@ class LatentModel(abc.ABC):
         sites = self.sites(params)
         terms = [jnp.sum(d(sites).log_prob(sites[name])) for name, d in self.prior_sites().items()]
         units = self.log_units()
-        return sum(terms) if units is None else sum(terms) + units
+        total = sum(terms[1:], terms[0])
+        return total if units is None else total + units
 
     def log_prob(self, params: Params, x: Array) -> Float[Array, " n"]:
         """Log density of each row, the label summed out."""

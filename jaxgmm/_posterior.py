@@ -60,10 +60,12 @@ class Posterior:
 
     @property
     def n_chains(self) -> int:
+        """Number of chains."""
         return self.log_prior.shape[0]
 
     @property
     def n_draws(self) -> int:
+        """Number of kept draws of each chain."""
         return self.log_prior.shape[1]
 
     def invariants(self) -> dict[str, np.ndarray]:

@@ -187,7 +187,7 @@ def _select(
     if not usable.any():
         usable = ended_well
     if not usable.any():
-        _refuse_if_all_collapsed(record.status)
+        _refuse_if_all_collapsed(np.asarray(record.status))
         usable = np.ones_like(ended_well)
     best = int(np.argmax(np.where(usable, score, -np.inf)))
     better = ended_well & record.spurious & (score > score[best])
@@ -205,7 +205,7 @@ def _select(
         log_joint=at["log_prior"] + at["log_likelihood"],
         status=Status(int(record.status[best])),
         n_iter=n_iter,
-        trace=record.trace[best, : n_iter + 1],
+        trace=np.asarray(record.trace[best, : n_iter + 1]),
         restarts=record,
         best=best,
         n_spurious_better=int(better.sum()),

@@ -246,6 +246,7 @@ class Gaussian(ConjugateFamily):
         return -(k + self._structure.log_volume_power(k, d)) * self.chart.log_scale
 
     def to_working(self, params: GaussianParams, chart: Affine | None = None) -> GaussianParams:
+        """The user's parameters in the units of a chart, by default the family's own."""
         chart = self.chart if chart is None else chart
         assert chart is not None
         return dataclasses.replace(
@@ -255,6 +256,7 @@ class Gaussian(ConjugateFamily):
         )
 
     def to_user(self, params: GaussianParams) -> GaussianParams:
+        """Parameters in the family's units, back in the user's."""
         assert self.chart is not None
         return dataclasses.replace(
             params,
@@ -303,7 +305,7 @@ class Gaussian(ConjugateFamily):
                 f"covariances: needs shape ({k}, {d}, {d}) or {site_shape}, found {array.shape}"
             )
         if array.shape == (k, d, d) and site_shape != (k, d, d):
-            site = np.asarray(structure.contract(array))
+            site = np.asarray(structure.contract(jnp.asarray(array)))
             if not np.allclose(np.asarray(structure.expand(jnp.asarray(site), k, d)), array):
                 raise ValueError(f"covariances: not of the {self.name!r} structure")
             array = site
@@ -324,12 +326,15 @@ class Gaussian(ConjugateFamily):
         return params.means[labels] + jnp.einsum("...ij,...j->...i", factor[labels], noise)
 
     def from_sites(self, weights: Array, sites: Sites) -> GaussianParams:
+        """Parameters made of weights and of the sites of the components."""
         return GaussianParams(weights, sites["means"], sites["covariances"], self.name)
 
     def sites(self, params: GaussianParams) -> Sites:
+        """The sites of the components."""
         return {"means": params.means, "covariances": params.covariance_site}
 
     def permute(self, params: GaussianParams, order: Array) -> GaussianParams:
+        """Rename the components: new component k was ``order[k]``."""
         site = params.covariance_site
         return dataclasses.replace(
             params,

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
+from jax.core import Tracer
 from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.distributions import constraints
 
@@ -239,7 +240,7 @@ class Mixture(LatentModel):
         return dataclasses.replace(self, prior=prior, n_features=rows.shape[1])
 
     def check_data(self, x: Any, sample_weight: Any = None) -> tuple[Array, Array | None]:
-        if isinstance(x, jax.core.Tracer) or isinstance(sample_weight, jax.core.Tracer):
+        if isinstance(x, Tracer) or isinstance(sample_weight, Tracer):
             return (x[:, None] if x.ndim == 1 else x), sample_weight
         return super().check_data(x, sample_weight)
 
