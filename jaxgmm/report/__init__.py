@@ -2,5 +2,22 @@
 
 from jaxgmm.report._compare import Verdict, compare
 from jaxgmm.report._curvature import Curvature, curvature
+from jaxgmm.report._plot import (
+    plot_chains,
+    plot_components,
+    plot_marginals,
+    plot_optima,
+    plot_traces,
+)
 
-__all__ = ["Curvature", "Verdict", "compare", "curvature"]
+__all__ = [
+    "Curvature",
+    "Verdict",
+    "compare",
+    "curvature",
+    "plot_chains",
+    "plot_components",
+    "plot_marginals",
+    "plot_optima",
+    "plot_traces",
+]

@@ -22,7 +22,7 @@ _BASIN_DRAWS = 200
 _HEIGHTS = ("log_joint", "log_likelihood")
 
 # Optima whose log joints differ by less are one optimum, reached to EM's tolerance.
-_SAME_OPTIMUM = 1e-2
+SAME_OPTIMUM = 1e-2
 
 
 def health(draws: np.ndarray) -> dict[str, float]:
@@ -31,9 +31,9 @@ def health(draws: np.ndarray) -> dict[str, float]:
     if np.ptp(draws) == 0:
         return {"r_hat": np.nan, "ess_bulk": np.nan, "ess_tail": np.nan}
     return {
-        "r_hat": float(array_stats.rhat(draws)),
-        "ess_bulk": float(array_stats.ess(draws, method="bulk")),
-        "ess_tail": float(array_stats.ess(draws, method="tail", prob=(0.05, 0.95))),
+        "r_hat": float(np.asarray(array_stats.rhat(draws))),
+        "ess_bulk": float(np.asarray(array_stats.ess(draws, method="bulk"))),
+        "ess_tail": float(np.asarray(array_stats.ess(draws, method="tail", prob=(0.05, 0.95)))),
     }
 
 
@@ -41,7 +41,7 @@ def parameter_table(fit: Fit, post: Posterior) -> pd.DataFrame:
     """A row per quantity, those that no renaming of labels changes first."""
     point = {name: np.asarray(value) for name, value in fit.model.sites(fit.params).items()}
     at_map = invariants(np.asarray(fit.log_joint), np.asarray(fit.log_likelihood), point)
-    rows = [_row(name, at_map[name], draws) for name, draws in post.invariants().items()]
+    rows = [_row(name, float(at_map[name]), draws) for name, draws in post.invariants().items()]
     for site, index, label in coordinates(fit, post):
         rows.append(_row(label, point[site][index], post.draws[site][(..., *index)]))
     return pd.DataFrame(rows).set_index("quantity")
@@ -104,7 +104,7 @@ def basin_table(fit: Fit, post: Posterior) -> pd.DataFrame:
     known = np.asarray(fit.restarts.log_joint, np.float64)[
         np.isin(fit.restarts.status, [Status.CONVERGED]) & ~fit.restarts.spurious
     ]
-    tolerance = _SAME_OPTIMUM
+    tolerance = SAME_OPTIMUM
     levels: list[float] = [fit.log_joint]
     for value in sorted([*known, *reached], reverse=True):
         if all(abs(value - level) > tolerance for level in levels):

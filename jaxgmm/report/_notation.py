@@ -1,0 +1,161 @@
+"""The model and its prior in mathematical notation, and as code that builds them again."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from jaxgmm._contract import LatentModel, Sites
+from jaxgmm._posterior import Posterior
+from jaxgmm.model import ConjugatePrior, Mixture
+
+# Larger arrays are named by their shape.
+_MOST_NUMBERS = 36
+
+
+def formulas(model: LatentModel, sites: Sites) -> list[str]:
+    """Lines of the model and its prior, as HTML; ``sites`` are any values of the sites."""
+    if isinstance(model, Mixture) and isinstance(model.prior, ConjugatePrior):
+        return _mixture_formulas(model)
+    return _site_formulas(model, sites)
+
+
+def hyper_parameters(model: LatentModel) -> list[tuple[str, str]]:
+    """Symbol (HTML) and value (text) of each number in the prior; in the units of the data."""
+    if not (isinstance(model, Mixture) and isinstance(model.prior, ConjugatePrior)):
+        return []
+    prior = model.prior
+    rows = [
+        ("<i>m</i>, prior mean", prior.mean),
+        ("<i>&kappa;</i>, its weight in rows", prior.mean_precision),
+        ("<i>&nu;</i>, degrees of freedom", prior.dof),
+        ("<i>&Lambda;</i>, scale", prior.scale),
+    ]
+    if model.weights is None:
+        rows.insert(0, ("<i>&alpha;</i>, concentration", prior.concentration))
+    else:
+        rows.insert(0, ("<i>w</i>, fixed weights", model.weights))
+    return [(symbol, _number_text(value)) for symbol, value in rows]
+
+
+def _mixture_formulas(model: Mixture) -> list[str]:
+    row, mean = "<i>x<sub>i</sub></i>", "<i>&mu;<sub>k</sub></i>"
+    each = f"<i>k</i> = 1, …, {model.n_components}"
+    full = "<i>&Sigma;<sub>k</sub></i>"
+    covariance, own, note = {
+        "full": (full, full, ""),
+        "tied": ("<i>&Sigma;</i>", "<i>&Sigma;</i>", "one for all components"),
+        "diag": (
+            full,
+            "<i>&sigma;</i>²<sub><i>kj</i></sub>",
+            f"{full} = diag(<i>&sigma;</i>²<sub><i>k</i>1</sub>, …, "
+            f"<i>&sigma;</i>²<sub><i>k</i>{model.n_features}</sub>)",
+        ),
+        "spherical": (
+            full,
+            "<i>&sigma;</i>²<sub><i>k</i></sub>",
+            f"{full} = <i>&sigma;</i>²<sub><i>k</i></sub> <i>I</i>",
+        ),
+    }[model.family.name]
+    if model.family.name in ("full", "tied"):
+        prior = f"{own} ~ inverse-Wishart(<i>&nu;</i>, <i>&Lambda;</i>)"
+    else:
+        scale = "<i>&Lambda;<sub>j</sub></i>" if np.ndim(model.prior.scale) else "<i>&Lambda;</i>"
+        prior = f"{own} ~ inverse-gamma(<i>&nu;</i>/2, {scale}/2)"
+    lines = [
+        f"{row} ~ &sum;<sub><i>k</i></sub> <i>w<sub>k</sub></i> "
+        f"N({mean}, {covariance}), &nbsp; {each}" + (f", &nbsp; {note}" if note else ""),
+        f"{mean} | {covariance} ~ N(<i>m</i>, {covariance} / <i>&kappa;</i>)",
+        prior,
+    ]
+    if model.weights is None:
+        lines.insert(
+            1, "(<i>w</i><sub>1</sub>, …, <i>w<sub>K</sub></i>) ~ Dirichlet(<i>&alpha;</i>)"
+        )
+    return lines
+
+
+def _site_formulas(model: LatentModel, sites: Sites) -> list[str]:
+    """The sites and the names of their NumPyro distributions."""
+    lines = []
+    for name, conditional in model.prior_sites().items():
+        try:
+            text = _distribution_text(conditional({}))
+        except KeyError:
+            # It depends on sites before it: its numbers at the fit are not the prior's.
+            text = type(_innermost(conditional(sites))).__name__ + " given the sites above"
+        lines.append(f"<i>{escape(name)}</i> ~ {escape(text)}")
+    return lines
+
+
+def _innermost(distribution: Any) -> Any:
+    while hasattr(distribution, "base_dist"):
+        distribution = distribution.base_dist
+    return distribution
+
+
+def _distribution_text(distribution: Any) -> str:
+    distribution = _innermost(distribution)
+    values = {
+        name: getattr(distribution, name)
+        for name in distribution.arg_constraints
+        if name in vars(distribution)
+    }
+    arguments = ", ".join(f"{name}={_number_text(value)}" for name, value in values.items())
+    return f"{type(distribution).__name__}({arguments})"
+
+
+def _number_text(value: Any) -> str:
+    """A number or a small array to four figures, a large array as its shape."""
+    array = np.asarray(value)
+    if array.size > _MOST_NUMBERS:
+        return f"array of shape {array.shape}"
+    text = lambda entry: f"{entry:.4g}"  # noqa: E731
+    if array.ndim == 0:
+        return text(array)
+    if array.ndim == 1:
+        return "(" + ", ".join(map(text, array)) + ")"
+    rows = array.reshape(-1, array.shape[-1])
+    return "[" + "; ".join(" ".join(map(text, row)) for row in rows) + "]"
+
+
+# -- code ------------------------------------------------------------------------------
+
+
+def quoted(name: str) -> str:
+    return f'"{name}"'
+
+
+def snippet(model: LatentModel, calls: list[str], post: Posterior) -> str:
+    """Python that makes the comparison again, the data left to the reader."""
+    shape = " x ".join(map(str, np.shape(post.x)))
+    weights = "" if post.sample_weight is None else "\nsample_weight = ...  # a number per row"
+    wide = np.asarray(post.x).dtype == np.float64
+    switch = 'jax.config.update("jax_enable_x64", True)\n' if wide else ""
+    return (
+        f"import jax\nimport jaxgmm as jg\n\n{switch}"
+        f"x = ...  # the data, {shape}, fingerprint {post.fingerprint[:12]}{weights}\n"
+        f"model = {_model_code(model)}\n" + "\n".join(calls) + "\n"
+    )
+
+
+def _model_code(model: LatentModel) -> str:
+    if not isinstance(model, Mixture):
+        return f"...  # {model!r}"
+    parts = [_family_code(model), f"n_components={model.n_components}"]
+    if isinstance(model.prior, ConjugatePrior):
+        names = ("concentration", "mean", "mean_precision", "dof", "scale")
+        numbers = [f"{name}={np.asarray(getattr(model.prior, name)).tolist()}" for name in names]
+        parts.append("prior=jg.ConjugatePrior(\n" + "".join(f"    {n},\n" for n in numbers) + ")")
+    if model.weights is not None:
+        parts.append(f"weights={np.asarray(model.weights).tolist()}")
+    return "jg.Mixture(" + ", ".join(parts) + ")"
+
+
+def _family_code(model: Mixture) -> str:
+    ridge = float(np.asarray(model.family.reg_covar))
+    return f"jg.Gaussian({quoted(model.family.name)}" + (
+        f", reg_covar={ridge!r})" if ridge else ")"
+    )
