@@ -24,6 +24,8 @@ from jaxgmm.report._tables import basin_table, parameter_table
 _MOST_R_HAT = 1.01
 _LEAST_ESS = 400
 _LEAST_BFMI = 0.3
+# A few divergent transitions cast doubt, a larger share ends the comparison.
+_MOST_DIVERGING = 0.005
 
 # Relative difference of two log densities that rounding explains, in units of eps.
 _SAME_TARGET_EPS = 1e5
@@ -264,9 +266,10 @@ def _sampler(table: pd.DataFrame, post: Posterior) -> list[tuple]:
         )
     diverging = post.sample_stats.get("diverging")
     if diverging is not None:
-        count = int(np.sum(diverging))
-        meaning = "no divergent transition" if count == 0 else "the sampler missed curved regions"
-        rows.append(("divergences", count, "0", OK if count == 0 else FAIL, meaning))
+        count, share = int(np.sum(diverging)), float(np.mean(diverging))
+        verdict = OK if count == 0 else WARNING if share <= _MOST_DIVERGING else FAIL
+        meaning = "no divergent transition" if count == 0 else "strongly curved regions are missed"
+        rows.append(("divergences", count, "0", verdict, meaning))
     energy = post.sample_stats.get("energy")
     if energy is not None:
         bfmi = float(np.min(array_stats.bfmi(np.asarray(energy, np.float64))))
@@ -332,6 +335,12 @@ def _conclude(
         )
     if shape.n_negative or not shape.stationary:
         return True, f"{point} Intervals and z-scores refer to a point that is not the MAP."
+    if shape.n_flat:
+        return True, (
+            f"{point} Along the ridge the posterior only hands back the prior, so intervals and "
+            "z-scores of single parameters say nothing about the fit; quantities that the data "
+            "identify (the log likelihood, predictions) can be compared."
+        )
     return True, f"{point} {_where_the_mass_is(table, basins)}"
 
 

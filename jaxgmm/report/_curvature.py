@@ -64,11 +64,12 @@ def curvature(
     model: LatentModel, params: Params, x: Array, sample_weight: Array | None
 ) -> Curvature:
     """`Curvature` of the log joint at ``params`` (user's units)."""
+    # What counts as flat or as arrived depends on the precision of the fit.
+    single = jnp.asarray(x).dtype == jnp.float32
     model, params, x, sample_weight = jax.tree.map(
         lambda leaf: jnp.asarray(leaf, jnp.result_type(float)), (model, params, x, sample_weight)
     )
     gradient, hessian = map(np.asarray, _derivatives(model, params, x, sample_weight))
-    single = x.dtype == jnp.float32
     information = -np.asarray(hessian, np.float64)
     diagonal = np.abs(np.diag(information))
     scale = np.sqrt(np.where(diagonal > 0, diagonal, 1))

@@ -1,0 +1,270 @@
+"""Posteriors: the sampler against exact answers, its shapes and its cache; labels; ArviZ."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import pytest
+from arviz_stats.base import array_stats
+from jax.scipy.special import gammaln
+from posteriors import FAITHFUL, old_faithful
+from scipy.optimize import linear_sum_assignment
+
+import jaxgmm as jg
+from jaxgmm.bayes import stephens
+from jaxgmm.bayes._relabel import cheapest
+
+
+def monte_carlo_error(draws):
+    return float(array_stats.mcse(np.asarray(draws, float), method="mean"))
+
+
+# -- exactness ---------------------------------------------------------------------
+
+
+def test_one_component_agrees_with_the_closed_form():
+    """K = 1: the posterior is normal-inverse-Wishart, whose moments are known."""
+    x = FAITHFUL[:60]
+    prior = jg.ConjugatePrior(mean=[3.0, 70.0], mean_precision=2.0, dof=6.0, scale=np.diag([2, 90]))
+    model = jg.Mixture(jg.Gaussian("full"), 1, prior=prior)
+    post = jg.sample(model, x, key=jax.random.key(3), n_draws=1000, progress=False)
+    n, d, kappa, dof = len(x), 2, 2.0 + len(x), 6.0 + len(x)
+    centre = x.mean(axis=0)
+    mean = (2.0 * np.array([3.0, 70.0]) + n * centre) / kappa
+    pull = np.outer(centre - [3.0, 70.0], centre - [3.0, 70.0]) * 2.0 * n / kappa
+    scale = np.diag([2.0, 90.0]) + (x - centre).T @ (x - centre) + pull
+    for j in range(d):
+        draws = post.draws["means"][:, :, 0, j]
+        assert abs(draws.mean() - mean[j]) < 5 * monte_carlo_error(draws)
+    expected = scale / (dof - d - 1)
+    for i, j in [(0, 0), (0, 1), (1, 1)]:
+        draws = post.draws["covariances"][:, :, 0, i, j]
+        assert abs(draws.mean() - expected[i, j]) < 5 * monte_carlo_error(draws)
+
+
+def test_two_components_agree_with_the_sum_over_all_assignments():
+    """n = 6, K = 2: co-clustering probabilities by enumeration (law 10)."""
+    x = np.array([0.0, 0.4, 1.1, 2.9, 3.2, 4.5])
+    m0, kappa0, dof, scale = 1.0, 0.5, 5.0, 2.0
+    prior = jg.ConjugatePrior(mean=[m0], mean_precision=kappa0, dof=dof, scale=scale)
+    model = jg.Mixture(jg.Gaussian("spherical"), 2, prior=prior)
+    post = jg.sample(model, x, key=jax.random.key(4), n_draws=2000, progress=False)
+
+    def log_marginal(rows):
+        """Density of rows of one component, mean and variance integrated out."""
+        n = len(rows)
+        if n == 0:
+            return 0.0
+        kappa, centre = kappa0 + n, rows.mean()
+        a, a0 = (dof + n) / 2, dof / 2
+        b0 = scale / 2
+        spread = np.sum((rows - centre) ** 2) + kappa0 * n / kappa * (centre - m0) ** 2
+        b = b0 + spread / 2
+        return float(
+            gammaln(a) - gammaln(a0) + a0 * np.log(b0) - a * np.log(b)
+            + 0.5 * np.log(kappa0 / kappa) - n / 2 * np.log(2 * np.pi)
+        )  # fmt: skip
+
+    together, total = np.zeros((6, 6)), 0.0
+    for labels in itertools.product([0, 1], repeat=6):
+        z = np.array(labels)
+        counts = np.bincount(z, minlength=2)
+        # Dirichlet(1, 1): the probability of an assignment is n_0! n_1! / 7!.
+        weight = np.exp(
+            float(np.sum(gammaln(counts + 1.0)) - gammaln(8.0))
+            + sum(log_marginal(x[z == k]) for k in (0, 1))
+        )
+        total += weight
+        together += weight * (z[:, None] == z)
+    together /= total
+
+    rows = jnp.asarray(x)[:, None]
+    drawn = jax.vmap(jax.vmap(lambda p: model.responsibilities(p, rows)))(
+        jax.tree.map(jnp.asarray, post.params)
+    )
+    for i, j in itertools.combinations(range(6), 2):
+        draws = np.sum(np.asarray(drawn)[:, :, i] * np.asarray(drawn)[:, :, j], axis=-1)
+        assert abs(draws.mean() - together[i, j]) < 5 * monte_carlo_error(draws) + 1e-3
+
+
+# -- what comes back -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_draws_have_the_sites_shapes_and_the_datas_dtype(dtype):
+    _, post = old_faithful(dtype)
+    shapes = {name: draw.shape for name, draw in post.draws.items()}
+    assert shapes == {
+        "weights": (4, 1000, 2),
+        "covariances": (4, 1000, 2, 2, 2),
+        "means": (4, 1000, 2, 2),
+        "covariances_full": (4, 1000, 2, 2, 2),
+    }
+    assert {str(draw.dtype) for draw in post.draws.values()} == {dtype}
+    assert set(post.draws_raw) == set(post.draws)
+    assert np.allclose(post.draws["weights"].sum(axis=-1), 1, atol=1e-5)
+
+
+def test_log_joint_is_the_models_own_at_every_draw():
+    fit, post = old_faithful()
+    params = jax.tree.map(lambda leaf: jnp.asarray(leaf[2, 17]), post.params)
+    assert post.log_joint[2, 17] == pytest.approx(float(fit.model.log_joint(params, post.x)), 1e-12)
+    assert np.max(post.log_joint) < fit.log_joint  # no draw is above the mode
+    # The pointwise values, label summed out, are what the total adds up.
+    pointwise = post.pointwise_log_likelihood()
+    assert np.allclose(pointwise.sum(axis=-1), post.log_likelihood, rtol=1e-12)
+
+
+def test_a_second_call_compiles_nothing(compilations):
+    fit, _ = old_faithful()
+    x = FAITHFUL + np.array([0.5, -3.0])  # other data of the same shape
+    other = jg.fit(
+        jg.Mixture(jg.Gaussian("full"), 2, prior="fraley-raftery"), x, key=jax.random.key(5),
+        n_init=4,
+    )  # fmt: skip
+    with compilations:
+        jg.sample(other.model, x, key=jax.random.key(6), start=other, progress=False)
+    assert compilations.count == 0
+
+
+def test_an_integer_weight_is_a_repeated_row():
+    """The posterior's density with weight two is that with the row twice."""
+    x = FAITHFUL[:40]
+    weight = np.where(np.arange(40) % 3 == 0, 2.0, 1.0)
+    repeated = np.repeat(x, weight.astype(int), axis=0)
+    prior = jg.ConjugatePrior(mean=[3.0, 70.0], mean_precision=1.0, dof=5.0, scale=np.eye(2))
+    model = jg.Mixture(jg.Gaussian("full"), 2, prior=prior)
+    fit = jg.fit(model, x, key=jax.random.key(0), n_init=2, sample_weight=weight)
+    sites = fit.model.sites(fit.params)
+    density = numpyro.infer.util.log_density
+    weighted, _ = density(fit.model.numpyro_model, (x,), {"sample_weight": weight}, sites)
+    rows, _ = density(fit.model.numpyro_model, (repeated,), {}, sites)
+    assert float(weighted) == pytest.approx(float(rows), rel=1e-12)
+    post = jg.sample(
+        fit.model, x, key=jax.random.key(1), start=fit, sample_weight=weight, n_draws=20,
+        n_warmup=20, progress=False,
+    )  # fmt: skip
+    assert np.allclose(post.pointwise_log_likelihood().sum(axis=-1), post.log_likelihood)
+
+
+def test_chains_start_from_every_distinct_optimum_in_reach():
+    from jaxgmm.bayes._sample import _chain_starts
+
+    x = jg.datasets.load("galaxies").x
+    model = jg.Mixture(jg.Gaussian("full"), 4, prior="fraley-raftery")
+    fit = jg.fit(model, x, key=jax.random.key(0), n_init=32)
+    scores = np.asarray(fit.restarts.log_joint)
+    distinct = np.unique(np.round(scores[scores > fit.log_joint - 10], 2))
+    assert len(distinct) > 1
+    starts = _chain_starts(fit, 4)
+    heights = [
+        float(fit.model.log_joint(jax.tree.map(lambda leaf, c=c: leaf[c], starts), x))
+        for c in range(4)
+    ]
+    assert heights[0] == pytest.approx(fit.log_joint, abs=1e-3)
+    assert len(np.unique(np.round(heights, 2))) == min(4, len(distinct))
+
+
+# -- NumPyro -------------------------------------------------------------------------
+
+
+def test_the_numpyro_model_works_with_numpyros_own_tools():
+    fit, _ = old_faithful()
+    prior_draws = numpyro.infer.Predictive(fit.model.numpyro_model, num_samples=3)(
+        jax.random.key(0), n_rows=5
+    )
+    assert prior_draws["x"].shape == (3, 5, 2)
+    sites = {name: value[None] for name, value in fit.model.sites(fit.params).items()}
+    replicated = numpyro.infer.Predictive(fit.model.numpyro_model, sites)(
+        jax.random.key(1), n_rows=20_000
+    )["x"][0]
+    assert np.allclose(replicated.mean(axis=0), FAITHFUL.mean(axis=0), rtol=0.02)
+    with pytest.raises(ValueError, match="n_rows"):
+        fit.model.numpyro_model()
+
+
+def test_an_unresolved_rule_says_so():
+    model = jg.Mixture(jg.Gaussian("full"), 2, prior="fraley-raftery")
+    params = model.params(means=np.zeros((2, 2)) + [[0], [1]], covariances=[np.eye(2)] * 2)
+    for call in (
+        lambda: model.log_prior(params),
+        lambda: model.log_joint(params, FAITHFUL),
+        lambda: model.numpyro_model(FAITHFUL),
+    ):
+        with pytest.raises(ValueError, match=r"fraley-raftery.*resolve"):
+            call()
+
+
+# -- bad input -----------------------------------------------------------------------
+
+
+def test_sample_refuses_what_it_cannot_do():
+    fit, _ = old_faithful()
+    key = jax.random.key(0)
+    flat = jg.Mixture(jg.Gaussian("full"), 2)
+    with pytest.raises(ValueError, match=r"prior: .*improper"):
+        jg.sample(flat, FAITHFUL, key=key)
+    with pytest.raises(ValueError, match=r"method: .*did you mean 'nuts'"):
+        jg.sample(fit.model, FAITHFUL, key=key, method="nut")
+    with pytest.raises(ValueError, match="other data"):
+        jg.sample(fit.model, FAITHFUL + 1, key=key, start=fit)
+    with pytest.raises(TypeError, match="typed random key"):
+        jg.sample(fit.model, FAITHFUL, key=0)
+    with pytest.raises(ValueError, match="n_draws"):
+        jg.sample(fit.model, FAITHFUL, key=key, start=fit, n_draws=0)
+    with pytest.raises(TypeError, match="start"):
+        jg.sample(fit.model, FAITHFUL, key=key, start=fit.params)
+
+
+# -- labels --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("k", [2, 3, 6])
+def test_stephens_undoes_known_permutations(k):
+    rng = np.random.default_rng(0)
+    truth = rng.dirichlet(np.full(k, 0.2), size=80).T  # (K, n), clear but not hard
+    shuffles = np.array([rng.permutation(k) for _ in range(30)])
+    noisy = np.stack([0.95 * truth[s] + 0.05 / k for s in shuffles])
+    order = np.asarray(stephens(jnp.asarray(noisy), jnp.asarray(truth)))
+    restored = np.take_along_axis(shuffles, order, axis=1)
+    assert np.array_equal(restored, np.tile(np.arange(k), (30, 1)))
+
+
+@pytest.mark.parametrize("k", [2, 4, 5, 6, 7])
+def test_assignments_are_the_cheapest(k):
+    costs = np.random.default_rng(1).normal(size=(12, k, k))
+    orders = np.asarray(jax.jit(cheapest)(jnp.asarray(costs)))
+    for cost, order in zip(costs, orders, strict=True):
+        best = sum(cost[i, j] for i, j in zip(*linear_sum_assignment(cost), strict=True))
+        assert sum(cost[order[j], j] for j in range(k)) == pytest.approx(best)
+
+
+def test_relabelling_permutes_and_changes_no_number():
+    _, post = old_faithful()
+    order = post.labels
+    assert np.array_equal(
+        np.take_along_axis(post.draws_raw["weights"], order, axis=-1), post.draws["weights"]
+    )
+    # Chains that were shuffled come back to one labelling.
+    fit, _ = old_faithful()
+    assert np.allclose(post.draws["means"].mean(axis=(0, 1)), fit.params.means, rtol=0.05)
+
+
+# -- ArviZ ---------------------------------------------------------------------------
+
+
+def test_arviz_gets_named_dimensions_and_the_marginal_likelihood():
+    import arviz
+
+    _, post = old_faithful()
+    data = post.to_arviz()
+    posterior = data["posterior"]
+    assert posterior["means"].dims == ("chain", "draw", "component", "feature")
+    assert posterior["covariances"].dims == ("chain", "draw", "component", "feature", "feature_bis")
+    assert data["log_likelihood"]["x"].dims == ("chain", "draw", "obs")
+    assert data["observed_data"]["x"].shape == FAITHFUL.shape
+    assert np.allclose(data["sample_stats"]["lp"], post.log_joint)
+    table = arviz.summary(data, var_names=["weights"])
+    assert len(table) == 2

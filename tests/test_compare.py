@@ -1,0 +1,145 @@
+"""The verdict's words against its numbers: every kind of fit is called what it is."""
+
+import dataclasses
+import functools
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from posteriors import FAITHFUL, first_draws, old_faithful
+
+import jaxgmm as jg
+from jaxgmm.report import curvature
+
+
+@functools.cache
+def agreement():
+    return jg.compare(*old_faithful())
+
+
+def test_agreement_is_called_agreement():
+    verdict = agreement()
+    assert verdict.decided
+    assert verdict.summary.startswith("EM's answer is a mode of this posterior")
+    assert "the two agree" in verdict.summary
+    assert not (verdict.checks["verdict"] == "fail").any()
+
+
+def test_invariants_come_first_and_every_parameter_has_a_row():
+    table = agreement().table
+    assert list(table.index[:4]) == [
+        "log_joint", "log_likelihood", "sorted_weights[0]", "sorted_weights[1]",
+    ]  # fmt: skip
+    # 2 weights, 2 x 2 means, 2 x 3 distinct covariances.
+    assert len(table) == 4 + 2 + 4 + 6
+    assert "covariances[1, x0, x1]" in table.index
+
+
+def test_rows_are_computed_from_the_draws():
+    fit, post = old_faithful()
+    row = agreement().table.loc["means[1, x0]"]
+    draws = post.draws["means"][:, :, 1, 0]
+    assert row["map"] == pytest.approx(float(fit.params.means[1, 0]))
+    assert row["mean"] == pytest.approx(draws.mean())
+    assert row["z"] == pytest.approx((row["map"] - draws.mean()) / draws.std(ddof=1))
+    assert row["eti95_low"] == pytest.approx(np.quantile(draws, 0.025))
+    assert row["inside_95"] == (row["eti95_low"] <= row["map"] <= row["eti95_high"])
+
+
+def test_basins_share_out_the_posterior():
+    fit, _ = old_faithful()
+    basins = agreement().basins
+    assert list(basins.columns) == ["share", "log_joint", "found_by_restarts", "visited"]
+    assert basins["share"].sum() == pytest.approx(1)
+    assert basins["log_joint"].iloc[0] == fit.log_joint
+    assert basins["found_by_restarts"].iloc[0] == 4
+
+
+def test_a_fit_that_stopped_too_early_is_called_so():
+    fit, post = old_faithful()
+    centre = FAITHFUL.mean(axis=0)
+    start = fit.model.params(
+        means=[centre - [0.5, 5], centre + [0.5, 5]], covariances=[np.cov(FAITHFUL.T)] * 2
+    )
+    early = jg.fit(fit.model, FAITHFUL, start=start, max_iter=2)
+    verdict = jg.compare(early, post)
+    assert "stopped before the mode" in verdict.summary
+    assert verdict.checks.loc["Newton decrement (sd)", "verdict"] == "fail"
+
+
+def test_a_saddle_is_called_a_saddle():
+    """Two components at one place are a fixed point of EM, and not a maximum."""
+    fit, post = old_faithful()
+    same = fit.model.params(means=[FAITHFUL.mean(axis=0)] * 2, covariances=[np.cov(FAITHFUL.T)] * 2)
+    stuck = jg.fit(fit.model, FAITHFUL, start=same, tol=1e-14)
+    verdict = jg.compare(stuck, post)
+    assert "saddle" in verdict.summary
+    assert "EM's answer is a mode" not in verdict.summary
+
+
+def test_another_prior_is_another_target():
+    fit, post = old_faithful()
+    prior = dataclasses.replace(fit.model.prior, dof=fit.model.prior.dof + 3)
+    other = jg.fit(
+        dataclasses.replace(fit.model, prior=prior), FAITHFUL, key=jax.random.key(0), n_init=4
+    )
+    verdict = jg.compare(other, post)
+    assert not verdict.decided
+    assert "different targets" in verdict.summary
+
+
+def test_a_sampler_that_did_not_converge_gives_no_verdict_but_all_tables():
+    fit, post = old_faithful()
+    short = first_draws(post, 10)
+    verdict = jg.compare(fit, short)
+    assert not verdict.decided
+    assert "No verdict on the posterior" in verdict.summary
+    assert "ESS" in verdict.summary
+    assert len(verdict.table) == len(agreement().table)
+    assert "No verdict" in repr(verdict)
+
+
+def test_a_ridge_is_not_identified_and_not_a_saddle():
+    sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+    import three_coins
+
+    verdict = three_coins.main(small=True)
+    assert "not identified: two flat directions" in verdict.summary
+    assert "saddle" not in verdict.summary
+    fit = verdict.fit
+    assert np.allclose(fit.params, (0.40641711, 0.53684211, 0.64324324), atol=1e-8)
+
+
+@pytest.mark.parametrize("case", ["data", "weights", "type"])
+def test_compare_refuses_what_does_not_belong_together(case):
+    fit, post = old_faithful()
+    if case == "type":
+        with pytest.raises(TypeError, match="needs a Fit and a Posterior"):
+            jg.compare(post, fit)
+        return
+    x = FAITHFUL + (case == "data")
+    weight = np.ones(len(x)) if case == "weights" else None
+    other = jg.fit(fit.model, x, key=jax.random.key(0), n_init=4, sample_weight=weight)
+    with pytest.raises(ValueError, match="other data or weights"):
+        jg.compare(other, post)
+
+
+def test_the_newton_decrement_does_not_depend_on_units():
+    fit, _ = old_faithful()
+    scale, shift = np.array([60.0, 1 / 60]), np.array([1e3, -5.0])
+    moved = jg.Mixture(jg.Gaussian("full"), 2, prior="fraley-raftery").resolve(
+        FAITHFUL * scale + shift
+    )
+    off = dataclasses.replace(fit.params, means=fit.params.means + 0.01)
+    there = dataclasses.replace(
+        off,
+        means=off.means * scale + shift,
+        covariance_site=off.covariance_site * scale * scale[:, None],
+    )
+    here = curvature(fit.model, off, jnp.asarray(FAITHFUL), None)
+    far = curvature(moved, there, jnp.asarray(FAITHFUL * scale + shift), None)
+    assert here.newton_decrement == pytest.approx(far.newton_decrement, rel=1e-6)
+    assert np.allclose(here.eigenvalues, far.eigenvalues, rtol=1e-6)
