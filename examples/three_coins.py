@@ -82,7 +82,7 @@ class ThreeCoins(jg.LatentModel):
 
     def m_step(self, statistics, params=None):
         """The mode of three Beta posteriors."""
-        pulled = lambda successes, trials: (  # noqa: E731
+        pulled = lambda successes, trials: (
             (successes + self.a - 1) / (trials + self.a + self.b - 2)
         )
         heads = pulled(statistics.heads, statistics.throws)

@@ -7,7 +7,7 @@ from jaxgmm._results import Fit, Run, Status
 from jaxgmm._sample import sample
 from jaxgmm.em import fit
 from jaxgmm.model import ConjugatePrior, Gaussian, GaussianParams, Mixture
-from jaxgmm.report import Verdict, compare
+from jaxgmm.report import Selection, Verdict, compare, select
 
 __all__ = [
     "ConjugateFamily",
@@ -20,6 +20,7 @@ __all__ = [
     "Mixture",
     "Posterior",
     "Run",
+    "Selection",
     "Status",
     "Verdict",
     "bayes",
@@ -30,4 +31,5 @@ __all__ = [
     "model",
     "report",
     "sample",
+    "select",
 ]

@@ -173,9 +173,7 @@ class LatentModel(abc.ABC):
         """Log density of each row, the label summed out."""
         return self.likelihood(params).log_prob(x)
 
-    def log_likelihood(
-        self, params: Params, x: Array, sample_weight: Array | None = None
-    ) -> Array:
+    def log_likelihood(self, params: Params, x: Array, sample_weight: Array | None = None) -> Array:
         """Weighted sum of `log_prob` over the rows."""
         rows = self.log_prob(params, x)
         return jnp.sum(rows if sample_weight is None else sample_weight * rows)
@@ -235,7 +233,9 @@ class Family(abc.ABC):
         """Log density of each row under each component."""
 
     @abc.abstractmethod
-    def statistics(self, params: Params | None, x: Array, weights: Float[Array, "k n"]) -> Statistics:
+    def statistics(
+        self, params: Params | None, x: Array, weights: Float[Array, "k n"]
+    ) -> Statistics:
         """Sufficient statistics of rows that count ``weights`` in each component."""
 
     @abc.abstractmethod

@@ -48,7 +48,8 @@ def to_arviz(posterior: Posterior) -> Any:
     import arviz
 
     tree = to_datatree(posterior)
-    if not hasattr(arviz, "InferenceData"):
+    # ArviZ 1.x answers to the name with a warning and a DataTree.
+    if "InferenceData" not in vars(arviz):
         return tree
     groups = {name: group.to_dataset() for name, group in tree.children.items()}
     return arviz.InferenceData(**groups)

@@ -141,12 +141,18 @@ class Fit:
         return self.status == Status.CONVERGED
 
     @property
+    def spurious(self) -> bool:
+        """Whether even the best restart hangs on a handful of rows."""
+        return bool(self.restarts.spurious[self.best])
+
+    @property
     def message(self) -> str:
         """The status as a sentence, with what was set aside."""
         sentence = str(self.status)
         if self.n_spurious_better:
-            sentence += f"; {self.n_spurious_better} better-scoring restart(s) set aside as spurious"
-        if bool(self.restarts.spurious[self.best]):
+            count = self.n_spurious_better
+            sentence += f"; {count} better-scoring restart(s) set aside as spurious"
+        if self.spurious:
             sentence += "; this optimum is itself spurious (it hangs on a handful of rows)"
         return sentence
 

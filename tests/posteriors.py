@@ -20,7 +20,7 @@ def old_faithful(dtype="float64"):
 
 def first_draws(post, n):
     """The posterior as it would be had the sampler stopped after ``n`` draws."""
-    cut = lambda tree: jax.tree.map(lambda leaf: leaf[:, :n], tree)  # noqa: E731
+    cut = lambda tree: jax.tree.map(lambda leaf: leaf[:, :n], tree)
     names = ("draws", "draws_raw", "params", "labels", "log_prior", "log_likelihood")
     fields = {name: cut(getattr(post, name)) for name in (*names, "sample_stats")}
     return dataclasses.replace(post, **fields)

@@ -7,6 +7,7 @@ used here inside functions that JAX caches by shape, does not.
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import Any, NamedTuple
 
 import jax
@@ -66,7 +67,7 @@ def nuts(
     edges = [total * i // steps for i in range(steps + 1)]
     bar = tqdm(total=total, desc=f"NUTS, {chains} chains", disable=not progress, leave=False)
     with bar:
-        for start, stop in zip(edges[:-1], edges[1:], strict=True):
+        for start, stop in itertools.pairwise(edges):
             state, trail = _advance(model, x, sample_weight, state, trail, start, stop, n_warmup)
             jax.block_until_ready(trail)
             bar.update(stop - start)
@@ -164,9 +165,7 @@ def _advance(
     """Iterations ``start`` to ``stop`` of all chains; the bounds are traced."""
     init_kernel, sample_kernel = _kernels(model, x, sample_weight)
     # NumPyro's kernel learns its settings from its init; nothing of this is computed.
-    jax.eval_shape(
-        jax.vmap(lambda s: _init(init_kernel, s.rng_key, s.z, None, n_warmup)), state
-    )
+    jax.eval_shape(jax.vmap(lambda s: _init(init_kernel, s.rng_key, s.z, None, n_warmup)), state)
 
     def iterate(i: Array, carry: tuple[Any, Any]) -> tuple[Any, Any]:
         state, trail = carry

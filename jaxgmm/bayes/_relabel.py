@@ -51,7 +51,6 @@ def stephens(
     >>> stephens(jnp.stack([p, p[::-1]]), p).tolist()
     [[0, 1], [1, 0]]
     """
-    draws, k, _ = probabilities.shape
     tiny = jnp.finfo(probabilities.dtype).tiny
 
     def assign(average: Array) -> Array:

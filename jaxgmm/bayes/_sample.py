@@ -67,16 +67,12 @@ def sample(
     )
     working, modes = _to_working(*wide, modes)
     key, _ = jax.random.split(key)
-    draws = METHODS[method](
-        working, wide[1], wide[2], modes, key, n_draws, n_warmup, progress
-    )
+    draws = METHODS[method](working, wide[1], wide[2], modes, key, n_draws, n_warmup, progress)
     raw = _to_user(working, draws.params)
     order = _label_order(model, x, raw, start.params)
     relabelled = _relabelled(model, raw, order)
     log_prior, log_likelihood = _log_densities(*wide, raw)
-    narrow = lambda tree: jax.tree.map(  # noqa: E731
-        lambda a: np.asarray(a, x.dtype), tree
-    )
+    narrow = lambda tree: jax.tree.map(lambda a: np.asarray(a, x.dtype), tree)
     return Posterior(
         model=model,
         method=method,
@@ -139,7 +135,7 @@ def _label_order(model: LatentModel, x: Array, params: Params, reference: Params
 def _allocations(
     model: LatentModel, x: Array, params: Params, reference: Params
 ) -> tuple[Float[Array, "s k n"], Float[Array, "k n"]]:
-    probability = lambda p: model.responsibilities(p, x).T  # noqa: E731
+    probability = lambda p: model.responsibilities(p, x).T
     drawn = jax.vmap(jax.vmap(probability))(params)
     return drawn.reshape(-1, *drawn.shape[2:]), probability(reference)
 
@@ -151,7 +147,7 @@ def _relabelled(model: LatentModel, params: Params, order: Array) -> Params:
 
 @jax.jit
 def _all_sites(model: LatentModel, params: Params) -> Sites:
-    both = lambda p: {**model.sites(p), **model.derived_sites(p)}  # noqa: E731
+    both = lambda p: {**model.sites(p), **model.derived_sites(p)}
     return jax.vmap(jax.vmap(both))(params)
 
 

@@ -128,9 +128,7 @@ def _fit_all(
             responsibilities = start
             if kind in STARTS:
                 rows = working.embed(x)
-                responsibilities = draw_start(
-                    kind, start, rows, sample_weight, model.n_components
-                )
+                responsibilities = draw_start(kind, start, rows, sample_weight, model.n_components)
             params = working.m_step(working.statistics(responsibilities, x, sample_weight))
         return run_standardised(working, x, params, sample_weight, tol, max_iter)
 
@@ -147,8 +145,10 @@ def _given_starts(model: LatentModel, x: Array, start: Any) -> tuple[Any, str]:
         if start.ndim > 1 and not np.allclose(start.sum(axis=-1), 1, atol=1e-4):
             raise ValueError("start: the responsibilities of each row must sum to one")
     responsibilities = jax.ShapeDtypeStruct((x.shape[0], model.n_components), x.dtype)
-    params = jax.eval_shape(lambda r: model.standardise(x).m_step(
-        model.standardise(x).statistics(r, x)), responsibilities)
+    params = jax.eval_shape(
+        lambda r: model.standardise(x).m_step(model.standardise(x).statistics(r, x)),
+        responsibilities,
+    )
     needed, kind = (responsibilities, "responsibilities") if is_array else (params, "parameters")
     if jax.tree.structure(start) != jax.tree.structure(needed):
         raise TypeError(

@@ -209,7 +209,7 @@ class Gaussian(ConjugateFamily):
         if n <= d:
             covariance = jnp.diag(jnp.diag(covariance))
         scale = self._structure.prior_scale(covariance, n_components)
-        number = lambda value: jnp.asarray(value, x.dtype)  # noqa: E731
+        number = lambda value: jnp.asarray(value, x.dtype)
         return ConjugatePrior(
             concentration=jnp.ones(n_components, x.dtype),
             mean=mean,
@@ -341,4 +341,3 @@ class Gaussian(ConjugateFamily):
             means=params.means[order],
             covariance_site=site if self._structure.shared else site[order],
         )
-

@@ -399,9 +399,7 @@ def _probabilities(weights: Any, n_components: int) -> np.ndarray:
     if array.shape != (n_components,):
         raise ValueError(f"weights: needs shape ({n_components},), found {array.shape}")
     if not np.all(array > 0) or not np.isclose(array.sum(), 1, atol=1e-5):
-        raise ValueError(
-            f"weights: must be positive and sum to one, found {array.tolist()}"
-        )
+        raise ValueError(f"weights: must be positive and sum to one, found {array.tolist()}")
     return array
 
 

@@ -153,9 +153,7 @@ class _Matrix(Structure):
         inverse = solve_triangular(
             factor, jnp.broadcast_to(jnp.eye(d, dtype=means.dtype), factor.shape), lower=True
         )
-        precision = jnp.broadcast_to(
-            jnp.swapaxes(inverse, -1, -2) @ inverse, (k, d, d)
-        )
+        precision = jnp.broadcast_to(jnp.swapaxes(inverse, -1, -2) @ inverse, (k, d, d))
         log_det = 2 * jnp.sum(jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)), axis=-1)
         linear = jnp.einsum("kij,kj->ki", precision, means)
         rows, columns = jnp.triu_indices(d)

@@ -9,9 +9,11 @@ from jaxgmm.report._plot import (
     plot_optima,
     plot_traces,
 )
+from jaxgmm.report._select import Selection, select
 
 __all__ = [
     "Curvature",
+    "Selection",
     "Verdict",
     "compare",
     "curvature",
@@ -20,4 +22,5 @@ __all__ = [
     "plot_marginals",
     "plot_optima",
     "plot_traces",
+    "select",
 ]

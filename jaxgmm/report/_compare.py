@@ -15,7 +15,7 @@ from numpyro.infer.util import log_density
 
 from jaxgmm._contract import LatentModel, Params
 from jaxgmm._posterior import Posterior
-from jaxgmm._results import Fit, Status
+from jaxgmm._results import Fit
 from jaxgmm.report._curvature import Curvature, curvature
 from jaxgmm.report._tables import basin_table, parameter_table
 
@@ -384,7 +384,8 @@ def _where_the_mass_is(table: pd.DataFrame, basins: pd.DataFrame) -> str:
         opening = f"{share:.0%} of the posterior lies in its basin, so the two agree:"
         if inside < len(parameters) / 2 or abs(z[worst]) > 4:
             opening = (
-                f"{share:.0%} of the posterior lies in its basin, yet the mode is not typical of it:"
+                f"{share:.0%} of the posterior lies in its basin, "
+                "yet the mode is not typical of it:"
             )
         return f"{opening} {distances}"
     heaviest = basins.iloc[int(basins["share"].to_numpy().argmax())]

@@ -112,7 +112,7 @@ def _number_text(value: Any) -> str:
     array = np.asarray(value)
     if array.size > _MOST_NUMBERS:
         return f"array of shape {array.shape}"
-    text = lambda entry: f"{entry:.4g}"  # noqa: E731
+    text = lambda entry: f"{entry:.4g}"
     if array.ndim == 0:
         return text(array)
     if array.ndim == 1:

@@ -109,7 +109,7 @@ def basin_table(fit: Fit, post: Posterior) -> pd.DataFrame:
     for value in sorted([*known, *reached], reverse=True):
         if all(abs(value - level) > tolerance for level in levels):
             levels.append(float(value))
-    count = lambda values, level: int(np.sum(np.abs(values - level) <= tolerance))  # noqa: E731
+    count = lambda values, level: int(np.sum(np.abs(values - level) <= tolerance))
     table = pd.DataFrame(
         [
             {
