@@ -143,7 +143,7 @@ def test_draws_read_back(verdict, folder):
 def test_draws_read_back_by_arviz(folder, verdict):
     import arviz
 
-    if hasattr(arviz, "InferenceData"):
+    if "InferenceData" in vars(arviz):  # 1.x has xarray read them, as above
         data = arviz.from_netcdf(folder / "posterior.nc")
         np.testing.assert_array_equal(data.posterior["weights"], verdict.posterior.draws["weights"])
         data.close()

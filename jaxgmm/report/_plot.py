@@ -21,6 +21,7 @@ _GREY = "#8c8c8c"
 
 MOST_ROWS = 5000  # points drawn of the data
 _MOST_LINES = 200  # traces drawn of the restarts
+_MOST_INSIDE = 5  # components up to which the legend fits beside the data
 _POSTERIOR_SHAPES = 40  # ellipses or densities drawn of the posterior
 MOST_FEATURES = 6  # of the pair grid
 MOST_PANELS = 24  # of the marginals
@@ -74,7 +75,10 @@ def plot_components(fit: Fit, post: Posterior, ax: Any = None) -> Any:
         axes.set(xlabel=_plain(fit.feature_names[0]), ylabel=_plain(fit.feature_names[1]))
     shape = "Densities" if n_features == 1 else _PAIR_TITLE
     axes.set_title(f"{shape}: EM (thick) over the posterior (thin)", **_TITLE)
-    axes.legend(**_LEGEND)
+    if ax is None and fit.model.n_components > _MOST_INSIDE:
+        figure.legend(loc="outside right upper", fontsize=9, frameon=False)
+    else:
+        axes.legend(**_LEGEND)
     return figure if ax is None else ax
 
 
@@ -89,9 +93,9 @@ def plot_marginals(fit: Fit, post: Posterior) -> Any:
     Returns
     -------
     matplotlib Figure
-        At most 24 panels, in the order of the verdict's table.
+        At most 24 panels, in the order of the verdict's table; what does not vary is left out.
     """
-    shown = list(itertools.islice(coordinates(fit, post), MOST_PANELS))
+    shown = marginals(fit, post)[:MOST_PANELS]
     point = {name: np.asarray(value) for name, value in fit.model.sites(fit.params).items()}
     dims = fit.model.site_dims()
     width = max(len(label) for *_, label in shown)
@@ -152,7 +156,7 @@ def plot_traces(fit: Fit, ax: Any = None) -> Any:
     axes.plot(gaps[fit.best, : last + 1], color="black", lw=2.2, label="the fit", zorder=5)
     axes.plot(last, gaps[fit.best, last], "o", color="black", ms=5, zorder=5, clip_on=False)
     axes.set(xlabel="EM iteration", ylabel="log joint below the best", yscale="log")
-    axes.set_ylim(bottom=floor)
+    axes.set_ylim(floor, max(axes.get_ylim()[1], 1.0))
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_title(f"Objective of {_restarts(len(gaps))}", **_TITLE)
     axes.legend(**_LEGEND)
@@ -269,8 +273,12 @@ def _draw_pair(axes: Any, fit: Fit, post: Posterior, pair: tuple[int, int]) -> N
     x = np.asarray(post.x, np.float64)[:, chosen]
     weights = np.ones(len(x)) if post.sample_weight is None else np.asarray(post.sample_weight)
     rows = _spread(np.flatnonzero(weights > 0), MOST_ROWS)
-    sizes = np.clip(9 * weights[rows] / weights[rows].mean(), 1, 60)
-    axes.scatter(*x[rows].T, s=sizes, color=_GREY, alpha=0.6, lw=0, label="data", zorder=1)
+    # Many points are smaller and paler, so that they show where they crowd.
+    crowd = min(1.0, np.sqrt(500 / len(rows)))
+    sizes = np.clip(9 * crowd * weights[rows] / weights[rows].mean(), 1, 60)
+    axes.scatter(
+        *x[rows].T, s=sizes, color=_GREY, alpha=0.1 + 0.5 * crowd, lw=0, label="data", zorder=1
+    )
     drawn = _some_draws(post)
     matrix = np.ix_(chosen, chosen)
     means, covariances = np.asarray(drawn.means), np.asarray(drawn.covariances)
@@ -344,6 +352,13 @@ def _component_label(fit: Fit, k: int) -> str:
 
 
 # -- marginals -----------------------------------------------------------------------
+
+
+def marginals(fit: Fit, post: Posterior) -> list[tuple[str, tuple[int, ...], str]]:
+    """(site, index, label) of every number that varies over the draws."""
+    every = list(coordinates(fit, post))
+    varying = [c for c in every if np.ptp(post.draws[c[0]][(..., *c[1])]) > 0]
+    return varying or every
 
 
 def _draw_marginal(axes: Any, draws: np.ndarray, at_map: float, colour: str) -> None:

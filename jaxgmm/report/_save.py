@@ -10,7 +10,6 @@ import numpy as np
 from jaxgmm._export import to_datatree
 from jaxgmm.report import _plot as plot
 from jaxgmm.report._html import Illustration, report_page
-from jaxgmm.report._tables import coordinates
 
 if TYPE_CHECKING:
     from jaxgmm.report._compare import Verdict
@@ -103,7 +102,7 @@ def _components_caption(verdict: Verdict) -> str:
 
 def _marginals_caption(verdict: Verdict) -> str:
     fit, post = verdict.fit, verdict.posterior
-    count = len(list(coordinates(fit, post)))
+    count = len(plot.marginals(fit, post))
     caption = (
         "Posterior density of each parameter, its 95% interval shaded, and the MAP (dashed). The "
         "outermost draws, at most 1% on a side, are not drawn."
