@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import json
 import os
+import signal
 import sys
 import textwrap
 import time
@@ -22,7 +23,7 @@ _BAD_INPUT, _INTERRUPTED = 2, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code (0, 2 for bad input, 130 for Ctrl-C)."""
+    """Run one command; returns the exit code: 0, or 2 for bad input."""
     parser = _parser()
     args = parser.parse_args(argv)
     if args.version:
@@ -33,10 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.command is None:
         parser.error("needs a command: compare, fit or data")
     try:
-        args.run(args)
-        sys.stdout.flush()
-    except KeyboardInterrupt:
-        return _INTERRUPTED
+        with _interruptible():
+            args.run(args)
+            sys.stdout.flush()
     except BrokenPipeError:
         # The reader (``| head``) has gone: nothing is left to say, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -44,6 +44,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(_one_line(error), file=sys.stderr)
         return _BAD_INPUT
     return 0
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C ends the process at once: unwinding through a running compilation may crash."""
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda *_: os._exit(_INTERRUPTED))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _one_line(error: Exception) -> str:
@@ -293,28 +306,15 @@ def _fit_text(fit: Fit) -> str:
 
 def _optima(fit: Fit) -> list[dict[str, Any]]:
     """Distinct ends of the restarts, best first, with how many came there."""
-    import numpy as np
-
-    from jaxgmm import Status
-    from jaxgmm.report._tables import SAME_OPTIMUM
-
-    record = fit.restarts
-    height = np.where(np.isnan(record.log_joint), -np.inf, record.log_joint)
-    ends: list[dict[str, Any]] = []
-    for i in np.argsort(-height, kind="stable"):
-        end = {
-            "log_joint": float(height[i]),
-            "restarts": 1,
-            "status": Status(int(record.status[i])).name.lower(),
-            "spurious": bool(record.spurious[i]),
+    return [
+        {
+            "log_joint": optimum.log_joint,
+            "restarts": len(optimum.starts),
+            "status": optimum.status.name.lower(),
+            "spurious": optimum.spurious,
         }
-        kind = ("status", "spurious")
-        same = ends and all(ends[-1][name] == end[name] for name in kind)
-        if same and ends[-1]["log_joint"] - end["log_joint"] <= SAME_OPTIMUM:
-            ends[-1]["restarts"] += 1
-        else:
-            ends.append(end)
-    return ends
+        for optimum in fit.optima
+    ]
 
 
 def _fit_record(fit: Fit, args: argparse.Namespace) -> dict[str, Any]:
