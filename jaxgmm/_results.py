@@ -45,6 +45,31 @@ _SENTENCES = {
 }
 
 
+# Ends of EM whose log joints differ by less are one optimum, reached to its tolerance.
+SAME_OPTIMUM = 1e-2
+
+
+class Optimum(NamedTuple):
+    """A distinct end of the restarts.
+
+    Attributes
+    ----------
+    log_joint : float
+        Its height.
+    starts : array of int
+        The restarts that ended there, the highest first.
+    status : Status
+        Why they ended.
+    spurious : bool
+        Whether it hangs on a handful of rows.
+    """
+
+    log_joint: float
+    starts: np.ndarray
+    status: Status
+    spurious: bool
+
+
 class Run(NamedTuple):
     """Everything one start led to; a leading axis stacks several starts.
 
@@ -144,6 +169,28 @@ class Fit:
     def spurious(self) -> bool:
         """Whether even the best restart hangs on a handful of rows."""
         return bool(self.restarts.spurious[self.best])
+
+    @property
+    def optima(self) -> list[Optimum]:
+        """Distinct ends of the restarts, the highest first.
+
+        They are told apart by height, status and whether they are spurious, none of
+        which a renaming of the labels changes.
+        """
+        record, groups = self.restarts, []
+        height = np.where(np.isnan(record.log_joint), -np.inf, record.log_joint)
+        for start in np.argsort(-height, kind="stable"):
+            kind = (int(record.status[start]), bool(record.spurious[start]))
+            for known, top, members in groups:
+                if known == kind and (top == height[start] or top - height[start] <= SAME_OPTIMUM):
+                    members.append(start)
+                    break
+            else:
+                groups.append((kind, float(height[start]), [start]))
+        return [
+            Optimum(top, np.array(members), Status(status), spurious)
+            for (status, spurious), top, members in groups
+        ]
 
     @property
     def message(self) -> str:

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from jaxgmm._checks import check_count, check_key, check_name, feature_names
 from jaxgmm._contract import LatentModel, Params, Sites
 from jaxgmm._posterior import Posterior
-from jaxgmm._results import Fit, Status, fingerprint
+from jaxgmm._results import SAME_OPTIMUM, Fit, Status, fingerprint
 from jaxgmm.bayes._nuts import nuts
 from jaxgmm.bayes._relabel import stephens
 
@@ -93,19 +93,16 @@ def sample(
 
 def _chain_starts(fit: Fit, n_chains: int) -> Params:
     """Parameters of the distinct optima in reach, dealt out to the chains in turn."""
-    restarts = fit.restarts
-    score = np.where(restarts.spurious, -np.inf, np.asarray(restarts.log_joint, float))
-    score = np.where(np.isin(restarts.status, [Status.CONVERGED]), score, -np.inf)
-    score[fit.best] = restarts.log_joint[fit.best]
-    chosen: list[int] = []
-    for index in np.argsort(-score, kind="stable"):
-        near = score[index] >= score[fit.best] - _MODE_RANGE
-        # Optima that differ only in their labels, or in when they stopped, score alike.
-        new = all(abs(score[index] - score[other]) > 1e-3 for other in chosen)
-        if near and new and score[index] <= score[fit.best]:
-            chosen.append(int(index))
+    near = [
+        int(optimum.starts[0])
+        for optimum in fit.optima
+        if optimum.status in (Status.CONVERGED, Status.OUT_OF_ITERATIONS)
+        and not optimum.spurious
+        and 0 <= fit.log_joint - optimum.log_joint + SAME_OPTIMUM <= _MODE_RANGE
+    ]
+    chosen = near or [fit.best]
     dealt = [chosen[c % len(chosen)] for c in range(n_chains)]
-    return jax.tree.map(lambda leaf: leaf[np.array(dealt)], restarts.params)
+    return jax.tree.map(lambda leaf: leaf[np.array(dealt)], fit.restarts.params)
 
 
 @jax.jit

@@ -11,8 +11,8 @@ import numpy as np
 from arviz_stats.base import array_stats
 
 from jaxgmm._posterior import Posterior
-from jaxgmm._results import Fit, Status
-from jaxgmm.report._tables import SAME_OPTIMUM, coordinates
+from jaxgmm._results import SAME_OPTIMUM, Fit, Status
+from jaxgmm.report._tables import coordinates
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart; its yellow is too
 # pale for lines on white and its black is EM's.

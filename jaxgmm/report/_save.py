@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxgmm._export import to_datatree
+from jaxgmm._results import SAME_OPTIMUM
 from jaxgmm.report import _plot as plot
 from jaxgmm.report._html import Illustration, report_page
 
@@ -64,7 +65,7 @@ def illustrations(verdict: Verdict) -> list[Illustration]:
             "optima",
             "Optima of the restarts",
             "Number of restarts by the log joint at which they ended. Restarts within "
-            f"{plot.SAME_OPTIMUM:g} of the fit count as its optimum.",
+            f"{SAME_OPTIMUM:g} of the fit count as its optimum.",
             png(plot.plot_optima(fit)),
         ),
         Illustration(

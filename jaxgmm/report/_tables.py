@@ -14,15 +14,12 @@ from arviz_stats.base import array_stats
 
 from jaxgmm import em
 from jaxgmm._posterior import Posterior, invariants
-from jaxgmm._results import Fit, Status
+from jaxgmm._results import SAME_OPTIMUM, Fit, Status
 
 # Draws that are pushed uphill: their shares are then good to a few per cent.
 _BASIN_DRAWS = 200
 
 _HEIGHTS = ("log_joint", "log_likelihood")
-
-# Optima whose log joints differ by less are one optimum, reached to EM's tolerance.
-SAME_OPTIMUM = 1e-2
 
 
 def health(draws: np.ndarray) -> dict[str, float]:
@@ -104,12 +101,11 @@ def basin_table(fit: Fit, post: Posterior) -> pd.DataFrame:
     known = np.asarray(fit.restarts.log_joint, np.float64)[
         np.isin(fit.restarts.status, [Status.CONVERGED]) & ~fit.restarts.spurious
     ]
-    tolerance = SAME_OPTIMUM
     levels: list[float] = [fit.log_joint]
     for value in sorted([*known, *reached], reverse=True):
-        if all(abs(value - level) > tolerance for level in levels):
+        if all(abs(value - level) > SAME_OPTIMUM for level in levels):
             levels.append(float(value))
-    count = lambda values, level: int(np.sum(np.abs(values - level) <= tolerance))
+    count = lambda values, level: int(np.sum(np.abs(values - level) <= SAME_OPTIMUM))
     table = pd.DataFrame(
         [
             {

@@ -62,9 +62,15 @@ def shown_basins(basins: pd.DataFrame) -> pd.DataFrame:
 def verdict_text(verdict: Verdict) -> str:
     parts = [
         textwrap.fill(verdict.summary, _WIDTH),
-        "Checks\n" + shown_checks(verdict.checks).to_string(justify="left"),
+        "Checks\n" + _left_aligned(shown_checks(verdict.checks)),
         "Where EM leads from draws of the posterior\n" + shown_basins(verdict.basins).to_string(),
         "MAP against posterior, label-invariant quantities first\n"
         + shown_table(verdict.table).to_string(),
     ]
     return "\n\n".join(parts)
+
+
+def _left_aligned(table: pd.DataFrame) -> str:
+    """pandas sets words flush right; a sentence reads from the left."""
+    padded = table.apply(lambda column: column.str.ljust(column.str.len().max()))
+    return padded.to_string(justify="left")
