@@ -27,6 +27,7 @@ MADE_BY = {
     "Fit": jg.fit,
     "Posterior": jg.sample,
     "Run": jg.em.run,
+    "Selection": jg.select,
     "Verdict": jg.compare,
     "GaussianParams": jg.Mixture.params,
 }
