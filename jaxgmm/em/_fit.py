@@ -87,8 +87,8 @@ def fit(
     """
     if not isinstance(model, LatentModel):
         raise TypeError(f"model: needs a model such as jaxgmm.Mixture, found {model!r}")
-    names = feature_names(x)
-    x, sample_weight = model.check_data(x, sample_weight)
+    rows, sample_weight = model.check_data(x, sample_weight)
+    names, x = feature_names(x), rows
     check_count("n_init", n_init, 1)
     check_count("max_iter", max_iter, 0)
     if tol is None:

@@ -195,6 +195,10 @@ class Mixture(LatentModel):
             if prior is not None:
                 counts = counts + prior.concentration - 1
             weights = counts / jnp.sum(counts)
+            if prior is not None:
+                # A component that lost all its rows stays at its prior mode; its weight,
+                # zero to rounding, keeps a logarithm.
+                weights = jnp.maximum(weights, jnp.finfo(weights.dtype).tiny)
         return GaussianParams(weights, means, covariances, self.family.name)
 
     def responsibilities(self, params: GaussianParams, x: Array) -> Float[Array, "n k"]:
