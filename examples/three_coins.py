@@ -82,9 +82,7 @@ class ThreeCoins(jg.LatentModel):
 
     def m_step(self, statistics, params=None):
         """The mode of three Beta posteriors."""
-        pulled = lambda successes, trials: (
-            (successes + self.a - 1) / (trials + self.a + self.b - 2)
-        )
+        pulled = lambda successes, trials: (successes + self.a - 1) / (trials + self.a + self.b - 2)
         heads = pulled(statistics.heads, statistics.throws)
         return Coins(pulled(statistics.throws[0], statistics.throws.sum()), *heads)
 

@@ -18,7 +18,7 @@ def unknown_name(argument: str, found: object, known: Iterable[str]) -> str:
     """The message for a name that does not exist, with the nearest one that does."""
     known = list(known)
     near = difflib.get_close_matches(str(found), known, n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = f"; did you mean {near[0]!r}?" if near else "."
     return f"{argument}: unknown name {found!r}{hint} Known: {', '.join(map(repr, known))}"
 
 

@@ -53,7 +53,7 @@ def page(folder):
 def pretend(fit, x, sample_weight=None, n_chains=2, n_draws=30):
     """A posterior whose draws are the fit, blown up and shrunk a little."""
     noise = 1 + 0.02 * np.random.default_rng(0).standard_normal((n_chains, n_draws))
-    blur = lambda leaf: noise.reshape(*noise.shape, *[1] * np.ndim(leaf)) * leaf  # noqa: E731
+    blur = lambda leaf: noise.reshape(*noise.shape, *[1] * np.ndim(leaf)) * leaf
     params = jax.tree.map(blur, jax.tree.map(np.asarray, fit.params))
     draws = {k: np.asarray(v) for k, v in fit.model.sites(params).items()}
     return jg.Posterior(

@@ -22,6 +22,7 @@ class _State(NamedTuple):
     params: Params
     statistics: Statistics
     objective: Array
+    log_prior: Array
     step: Array
     rate: Array
     move: Array
@@ -101,7 +102,9 @@ def run(
         params = working.to_working(start)
     inputs = jax.tree.leaves((x, sample_weight, start))
     finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in inputs]))
-    return run_standardised(working, x, params, sample_weight, tol, max_iter, finite)
+    if tol is None:
+        tol = default_tolerance(x.dtype)
+    return _differentiable(working, x, params, sample_weight, tol, max_iter, finite)
 
 
 def run_standardised(
@@ -109,18 +112,42 @@ def run_standardised(
     x: Array,
     params: Params,
     sample_weight: Array | None,
-    tol: Array | float | None,
+    tol: Array | float,
     max_iter: int,
     finite: Array | bool = True,
 ) -> Run:
-    """`run` for a model and start in working units; ``finite`` says whether the input is."""
-    if tol is None:
-        tol = default_tolerance(x.dtype)
+    """`run` for a model and start in working units, without derivatives.
+
+    ``finite`` says whether the input is.
+    """
+    last = _iterate(model, x, params, sample_weight, tol, max_iter, finite)
+    return Run(
+        params=model.to_user(last.params),
+        log_joint=last.objective,
+        log_likelihood=last.objective - last.log_prior,
+        log_prior=last.log_prior,
+        status=last.status,
+        n_iter=jnp.maximum(last.n_iter, 0),
+        trace=last.trace,
+        spurious=model.spurious(last.params, last.statistics),
+    )
+
+
+def _differentiable(
+    model: LatentModel,
+    x: Array,
+    params: Params,
+    sample_weight: Array | None,
+    tol: Array | float,
+    max_iter: int,
+    finite: Array | bool,
+) -> Run:
+    """`run_standardised` whose parameters and densities differentiate at the fixed point."""
 
     def solve(_, initial: Params) -> tuple[Params, tuple]:
         last = _iterate(model, x, initial, sample_weight, tol, max_iter, finite)
         # Integers pass as floats: an implicit derivative has no tangent for them.
-        numbers = jnp.stack([last.status, last.n_iter]).astype(last.trace.dtype)
+        numbers = jnp.stack([last.status, jnp.maximum(last.n_iter, 0)]).astype(last.trace.dtype)
         spurious = model.spurious(last.params, last.statistics).astype(last.trace.dtype)
         return last.params, (numbers, last.trace, spurious)
 
@@ -170,34 +197,39 @@ def _iterate(
     ascends = model.ascends()
     tight = jnp.asarray(tol) < default_tolerance(x.dtype)
 
-    def evaluate(at: Params) -> tuple[Statistics, Array]:
-        statistics, log_likelihood = model.e_step(at, x, sample_weight)
-        return statistics, log_likelihood + model.log_prior(at)
-
     def body(state: _State) -> _State:
-        proposal = model.m_step(state.statistics, state.params)
+        # The first pass only evaluates the start, so that the program holds one E-step.
+        first = state.n_iter < 0
+        proposal = jax.tree.map(
+            lambda new, old: jnp.where(first, old, new),
+            model.m_step(state.statistics, state.params),
+            state.params,
+        )
         collapsed = model.collapsed(proposal)
-        statistics, value = evaluate(proposal)
+        statistics, log_likelihood = model.e_step(proposal, x, sample_weight)
+        log_prior = model.log_prior(proposal)
+        value = log_likelihood + log_prior
         n_iter = state.n_iter + 1
         gain = value - state.objective
-        step = jnp.where(ascends, gain, jnp.abs(gain))
+        step = jnp.where(first, 0, jnp.where(ascends, gain, jnp.abs(gain)))
         rate = jnp.where(state.step > 0, step / state.step, jnp.inf)
         # The larger of the last two rates guards against a lucky first step.
         slower = jnp.maximum(rate, state.rate)
         left = jnp.where(slower < 1, step * slower / (1 - slower), jnp.inf)
         # Near a tight tolerance gains drown in rounding long before the parameters do:
         # there a run also waits until its steps, which shrink steadily, shrink no more.
-        move = _largest_change(proposal, state.params)
+        move = jnp.where(first, jnp.inf, _largest_change(proposal, state.params))
         settled = (move >= state.move) | (move <= 4 * jnp.finfo(move.dtype).eps) | ~tight
 
         # A collapsed proposal has no density: the run ends where it still had one.
         refused = collapsed | ~jnp.isfinite(value)
         status = _first_true(
             [
+                (~jnp.asarray(finite), Status.NONFINITE_INPUT),
                 (~collapsed & refused, Status.NONFINITE_OBJECTIVE),
                 (ascends & (gain < -rounding_bound(value, total)), Status.OBJECTIVE_FELL),
                 (collapsed, Status.COLLAPSED),
-                (settled & ((step <= 0) | (left <= tol * total)), Status.CONVERGED),
+                (~first & settled & ((step <= 0) | (left <= tol * total)), Status.CONVERGED),
                 (n_iter >= max_iter, Status.OUT_OF_ITERATIONS),
             ],
             _RUNNING,
@@ -206,6 +238,7 @@ def _iterate(
             params=proposal,
             statistics=statistics,
             objective=value,
+            log_prior=log_prior,
             step=step,
             rate=rate,
             move=move,
@@ -216,27 +249,19 @@ def _iterate(
         kept = jax.tree.map(lambda new, old: jnp.where(refused, old, new), accepted, state)
         return kept._replace(status=status)
 
-    collapsed = model.collapsed(params)
-    statistics, value = evaluate(params)
-    status = _first_true(
-        [
-            (~jnp.asarray(finite), Status.NONFINITE_INPUT),
-            (~collapsed & ~jnp.isfinite(value), Status.NONFINITE_OBJECTIVE),
-            (collapsed, Status.COLLAPSED),
-            (jnp.array(max_iter == 0), Status.OUT_OF_ITERATIONS),
-        ],
-        _RUNNING,
-    )
+    shapes, number = jax.eval_shape(model.e_step, params, x, sample_weight)
+    unknown = jnp.full((), jnp.nan, number.dtype)
     initial = _State(
         params=params,
-        statistics=statistics,
-        objective=value,
-        step=jnp.zeros((), value.dtype),
-        rate=jnp.asarray(jnp.inf, value.dtype),
-        move=jnp.asarray(jnp.inf, value.dtype),
-        n_iter=jnp.zeros((), jnp.int32),
-        status=status,
-        trace=jnp.full(max_iter + 1, jnp.nan, value.dtype).at[0].set(value),
+        statistics=jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes),
+        objective=unknown,
+        log_prior=unknown,
+        step=jnp.zeros_like(unknown),
+        rate=jnp.full_like(unknown, jnp.inf),
+        move=jnp.full_like(unknown, jnp.inf),
+        n_iter=jnp.array(-1, jnp.int32),
+        status=jnp.array(_RUNNING, jnp.int32),
+        trace=jnp.full(max_iter + 1, jnp.nan, number.dtype),
     )
     return lax.while_loop(lambda state: state.status == _RUNNING, body, initial)
 
