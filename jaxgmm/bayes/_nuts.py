@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, Key, PRNGKeyArray
 from numpyro.infer.hmc import hmc
 from numpyro.infer.util import constrain_fn, potential_energy, unconstrain_fn
 from tqdm.auto import tqdm
@@ -102,7 +102,7 @@ def _begin(
     x: Array,
     sample_weight: Array | None,
     modes: Params,
-    keys: PRNGKeyArray,
+    keys: Key[Array, " chains"],
     n_warmup: int,
 ) -> Any:
     """One sampler state per chain, spread over the curvature at its mode."""
@@ -158,8 +158,8 @@ def _advance(
     sample_weight: Array | None,
     state: Any,
     trail: dict[str, Any],
-    start: int,
-    stop: int,
+    start: Array | int,
+    stop: Array | int,
     n_warmup: int,
 ) -> tuple[Any, dict[str, Any]]:
     """Iterations ``start`` to ``stop`` of all chains; the bounds are traced."""

@@ -47,9 +47,10 @@ class GaussianParams:
         Name of the covariance structure (static).
     """
 
-    weights: Float[Array, "*b k"]
-    means: Float[Array, "*b k d"]
-    covariance_site: Array
+    # Leaves may be anything that a transformation puts there, hence no array types.
+    weights: Any
+    means: Any
+    covariance_site: Any
     structure: str = dataclasses.field(metadata={"static": True})
 
     @property
