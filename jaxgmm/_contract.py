@@ -124,6 +124,13 @@ class LatentModel(abc.ABC):
         """Whether a component has left the space where the density is defined."""
         return jnp.array(False)
 
+    def cancellation(self, params: Params) -> Array:
+        """Size of the terms that cancel in the log density of an average row.
+
+        Their rounding, not that of the density itself, is what the objective carries.
+        """
+        return jnp.array(0.0)
+
     def spurious(self, params: Params, statistics: Statistics) -> Array:
         """Whether an optimum hangs on a handful of rows (see the model's rule)."""
         return jnp.array(False)

@@ -44,14 +44,14 @@ def log_sum_exp(logits: Float[Array, "k n"]) -> Float[Array, " n"]:
     return jnp.log(jnp.sum(jnp.exp(logits - safe), axis=0)) + safe
 
 
-def rounding_bound(objective: Array, total_weight: Array) -> Array:
+def rounding_bound(objective: Array, total_weight: Array, cancellation: Array) -> Array:
     """How far rounding alone may lower an objective that sums ``total_weight`` rows.
 
-    Row terms are of order one to ten in working units, so that the bound counts
-    the rows as well as the size of the sum.
+    Row terms are of order one to ten in working units, and ``cancellation`` more where
+    large parts of them cancel, so that the bound counts the rows as well as the sum.
     """
     eps = jnp.finfo(objective.dtype).eps
-    return _ROUNDING_FACTOR * eps * (jnp.abs(objective) + total_weight)
+    return _ROUNDING_FACTOR * eps * (jnp.abs(objective) + total_weight * (1 + cancellation))
 
 
 def weighted_moments(x: Array, sample_weight: Array | None) -> tuple[Array, Array, Array]:

@@ -221,13 +221,14 @@ def _iterate(
         move = jnp.where(first, jnp.inf, _largest_change(proposal, state.params))
         settled = (move >= state.move) | (move <= 4 * jnp.finfo(move.dtype).eps) | ~tight
 
+        rounding = rounding_bound(value, total, model.cancellation(proposal))
         # A collapsed proposal has no density: the run ends where it still had one.
         refused = collapsed | ~jnp.isfinite(value)
         status = _first_true(
             [
                 (~jnp.asarray(finite), Status.NONFINITE_INPUT),
                 (~collapsed & refused, Status.NONFINITE_OBJECTIVE),
-                (ascends & (gain < -rounding_bound(value, total)), Status.OBJECTIVE_FELL),
+                (ascends & (gain < -rounding), Status.OBJECTIVE_FELL),
                 (collapsed, Status.COLLAPSED),
                 (~first & settled & ((step <= 0) | (left <= tol * total)), Status.CONVERGED),
                 (n_iter >= max_iter, Status.OUT_OF_ITERATIONS),

@@ -276,6 +276,14 @@ class Gaussian(ConjugateFamily):
         floor = jnp.where(jnp.all(jnp.asarray(self.reg_covar) > 0), 0.0, floor)
         return ~jnp.all(pivots > floor)
 
+    def cancellation(self, params: GaussianParams) -> Float[Array, " k"]:
+        """Squared distance of each mean from the working origin, in the component's units.
+
+        The quadratic form is expanded about that origin, and its parts are so large.
+        """
+        d = params.means.shape[-1]
+        return jnp.sum(params.means * self.natural(params)[:, 1 : 1 + d], axis=-1)
+
     def spurious(self, params: GaussianParams, statistics: Array) -> Array:
         """Whether a component hangs on about D + 1 rows or is flat beside the data.
 

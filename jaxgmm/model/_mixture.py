@@ -282,6 +282,9 @@ class Mixture(LatentModel):
         empty = ~jnp.all(params.weights > 0)
         return empty | self.family.collapsed(params, self.bounded())
 
+    def cancellation(self, params: GaussianParams) -> Array:
+        return params.weights @ self.family.cancellation(params)
+
     def spurious(self, params: GaussianParams, statistics: Statistics) -> Array:
         if self.bounded():
             return jnp.array(False)
