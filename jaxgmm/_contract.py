@@ -17,6 +17,8 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro import handlers
 
+from jaxgmm._numerics import as_rows
+
 Params = Any
 Statistics = Any
 Sites = dict[str, Array]
@@ -178,7 +180,7 @@ class LatentModel(abc.ABC):
 
     def log_prob(self, params: Params, x: Array) -> Float[Array, " n"]:
         """Log density of each row, the label summed out."""
-        return self.likelihood(params).log_prob(x)
+        return self.likelihood(params).log_prob(as_rows(x))
 
     def log_likelihood(self, params: Params, x: Array, sample_weight: Array | None = None) -> Array:
         """Weighted sum of `log_prob` over the rows."""
@@ -223,9 +225,10 @@ class LatentModel(abc.ABC):
         if units is not None:
             numpyro.factor("units", units)
         scale = 1.0 if sample_weight is None else sample_weight
-        rows = n_rows if x is None else x.shape[0]
-        with numpyro.plate("obs", rows), handlers.scale(scale=scale):
-            numpyro.sample("x", self.likelihood(self.from_sites(sites)), obs=x)
+        count = n_rows if x is None else x.shape[0]
+        with numpyro.plate("obs", count), handlers.scale(scale=scale):
+            rows = None if x is None else as_rows(x)
+            numpyro.sample("x", self.likelihood(self.from_sites(sites)), obs=rows)
 
 
 class Family(abc.ABC):

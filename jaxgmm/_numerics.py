@@ -37,6 +37,11 @@ class Affine(NamedTuple):
         return jnp.sum(jnp.log(self.scale))
 
 
+def as_rows(x: Array) -> Array:
+    """Data with a column axis: a vector is one feature."""
+    return x[:, None] if x.ndim == 1 else x
+
+
 def log_sum_exp(logits: Float[Array, "k n"]) -> Float[Array, " n"]:
     """log of the column sums of ``exp(logits)``; a column of -inf gives -inf."""
     top = jnp.max(logits, axis=0)

@@ -11,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
 
 from jaxgmm._contract import LatentModel, Params, Statistics
-from jaxgmm._numerics import rounding_bound
+from jaxgmm._numerics import as_rows, rounding_bound
 from jaxgmm._results import Run, Status
 
 # Carried while a run goes on; never returned.
@@ -93,8 +93,7 @@ def run(
     >>> bool(jg.em.run(model, x, start).converged)
     True
     """
-    if x.ndim == 1:
-        x = x[:, None]
+    x = as_rows(x)
     working = model.standardise(x, sample_weight)
     if _is_responsibilities(start):
         params = working.m_step(working.statistics(start, x, sample_weight))

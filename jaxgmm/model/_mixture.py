@@ -15,7 +15,7 @@ from numpyro.distributions import constraints
 
 from jaxgmm._checks import check_count, check_name, numeric
 from jaxgmm._contract import LatentModel, Prior, Sites, Statistics
-from jaxgmm._numerics import log_sum_exp, sum_over_blocks
+from jaxgmm._numerics import as_rows, log_sum_exp, sum_over_blocks
 from jaxgmm.model._door import check_bounded, check_prior, check_rule_defined
 from jaxgmm.model._gaussian import Gaussian, GaussianParams
 from jaxgmm.model._prior import RULES, ConjugatePrior, PriorRule, simplex_prior
@@ -134,6 +134,7 @@ class Mixture(LatentModel):
 
     def _logits(self, params: GaussianParams, x: Array) -> Float[Array, "k n"]:
         """log p(label, row), in the units that keep the squares of the rows small."""
+        x = as_rows(x)
         family, working = self.family.centred_on(params)
         return jnp.log(params.weights)[:, None] + family.log_density(working, x)
 
@@ -245,7 +246,7 @@ class Mixture(LatentModel):
 
     def check_data(self, x: Any, sample_weight: Any = None) -> tuple[Array, Array | None]:
         if isinstance(x, Tracer) or isinstance(sample_weight, Tracer):
-            return (x[:, None] if x.ndim == 1 else x), sample_weight
+            return as_rows(x), sample_weight
         return super().check_data(x, sample_weight)
 
     def check_model(self, x: Array, sample_weight: Array | None = None) -> None:
