@@ -5,11 +5,21 @@ import pytest
 from jaxtyping import install_import_hook
 
 jax.config.update("jax_enable_x64", True)  # the float32 lane is float32 arrays under x64
+# Compilation is most of the suite's time, and the laws do not depend on how hard XLA tries;
+# the examples and the command line run in processes of their own with everything on.
+jax.config.update("jax_disable_most_optimizations", True)
 
 # Shapes in signatures are checked inside the engines; doors have checks of their own.
 _TYPED = ("em._loop", "em._start", "bayes._nuts", "bayes._relabel", "report._curvature")
 with install_import_hook([f"jaxgmm.{name}" for name in _TYPED], "beartype.beartype"):
     import jaxgmm  # noqa: F401
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _free_programs():
+    """XLA maps memory for each compiled program; a process may hold only so many maps."""
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture

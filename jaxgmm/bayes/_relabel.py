@@ -79,7 +79,7 @@ def cheapest(cost: Float[Array, "s k k"]) -> Int[Array, "s k"]:
     return jax.pure_callback(_hungarian, shape, cost)
 
 
-def _hungarian(cost: np.ndarray) -> np.ndarray:
+def _hungarian(cost: Array | np.ndarray) -> np.ndarray:
     """Columns are the new labels: solve the transposed problem by SciPy."""
     solved = [linear_sum_assignment(np.asarray(one).T)[1] for one in cost]
     return np.asarray(solved, np.int32)
