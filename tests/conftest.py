@@ -6,7 +6,7 @@ from jaxtyping import install_import_hook
 
 jax.config.update("jax_enable_x64", True)  # the float32 lane is float32 arrays under x64
 # Compilation is most of the suite's time, and the laws do not depend on how hard XLA tries;
-# the examples and the command line run in processes of their own with everything on.
+# what a user runs, with everything on, is the main job.
 jax.config.update("jax_disable_most_optimizations", True)
 
 # Shapes in signatures are checked inside the engines; doors have checks of their own.

@@ -27,7 +27,10 @@ from numpyro.infer.util import log_density
 import jaxgmm as jg
 from jaxgmm._numerics import sum_over_blocks
 
-each_data = pytest.mark.parametrize("data", DATA)
+# One data set is enough for the quick lane.
+each_data = pytest.mark.parametrize(
+    "data", [pytest.param(n, marks=[pytest.mark.slow] * (n != "faithful")) for n in DATA]
+)
 each_structure = pytest.mark.parametrize("structure", STRUCTURES)
 # Written first, priors vary fastest: two proper priors share one compiled program.
 each_prior = pytest.mark.parametrize("prior", PRIORS)
@@ -305,10 +308,9 @@ def test_vmap_over_starts_is_a_loop(structure):
     tree_allclose(together, jax.tree.map(lambda *leaves: jnp.stack(leaves), *loop), rounding)
 
 
-# Eager JAX compiles every operation alone, which takes longer than all of EM: two structures.
-@pytest.mark.parametrize("structure", ["full", "spherical"])
-def test_jit_is_eager(structure):
-    run, stack, rounding = _three_steps(structure)
+def test_jit_is_eager():
+    # Eager JAX compiles every operation alone, which takes longer than all of EM: once.
+    run, stack, rounding = _three_steps("full")
     jitted = run(stack[0])
     with jax.disable_jit():
         tree_allclose(run(stack[0]), jitted, rounding)

@@ -15,7 +15,8 @@ def test_example(path, tmp_path):
     result = subprocess.run(
         [sys.executable, "-W", "error", str(path), "--small"],
         cwd=tmp_path,
-        env={**os.environ, "MPLBACKEND": "agg"},
+        # What they print does not depend on how hard XLA tries, how long they take does.
+        env={**os.environ, "MPLBACKEND": "agg", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
         capture_output=True,
         text=True,
         timeout=300,

@@ -12,6 +12,8 @@ from helpers import DATA, tree_allclose
 
 import jaxgmm as jg
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path(__file__).parent / "data"
 FAITHFUL = DATA["faithful"]
 
