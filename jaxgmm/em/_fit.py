@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import numbers
 from typing import Any
 
 import jax
@@ -93,7 +94,7 @@ def fit(
     check_count("max_iter", max_iter, 0)
     if tol is None:
         tol = default_tolerance(x.dtype)
-    elif not (isinstance(tol, (int, float)) and math.isfinite(tol) and tol >= 0):
+    elif not (isinstance(tol, numbers.Real) and math.isfinite(tol) and tol >= 0):
         raise ValueError(f"tol: needs a finite number of at least 0, found {tol!r}")
     model.check_model(x, sample_weight)
     model = model.resolve(x, sample_weight)
@@ -145,10 +146,12 @@ def _given_starts(model: LatentModel, x: Array, start: Any) -> tuple[Any, str]:
         if start.ndim > 1 and not np.allclose(start.sum(axis=-1), 1, atol=1e-4):
             raise ValueError("start: the responsibilities of each row must sum to one")
     responsibilities = jax.ShapeDtypeStruct((x.shape[0], model.n_components), x.dtype)
-    params = jax.eval_shape(
-        lambda r: model.standardise(x).m_step(model.standardise(x).statistics(r, x)),
-        responsibilities,
-    )
+
+    def first_step(given: Array) -> Params:
+        working = model.standardise(x)
+        return working.m_step(working.statistics(given, x))
+
+    params = jax.eval_shape(first_step, responsibilities)
     needed, kind = (responsibilities, "responsibilities") if is_array else (params, "parameters")
     if jax.tree.structure(start) != jax.tree.structure(needed):
         raise TypeError(
