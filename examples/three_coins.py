@@ -65,20 +65,25 @@ class ThreeCoins(jg.LatentModel):
 
     # -- EM -------------------------------------------------------------------
 
+    def logits(self, params, x):
+        """log p(coin, throw), a row per coin."""
+        heads = x[:, 0] == 1
+        from_b = params.pi * jnp.where(heads, params.p, 1 - params.p)
+        from_c = (1 - params.pi) * jnp.where(heads, params.q, 1 - params.q)
+        return jnp.log(jnp.stack([from_b, from_c]))
+
     def responsibilities(self, params, x):
-        heads = x[:, 0]
-        from_b = params.pi * jnp.where(heads == 1, params.p, 1 - params.p)
-        from_c = (1 - params.pi) * jnp.where(heads == 1, params.q, 1 - params.q)
-        return jnp.stack([from_b, from_c], axis=1) / (from_b + from_c)[:, None]
+        return jax.nn.softmax(self.logits(params, x), axis=0).T
 
     def statistics(self, responsibilities, x, sample_weight=None):
         weight = 1 if sample_weight is None else sample_weight[:, None]
         counted = weight * responsibilities
         return Counts(throws=counted.sum(axis=0), heads=x[:, 0] @ counted)
 
-    def e_step(self, params, x, sample_weight=None):
-        expected = self.statistics(self.responsibilities(params, x), x, sample_weight)
-        return expected, self.log_likelihood(params, x, sample_weight)
+    def e_step(self, params, x, sample_weight=None, assign=jg.expected_labels):
+        responsibilities, value = assign(self.logits(params, x), 0)
+        weight = jnp.ones(len(x)) if sample_weight is None else sample_weight
+        return self.statistics(responsibilities.T, x, sample_weight), weight @ value
 
     def m_step(self, statistics, params=None):
         """The mode of three Beta posteriors."""

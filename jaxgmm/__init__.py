@@ -1,7 +1,7 @@
 """Mixture models written once: compiled EM beside the NumPyro posterior of the same model."""
 
 from jaxgmm import bayes, datasets, em, model, report
-from jaxgmm._contract import ConjugateFamily, Family, LatentModel
+from jaxgmm._contract import ConjugateFamily, Family, LatentModel, expected_labels
 from jaxgmm._posterior import Posterior
 from jaxgmm._results import Fit, Run, Status
 from jaxgmm._sample import sample
@@ -27,6 +27,7 @@ __all__ = [
     "compare",
     "datasets",
     "em",
+    "expected_labels",
     "fit",
     "model",
     "report",

@@ -14,10 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro import handlers
+from numpyro.distributions import biject_to
 
-from jaxgmm._numerics import as_rows
+from jaxgmm._numerics import as_rows, log_sum_exp
 
 Params = Any
 Statistics = Any
@@ -25,6 +27,38 @@ Sites = dict[str, Array]
 # Site by site, in the order in which they are drawn: the distribution of a site
 # given the sites before it.
 Prior = Mapping[str, Callable[[Sites], dist.Distribution]]
+# From log p(label, row), (K, n), and the index of the first of these rows: what the rows
+# count in each label, (K, n), and what each adds to the objective, (n,).
+Assignment = Callable[[Array, Array | int], tuple[Array, Array]]
+
+
+def expected_labels(logits: Float[Array, "k n"], first_row: Array | int) -> tuple[Array, Array]:
+    """The assignment of EM: posterior probabilities, and the label summed out.
+
+    Parameters
+    ----------
+    logits : (K, n) array
+        log p(label, row).
+    first_row : int
+        Index of the first of these rows; not used here.
+
+    Returns
+    -------
+    responsibilities : (K, n) array
+        Columns sum to one.
+    log_density : (n,) array
+        log p(row).
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> import jaxgmm as jg
+    >>> responsibilities, _ = jg.expected_labels(jnp.zeros((2, 1)), 0)
+    >>> responsibilities.tolist()
+    [[0.5], [0.5]]
+    """
+    log_density = log_sum_exp(logits)
+    return jnp.exp(logits - log_density), log_density
 
 
 class LatentModel(abc.ABC):
@@ -62,9 +96,17 @@ class LatentModel(abc.ABC):
 
     @abc.abstractmethod
     def e_step(
-        self, params: Params, x: Array, sample_weight: Array | None = None
+        self,
+        params: Params,
+        x: Array,
+        sample_weight: Array | None = None,
+        assign: Assignment = expected_labels,
     ) -> tuple[Statistics, Array]:
-        """Expected sufficient statistics and the log-likelihood, both at ``params``."""
+        """Sufficient statistics and the log-likelihood, both at ``params``.
+
+        ``assign`` turns joint log densities into labels; with another than the default the
+        second value is its own objective.
+        """
 
     @abc.abstractmethod
     def m_step(self, statistics: Statistics, params: Params | None = None) -> Params:
@@ -81,11 +123,15 @@ class LatentModel(abc.ABC):
     @abc.abstractmethod
     def statistics(
         self,
-        responsibilities: Float[Array, "n k"],
+        responsibilities: Float[Array, "n k"] | Callable[[Array, Array | int], Array],
         x: Array,
         sample_weight: Array | None = None,
     ) -> Statistics:
-        """Sufficient statistics at given responsibilities; they add over rows."""
+        """Sufficient statistics at given responsibilities; they add over rows.
+
+        ``responsibilities`` may be a function of a block of rows and of the index of its
+        first row, so that (n, K) numbers never exist at once.
+        """
 
     # -- what the doors need, with defaults for a model without special cases --
 
@@ -151,6 +197,33 @@ class LatentModel(abc.ABC):
         None for a model that is in the user's units already.
         """
         return None
+
+    def add(self, one: Statistics, other: Statistics) -> Statistics:
+        """The statistics of two sets of rows together."""
+        return jax.tree.map(jnp.add, one, other)
+
+    def coordinates(self, statistics: Statistics) -> Array:
+        """Statistics as a vector that any real numbers may replace, for extrapolation."""
+        return ravel_pytree(statistics)[0]
+
+    def from_coordinates(self, vector: Array, like: Statistics) -> Statistics:
+        """The inverse of `coordinates`, with the total weight of ``like``."""
+        return ravel_pytree(like)[1](vector)
+
+    def retract(self, params: Params, tangent: Float[Array, " p"]) -> Params:
+        """Parameters a step away: a smooth map of ``n_parameters`` numbers, zero to ``params``.
+
+        Here the step is taken in NumPyro's unconstrained coordinates of each site.
+        """
+        moved: Sites = {}
+        sites, start = self.sites(params), 0
+        for name, conditional in self.prior_sites().items():
+            to_site = biject_to(conditional(moved or sites).support)
+            origin = to_site.inv(sites[name])
+            step = tangent[start : start + origin.size].reshape(origin.shape)
+            moved[name] = to_site(origin + step)
+            start += origin.size
+        return self.from_sites(moved)
 
     def permute(self, params: Params, order: Array) -> Params:
         """Rename the labels: new label k was ``order[k]``."""

@@ -67,7 +67,7 @@ def weighted_moments(x: Array, sample_weight: Array | None) -> tuple[Array, Arra
     # A first row as provisional origin keeps the mean exact at large offsets.
     mean = x[0] + weight @ (x - x[0]) / total
 
-    def block_scatter(block: Array, w: Array) -> Array:
+    def block_scatter(block: Array, w: Array, _: Array | int) -> Array:
         centred = block - mean
         return (w * centred.T) @ centred
 
@@ -75,26 +75,28 @@ def weighted_moments(x: Array, sample_weight: Array | None) -> tuple[Array, Arra
 
 
 def sum_over_blocks(
-    function: Callable[[Array, Array], Any], x: Array, weight: Array, block: int = BLOCK_ROWS
+    function: Callable[..., Any], x: Array, weight: Array, block: int = BLOCK_ROWS
 ) -> Any:
-    """Sum ``function(rows, weights)``, a pytree of statistics, over blocks of rows.
+    """Sum ``function(rows, weights, first)``, a pytree of statistics, over blocks of rows.
+
+    ``first`` is the index of the first row of a block.
 
     Holds one block of intermediates at a time. The tail that does not fill a block
     is summed on its own, so nothing is padded or copied.
     """
     n = x.shape[0]
     if n <= block:
-        return function(x, weight)
+        return function(x, weight, 0)
     full, tail = divmod(n, block)
 
     def add(total: Any, start: Array) -> tuple[Any, None]:
         rows = lax.dynamic_slice_in_dim(x, start, block)
         weights = lax.dynamic_slice_in_dim(weight, start, block)
-        return jax.tree.map(jnp.add, total, function(rows, weights)), None
+        return jax.tree.map(jnp.add, total, function(rows, weights, start)), None
 
-    total, _ = lax.scan(add, function(x[:block], weight[:block]), block * jnp.arange(1, full))
+    total, _ = lax.scan(add, function(x[:block], weight[:block], 0), block * jnp.arange(1, full))
     if tail:
-        last = function(x[full * block :], weight[full * block :])
+        last = function(x[full * block :], weight[full * block :], full * block)
         total = jax.tree.map(jnp.add, total, last)
     return total
 

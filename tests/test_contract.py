@@ -166,10 +166,10 @@ def test_blocks_add_up_to_the_whole(block):
     x = jnp.arange(60.0).reshape(30, 2)  # whole numbers: every order of summing is exact
     weight = jnp.arange(30.0) % 3
 
-    def sums(rows, w):
+    def sums(rows, w, _):
         return {"squares": (w * rows.T) @ rows, "weight": jnp.sum(w)}
 
-    tree_allclose(sum_over_blocks(sums, x, weight, block=block), sums(x, weight), 0.0)
+    tree_allclose(sum_over_blocks(sums, x, weight, block=block), sums(x, weight, 0), 0.0)
 
 
 @each_prior

@@ -342,6 +342,13 @@ class Gaussian(ConjugateFamily):
         """The sites of the components."""
         return {"means": params.means, "covariances": params.covariance_site}
 
+    def retract(self, params: GaussianParams, tangent: Float[Array, " p"]) -> GaussianParams:
+        """Means moved by the first K D numbers, covariances by the rest."""
+        k, d = params.means.shape
+        site = self._structure.retract(params.covariance_site, tangent[k * d :], k, d)
+        means = params.means + tangent[: k * d].reshape(k, d)
+        return dataclasses.replace(params, means=means, covariance_site=site)
+
     def permute(self, params: GaussianParams, order: Array) -> GaussianParams:
         """Rename the components: new component k was ``order[k]``."""
         site = params.covariance_site

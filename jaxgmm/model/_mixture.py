@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,7 +15,14 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.distributions import constraints
 
 from jaxgmm._checks import check_count, check_name, numeric
-from jaxgmm._contract import LatentModel, Prior, Sites, Statistics
+from jaxgmm._contract import (
+    Assignment,
+    LatentModel,
+    Prior,
+    Sites,
+    Statistics,
+    expected_labels,
+)
 from jaxgmm._numerics import as_rows, log_sum_exp, sum_over_blocks
 from jaxgmm.model._door import check_bounded, check_prior, check_rule_defined
 from jaxgmm.model._gaussian import Gaussian, GaussianParams
@@ -127,7 +135,7 @@ class Mixture(LatentModel):
     ) -> Array:
         """Weighted sum of `log_prob` over the rows, one block at a time."""
 
-        def block(rows: Array, weights: Array) -> Array:
+        def block(rows: Array, weights: Array, _: Array | int) -> Array:
             return weights @ self.log_prob(params, rows)
 
         return sum_over_blocks(block, x, _row_weights(x, sample_weight))
@@ -161,28 +169,36 @@ class Mixture(LatentModel):
     # -- EM ------------------------------------------------------------------
 
     def e_step(
-        self, params: GaussianParams, x: Array, sample_weight: Array | None = None
+        self,
+        params: GaussianParams,
+        x: Array,
+        sample_weight: Array | None = None,
+        assign: Assignment = expected_labels,
     ) -> tuple[Statistics, Array]:
         log_weights = jnp.log(params.weights)[:, None]
         natural_density = self.family.log_density
 
-        def block(rows: Array, weights: Array) -> tuple[Statistics, Array]:
-            logits = log_weights + natural_density(params, rows)
-            log_density = log_sum_exp(logits)
-            responsibilities = jnp.exp(logits - log_density)
+        def block(rows: Array, weights: Array, first: Array | int) -> tuple[Statistics, Array]:
+            responsibilities, value = assign(log_weights + natural_density(params, rows), first)
             statistics = self.family.statistics(params, rows, weights * responsibilities)
-            return statistics, weights @ log_density
+            return statistics, weights @ value
 
         return sum_over_blocks(block, x, _row_weights(x, sample_weight))
 
     def statistics(
         self,
-        responsibilities: Float[Array, "n k"],
+        responsibilities: Float[Array, "n k"] | Callable[[Array, Array | int], Array],
         x: Array,
         sample_weight: Array | None = None,
     ) -> Statistics:
-        weights = _row_weights(x, sample_weight) * responsibilities.T
-        return self.family.statistics(None, x, weights)
+        row_weights = _row_weights(x, sample_weight)
+        if not callable(responsibilities):
+            return self.family.statistics(None, x, row_weights * responsibilities.T)
+
+        def block(rows: Array, weights: Array, first: Array | int) -> Statistics:
+            return self.family.statistics(None, rows, weights * responsibilities(rows, first).T)
+
+        return sum_over_blocks(block, x, row_weights)
 
     def m_step(
         self, statistics: Statistics, params: GaussianParams | None = None
@@ -296,6 +312,17 @@ class Mixture(LatentModel):
 
     def ascends(self) -> Array:
         return jnp.all(jnp.asarray(self.family.reg_covar) == 0)
+
+    def retract(self, params: GaussianParams, tangent: Float[Array, " p"]) -> GaussianParams:
+        free, weights = 0, params.weights
+        if self.weights is None:
+            free = self.n_components - 1
+            # Logits of the other labels against the last one.
+            step = jnp.concatenate([tangent[:free], jnp.zeros(1, tangent.dtype)])
+            weights = weights * jnp.exp(step - jnp.max(step))
+            weights = weights / jnp.sum(weights)
+        moved = self.family.retract(params, tangent[free:])
+        return dataclasses.replace(moved, weights=weights)
 
     def permute(self, params: GaussianParams, order: Array) -> GaussianParams:
         renamed = self.family.permute(params, order)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float
-from numpyro.distributions import constraints
+from numpyro.distributions import biject_to, constraints
 
 from jaxgmm._numerics import symmetrise
 from jaxgmm.model._prior import ConjugatePrior, improper
@@ -123,6 +123,12 @@ class Structure(abc.ABC):
     @abc.abstractmethod
     def prior_scale(self, covariance: Float[Array, "d d"], n_components: int) -> Array:
         """Scale of the default prior for data with this covariance (Fraley and Raftery, 2007)."""
+
+    def retract(self, covariances: Array, tangent: Float[Array, " p"], k: int, d: int) -> Array:
+        """The site a step away along the structure; zero leaves it where it is."""
+        to_site = biject_to(self.support())
+        origin = to_site.inv(covariances)
+        return to_site(origin + tangent.reshape(origin.shape))
 
     def flat_prior(self, k: int, d: int) -> dist.Distribution:
         return improper(self.support(), self.site_shape(k, d))
