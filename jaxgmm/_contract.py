@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro import handlers
 from numpyro.distributions import biject_to
 
-from jaxgmm._numerics import as_rows, log_sum_exp
+from jaxgmm._numerics import as_rows, normalise
 
 Params = Any
 Statistics = Any
@@ -57,8 +57,7 @@ def expected_labels(logits: Float[Array, "k n"], first_row: Array | int) -> tupl
     >>> responsibilities.tolist()
     [[0.5], [0.5]]
     """
-    log_density = log_sum_exp(logits)
-    return jnp.exp(logits - log_density), log_density
+    return normalise(logits)
 
 
 class LatentModel(abc.ABC):
@@ -308,28 +307,35 @@ class Family(abc.ABC):
     """What the components of a mixture are.
 
     ``params`` is the parameter object of the whole mixture; a family reads its own
-    fields of it. Statistics are pytrees that add over rows.
+    fields of it. What it computes of a block of rows is used twice: by the densities and
+    by the sums, which add over blocks and of which the statistics are made.
     """
 
     @abc.abstractmethod
-    def log_density(self, params: Params, x: Array) -> Float[Array, "k n"]:
+    def features(self, x: Array) -> Array:
+        """What densities and sums need of each row, rows last."""
+
+    @abc.abstractmethod
+    def log_density(self, params: Params, features: Array) -> Float[Array, "k n"]:
         """Log density of each row under each component."""
 
     @abc.abstractmethod
-    def statistics(
-        self, params: Params | None, x: Array, weights: Float[Array, "k n"]
-    ) -> Statistics:
-        """Sufficient statistics of rows that count ``weights`` in each component."""
+    def sums(self, features: Array, weights: Float[Array, "k n"]) -> Any:
+        """Sums over rows that count ``weights`` in each component."""
 
     @abc.abstractmethod
-    def counts(self, statistics: Statistics) -> Float[Array, " k"]:
-        """Effective number of rows of each component."""
+    def statistics(self, sums: Any) -> Statistics:
+        """Sufficient statistics made of sums."""
+
+    @abc.abstractmethod
+    def block_rows(self, x: Array, n_components: int) -> int:
+        """How many rows to handle at once."""
 
 
 class ConjugateFamily(Family):
     """An exponential family: log p(x | k) = natural(k) . features(x).
 
-    Both the E-step and its statistics are then one matrix product each.
+    Densities and sums are then one matrix product each.
     """
 
     @abc.abstractmethod
@@ -340,13 +346,10 @@ class ConjugateFamily(Family):
     def natural(self, params: Params) -> Float[Array, "k f"]:
         """Natural parameters of each component, the log normaliser first."""
 
-    def log_density(self, params: Params, x: Array) -> Float[Array, "k n"]:
-        return self.natural(params) @ self.features(x)
+    def log_density(self, params: Params, features: Float[Array, "f n"]) -> Float[Array, "k n"]:
+        return self.natural(params) @ features
 
-    def statistics(
-        self, params: Params | None, x: Array, weights: Float[Array, "k n"]
+    def sums(
+        self, features: Float[Array, "f n"], weights: Float[Array, "k n"]
     ) -> Float[Array, "k f"]:
-        return weights @ self.features(x).T
-
-    def counts(self, statistics: Float[Array, "k f"]) -> Float[Array, " k"]:
-        return statistics[:, 0]
+        return weights @ features.T

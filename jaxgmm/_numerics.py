@@ -8,11 +8,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Float
 
-# Rows handled at once by `sum_over_blocks`: working memory is O(block), and the
-# features of one block stay in cache.
-BLOCK_ROWS = 8192
+# One block of rows and what is computed of it stay in the cache of a core; other devices
+# want few large blocks.
+_BLOCK_BYTES = {"cpu": 2**22}
+_BLOCK_BYTES_ELSEWHERE = 2**28
+_BLOCK_ROWS = {"cpu": (256, 2048)}
+_BLOCK_ROWS_ELSEWHERE = (256, 2**20)
 
 # Share of `sqrt(n) eps |objective|` that a sum of n rounded terms may lose, times
 # the dozen or so operations behind every term.
@@ -42,11 +46,33 @@ def as_rows(x: Array) -> Array:
     return x[:, None] if x.ndim == 1 else x
 
 
+def normalise(logits: Float[Array, "k n"]) -> tuple[Float[Array, "k n"], Float[Array, " n"]]:
+    """Columns of ``exp(logits)`` divided by their sum, and the log of that sum."""
+    top = jnp.max(logits, axis=0)
+    top = lax.stop_gradient(jnp.where(jnp.isfinite(top), top, 0.0))
+    # One exponential per number: they cost as much as a matrix product.
+    powers = jnp.exp(logits - top)
+    total = jnp.sum(powers, axis=0)
+    return powers * (1 / total), jnp.log(total) + top
+
+
 def log_sum_exp(logits: Float[Array, "k n"]) -> Float[Array, " n"]:
     """log of the column sums of ``exp(logits)``; a column of -inf gives -inf."""
-    top = jnp.max(logits, axis=0)
-    safe = lax.stop_gradient(jnp.where(jnp.isfinite(top), top, 0.0))
-    return jnp.log(jnp.sum(jnp.exp(logits - safe), axis=0)) + safe
+    return normalise(logits)[1]
+
+
+@custom_vmap
+def anywhere(condition: Array) -> Array:
+    """Whether a condition holds in any lane of the ``vmap``s around.
+
+    What depends on it alone is not batched, so that a `lax.cond` on it runs one branch.
+    """
+    return condition
+
+
+@anywhere.def_vmap
+def _anywhere_in_lanes(_size: int, _batched: list[bool], condition: Array) -> tuple[Array, bool]:
+    return anywhere(jnp.any(condition, axis=0)), False
 
 
 def rounding_bound(objective: Array, total_weight: Array, cancellation: Array) -> Array:
@@ -61,44 +87,69 @@ def rounding_bound(objective: Array, total_weight: Array, cancellation: Array) -
 
 def weighted_moments(x: Array, sample_weight: Array | None) -> tuple[Array, Array, Array]:
     """Total weight, mean and scatter matrix about the mean (two passes, no cancellation)."""
-    rows = x.shape[0]
-    weight = jnp.ones(rows, x.dtype) if sample_weight is None else sample_weight
-    total = jnp.sum(weight)
     # A first row as provisional origin keeps the mean exact at large offsets.
-    mean = x[0] + weight @ (x - x[0]) / total
+    origin = x[0]
+
+    def block_sum(block: Array, w: Array, _: Array | int) -> tuple[Array, Array]:
+        return jnp.sum(w), w @ (block - origin)
+
+    total, offset = sum_over_blocks(block_sum, x, sample_weight)
+    mean = origin + offset / total
 
     def block_scatter(block: Array, w: Array, _: Array | int) -> Array:
         centred = block - mean
         return (w * centred.T) @ centred
 
-    return total, mean, sum_over_blocks(block_scatter, x, weight)
+    return total, mean, sum_over_blocks(block_scatter, x, sample_weight)
+
+
+def block_rows(width: int, dtype: Any) -> int:
+    """How many rows of ``width`` numbers make a block on the default device."""
+    device = jax.default_backend()
+    least, most = _BLOCK_ROWS.get(device, _BLOCK_ROWS_ELSEWHERE)
+    size = _BLOCK_BYTES.get(device, _BLOCK_BYTES_ELSEWHERE)
+    return min(most, max(least, size // (width * jnp.dtype(dtype).itemsize)))
 
 
 def sum_over_blocks(
-    function: Callable[..., Any], x: Array, weight: Array, block: int = BLOCK_ROWS
+    function: Callable[..., Any], x: Array, weight: Array | None, block: int | None = None
 ) -> Any:
     """Sum ``function(rows, weights, first)``, a pytree of statistics, over blocks of rows.
 
-    ``first`` is the index of the first row of a block.
-
-    Holds one block of intermediates at a time. The tail that does not fill a block
-    is summed on its own, so nothing is padded or copied.
+    ``first`` is the index of the first row of a block; no weights count every row once.
+    Holds one block of intermediates at a time, by default of `block_rows` for the width of
+    ``x``. The tail that does not fill a block is summed on its own, so nothing is padded
+    or copied.
     """
     n = x.shape[0]
+    block = block_rows(x.shape[1], x.dtype) if block is None else block
+
+    def at(first: Array | int, size: int) -> Any:
+        rows = lax.dynamic_slice_in_dim(x, first, size)
+        if weight is None:
+            return function(rows, jnp.ones(size, x.dtype), first)
+        return function(rows, lax.dynamic_slice_in_dim(weight, first, size), first)
+
     if n <= block:
-        return function(x, weight, 0)
+        return at(0, n)
     full, tail = divmod(n, block)
 
-    def add(total: Any, start: Array) -> tuple[Any, None]:
-        rows = lax.dynamic_slice_in_dim(x, start, block)
-        weights = lax.dynamic_slice_in_dim(weight, start, block)
-        return jax.tree.map(jnp.add, total, function(rows, weights, start)), None
+    def add(total: Any, first: Array) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, at(first, block)), None
 
-    total, _ = lax.scan(add, function(x[:block], weight[:block], 0), block * jnp.arange(1, full))
+    total, _ = lax.scan(add, at(0, block), block * jnp.arange(1, full))
     if tail:
-        last = function(x[full * block :], weight[full * block :], full * block)
-        total = jax.tree.map(jnp.add, total, last)
+        total = jax.tree.map(jnp.add, total, at(full * block, tail))
     return total
+
+
+def stack(pieces: list[Float[Array, "_ n"]]) -> Float[Array, "f n"]:
+    """Rows of several arrays below each other.
+
+    XLA would weave the making of the pieces into the copy, one number at a time; finished
+    pieces are copied whole, which halves the time of an E-step.
+    """
+    return jnp.concatenate([lax.optimization_barrier(piece) for piece in pieces])
 
 
 def symmetrise(matrix: Float[Array, "... d d"]) -> Float[Array, "... d d"]:

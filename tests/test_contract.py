@@ -151,14 +151,16 @@ def test_statistics_add(structure):
     rounding = len(x) * jnp.finfo(x.dtype).eps
     for whole in (
         lambda rows: model.statistics(labels[rows], x[rows], weight[rows]),
-        lambda rows: model.e_step(params, x[rows], weight[rows]),
+        lambda rows: model.e_step(params, x[rows], weight[rows])[0],
     ):
-        parts = jax.tree.map(jnp.add, whole(slice(0, 37)), whole(slice(37, None)))
+        parts = model.add(whole(slice(0, 37)), whole(slice(37, None)))
         tree_allclose(parts, whole(slice(None)), rounding)
-    # 9,000 rows are a block and a tail of the library's own size.
-    many = model.e_step(params, jnp.tile(x, (100, 1)), jnp.tile(weight, 100))
-    once = jax.tree.map(lambda total: 100 * total, model.e_step(params, x, weight))
-    tree_allclose(many, once, 100 * rounding)
+    # 9,000 rows are several blocks and a tail of the library's own size.
+    many, value = model.e_step(params, jnp.tile(x, (100, 1)), jnp.tile(weight, 100))
+    once, one = model.e_step(params, x, weight)
+    tree_allclose(value, 100 * one, 100 * rounding)
+    tree_allclose(many.means, once.means, 100 * rounding)
+    tree_allclose((many.counts, many.scatter), (100 * once.counts, 100 * once.scatter), 100 * rounding)
 
 
 @pytest.mark.parametrize("block", [1, 7, 8, 30, 31])

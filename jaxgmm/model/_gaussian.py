@@ -9,24 +9,36 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.distributions import constraints
 
 from jaxgmm._checks import numeric, unknown_name
 from jaxgmm._contract import ConjugateFamily, Prior, Sites
-from jaxgmm._numerics import Affine, weighted_moments
+from jaxgmm._numerics import Affine, anywhere, block_rows, stack, weighted_moments
+from jaxgmm.model._centred import Centred
+from jaxgmm.model._moments import Moments, about_their_means, pool
 from jaxgmm.model._prior import ConjugatePrior, improper
 from jaxgmm.model._structure import STRUCTURES, UNIVARIATE, Structure, structure_named
 
-# A component has collapsed once a conditional variance is this many units of rounding
-# of the data's own: its squares, summed about the data's centre, are then noise.
+# A component has collapsed once its standard deviation is this many units of rounding of the
+# data's own, or a conditional variance so many of the variance it is a part of: what is
+# left is then noise.
 _COLLAPSE_EPS = 100.0
+
+# The share of a log density, and of a variance, that the fast form may lose to cancellation.
+# The trajectory of EM then keeps nine digits in float64, three in float32.
+_LOST = {"float64": 1e-11, "float32": 1e-4}
 
 # An optimum is spurious where a component with its own covariance rests on fewer
 # effective rows than D + 1, plus the half row by which a neighbour's tail can lift an
 # exact fit, or is this flat compared with the data.
 _SPURIOUS_SPARE_ROWS = 0.5
 _SPURIOUS_EIGENVALUE = 1e-6
+
+
+def _digits_lost(dtype: Any) -> float:
+    return _LOST[jnp.dtype(dtype).name]
 
 
 @jax.tree_util.register_dataclass
@@ -116,14 +128,43 @@ class Gaussian(ConjugateFamily):
 
     def features(self, x):
         assert self.chart is not None
-        z = self.chart.apply(x).T
-        one = jnp.ones((1, z.shape[1]), z.dtype)
-        return jnp.concatenate([one, z, self._structure.squares(z)])
+        z = lax.optimization_barrier(self.chart.apply(x).T)
+        return stack([jnp.ones((1, z.shape[1]), z.dtype), z, *self._structure.squares(z)])
 
     def natural(self, params: GaussianParams) -> Float[Array, "k f"]:
         assert self.chart is not None
         natural = self._structure.natural(params.means, params.covariance_site)
         return natural.at[:, 0].add(-self.chart.log_scale)
+
+    def statistics(self, sums: Float[Array, "k f"]) -> Moments:
+        structure, d = self._structure, self._n_features()
+        scatter = structure.scatter(sums[:, 1 + d :], d)
+        return about_their_means(structure, sums[:, 0], sums[:, 1 : 1 + d], scatter)
+
+    def block_rows(self, x: Array, n_components: int) -> int:
+        width = self._structure.n_products(self._n_features())
+        return block_rows(1 + x.shape[1] + width + n_components, x.dtype)
+
+    def centred(self, means: Float[Array, "k d"]) -> Centred:
+        """The same components, each seen from its own mean."""
+        assert self.chart is not None
+        return Centred(self._structure, self.chart, means)
+
+    def add(self, one: Moments, other: Moments) -> Moments:
+        """Moments of two sets of rows together."""
+        return pool(self._structure, one, other)
+
+    def coordinates(self, statistics: Moments) -> Float[Array, " c"]:
+        """Log counts, means and the unconstrained scatter, as one vector."""
+        counts, means, scatter = statistics
+        return ravel_pytree((jnp.log(counts), means, self._structure.unconstrain(scatter)))[0]
+
+    def from_coordinates(self, vector: Float[Array, " c"], like: Moments) -> Moments:
+        """The inverse of `coordinates`; the counts sum to those of ``like``."""
+        example = (like.counts, like.means, self._structure.unconstrain(like.scatter))
+        log_counts, means, scatter = ravel_pytree(example)[1](vector)
+        counts = jax.nn.softmax(log_counts) * jnp.sum(like.counts)
+        return Moments(counts, means, self._structure.constrain(scatter))
 
     def centred_on(self, params: GaussianParams) -> tuple[Gaussian, GaussianParams]:
         """This family in units in which ``params`` have mean 0 and variance 1.
@@ -155,9 +196,7 @@ class Gaussian(ConjugateFamily):
 
     # -- the update -------------------------------------------------------------
 
-    def update(
-        self, statistics: Float[Array, "k f"], prior: ConjugatePrior | None
-    ) -> tuple[Array, Array]:
+    def update(self, statistics: Moments, prior: ConjugatePrior | None) -> tuple[Array, Array]:
         """Means and covariances at the mode of the conjugate update.
 
         References
@@ -165,23 +204,18 @@ class Gaussian(ConjugateFamily):
         Fraley and Raftery (2007), J. Classification 24:155-181, table 1; the
         denominators are those of the mode of the joint density of means and covariances.
         """
-        structure, d = self._structure, self._n_features(statistics)
-        counts = statistics[:, 0]
-        rows = jnp.where(counts > 0, counts, 1)[:, None]
-        sums, squares = statistics[:, 1 : 1 + d], statistics[:, 1 + d :]
-        averages = sums / rows
-        scatter = structure.scatter(squares, d) - structure.outer(averages * jnp.sqrt(rows))
-        if prior is None:
-            means = averages
-        else:
-            kappa = prior.mean_precision
-            means = (kappa * prior.mean + sums) / (kappa + counts[:, None])
-            pull = jnp.sqrt(kappa * counts / (kappa + counts))[:, None]
+        structure, d = self._structure, self._n_features()
+        counts, means, scatter = statistics
+        if prior is not None:
+            kappa, averages = prior.mean_precision, means
+            total = kappa + counts
+            means = (kappa * prior.mean + counts[:, None] * averages) / total[:, None]
+            pull = jnp.sqrt(kappa * counts / total)[:, None]
             scatter = scatter + structure.outer(pull * (averages - prior.mean))
         covariances = structure.mode(scatter, counts, prior, d)
         return means, structure.ridge(covariances, jnp.broadcast_to(self.reg_covar, (d,)))
 
-    def _n_features(self, statistics: Array) -> int:
+    def _n_features(self) -> int:
         assert self.chart is not None
         return self.chart.shift.shape[0]
 
@@ -271,20 +305,42 @@ class Gaussian(ConjugateFamily):
         """Whether a covariance is no longer positive definite to working precision."""
         assert self.data_pivots is not None
         pivots = self._structure.pivots(params.covariance_site)
-        eps = jnp.finfo(pivots.dtype).eps
-        floor = 0.0 if bounded else _COLLAPSE_EPS * eps * self.data_pivots
-        floor = jnp.where(jnp.all(jnp.asarray(self.reg_covar) > 0), 0.0, floor)
-        return ~jnp.all(pivots > floor)
+        noise = _COLLAPSE_EPS * jnp.finfo(pivots.dtype).eps
+        floor = jnp.maximum(
+            noise**2 * self.data_pivots, noise * self._structure.variances(params.covariance_site)
+        )
+        bounded = jnp.all(jnp.asarray(self.reg_covar) > 0) | bounded
+        return ~jnp.all(pivots > jnp.where(bounded, 0.0, floor))
 
     def cancellation(self, params: GaussianParams) -> Float[Array, " k"]:
-        """Squared distance of each mean from the working origin, in the component's units.
+        """Size of the parts of the quadratic form for a row one standard deviation away.
 
-        The quadratic form is expanded about that origin, and its parts are so large.
+        The fast form expands it about the working origin: where the parts are large
+        beside the number of features, which is what they add up to, digits are lost.
         """
         d = params.means.shape[-1]
-        return jnp.sum(params.means * self.natural(params)[:, 1 : 1 + d], axis=-1)
+        own = jnp.diagonal(params.covariances, axis1=-2, axis2=-1)
+        reach = jnp.abs(params.means) + jnp.sqrt(own)
+        quadratic = jnp.abs(self._structure.natural(params.means, params.covariance_site))
+        parts = quadratic[:, 1 + d :] * stack(self._structure.squares(reach.T)).T
+        return 2 * jnp.sum(parts, axis=-1)
 
-    def spurious(self, params: GaussianParams, statistics: Array) -> Array:
+    def cancels(self, params: GaussianParams) -> Array:
+        """Whether the fast form loses more than it may, in any lane of a ``vmap``."""
+        params = lax.stop_gradient(params)
+        eps, d = jnp.finfo(params.means.dtype).eps, params.means.shape[-1]
+        largest = jnp.max(self.cancellation(params))
+        return anywhere(largest * eps > _digits_lost(params.means.dtype) * d)
+
+    def cancelled(self, statistics: Moments) -> Array:
+        """The same of moments whose sums were taken about the working origin."""
+        counts, means, scatter = lax.stop_gradient(statistics)
+        eps = jnp.finfo(means.dtype).eps
+        whole = self._structure.variances(scatter)
+        square = counts[:, None] * means**2
+        return anywhere(jnp.any(square * eps > _digits_lost(means.dtype) * whole))
+
+    def spurious(self, params: GaussianParams, statistics: Moments) -> Array:
         """Whether a component hangs on about D + 1 rows or is flat beside the data.
 
         McLachlan and Peel (2000), section 3.10: a spurious maximiser fits a few rows
@@ -296,7 +352,7 @@ class Gaussian(ConjugateFamily):
         if self._structure.shared:
             return flat
         d = params.means.shape[-1]
-        thin = jnp.any(self.counts(statistics) < d + 1 + _SPURIOUS_SPARE_ROWS)
+        thin = jnp.any(statistics.counts < d + 1 + _SPURIOUS_SPARE_ROWS)
         return flat | thin
 
     # -- parameters -------------------------------------------------------------

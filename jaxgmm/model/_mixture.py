@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
+from jax import lax
 from jax.core import Tracer
 from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.distributions import constraints
@@ -17,13 +18,14 @@ from numpyro.distributions import constraints
 from jaxgmm._checks import check_count, check_name, numeric
 from jaxgmm._contract import (
     Assignment,
+    Family,
     LatentModel,
     Prior,
     Sites,
     Statistics,
     expected_labels,
 )
-from jaxgmm._numerics import as_rows, log_sum_exp, sum_over_blocks
+from jaxgmm._numerics import as_rows, log_sum_exp, normalise, sum_over_blocks
 from jaxgmm.model._door import check_bounded, check_prior, check_rule_defined
 from jaxgmm.model._gaussian import Gaussian, GaussianParams
 from jaxgmm.model._prior import RULES, ConjugatePrior, PriorRule, simplex_prior
@@ -138,13 +140,25 @@ class Mixture(LatentModel):
         def block(rows: Array, weights: Array, _: Array | int) -> Array:
             return weights @ self.log_prob(params, rows)
 
-        return sum_over_blocks(block, x, _row_weights(x, sample_weight))
+        family, _ = self.family.centred_on(params)
+        return sum_over_blocks(block, x, sample_weight, family.block_rows(x, self.n_components))
 
     def _logits(self, params: GaussianParams, x: Array) -> Float[Array, "k n"]:
         """log p(label, row), in the units that keep the squares of the rows small."""
         x = as_rows(x)
         family, working = self.family.centred_on(params)
-        return jnp.log(params.weights)[:, None] + family.log_density(working, x)
+
+        def density(form: Family) -> Array:
+            return form.log_density(working, form.features(x))
+
+        # Recomputed in a backward pass, the centred form leaves nothing there to be stored
+        # while the fast one is used.
+        log_density = lax.cond(
+            family.cancels(working),
+            jax.checkpoint(lambda: density(family.centred(working.means))),
+            lambda: density(family),
+        )
+        return jnp.log(params.weights)[:, None] + log_density
 
     def sites(self, params: GaussianParams) -> Sites:
         own = self.family.sites(params)
@@ -176,14 +190,22 @@ class Mixture(LatentModel):
         assign: Assignment = expected_labels,
     ) -> tuple[Statistics, Array]:
         log_weights = jnp.log(params.weights)[:, None]
-        natural_density = self.family.log_density
 
-        def block(rows: Array, weights: Array, first: Array | int) -> tuple[Statistics, Array]:
-            responsibilities, value = assign(log_weights + natural_density(params, rows), first)
-            statistics = self.family.statistics(params, rows, weights * responsibilities)
-            return statistics, weights @ value
+        def total(form: Family) -> tuple[Statistics, Array]:
+            def block(rows: Array, weights: Array, first: Array | int) -> tuple[Any, Array]:
+                features = form.features(rows)
+                labels, value = assign(log_weights + form.log_density(params, features), first)
+                return form.sums(features, weights * labels), weights @ value
 
-        return sum_over_blocks(block, x, _row_weights(x, sample_weight))
+            size = form.block_rows(x, self.n_components)
+            sums, value = sum_over_blocks(block, x, sample_weight, size)
+            return form.statistics(sums), value
+
+        return lax.cond(
+            self.family.cancels(params),
+            lambda: total(self.family.centred(params.means)),
+            lambda: total(self.family),
+        )
 
     def statistics(
         self,
@@ -191,21 +213,41 @@ class Mixture(LatentModel):
         x: Array,
         sample_weight: Array | None = None,
     ) -> Statistics:
-        row_weights = _row_weights(x, sample_weight)
-        if not callable(responsibilities):
-            return self.family.statistics(None, x, row_weights * responsibilities.T)
+        def labels(rows: Array, first: Array | int) -> Array:
+            if callable(responsibilities):
+                return responsibilities(rows, first)
+            return lax.dynamic_slice_in_dim(responsibilities, first, rows.shape[0])
 
-        def block(rows: Array, weights: Array, first: Array | int) -> Statistics:
-            return self.family.statistics(None, rows, weights * responsibilities(rows, first).T)
+        def total(form: Family) -> Statistics:
+            def block(rows: Array, weights: Array, first: Array | int) -> Any:
+                return form.sums(form.features(rows), weights * labels(rows, first).T)
 
-        return sum_over_blocks(block, x, row_weights)
+            size = form.block_rows(x, self.n_components)
+            return form.statistics(sum_over_blocks(block, x, sample_weight, size))
+
+        # Before there are parameters, the first pass itself tells what cancelled in it.
+        once = total(self.family)
+        return lax.cond(
+            self.family.cancelled(once),
+            lambda: total(self.family.centred(once.means)),
+            lambda: once,
+        )
+
+    def add(self, one: Statistics, other: Statistics) -> Statistics:
+        return self.family.add(one, other)
+
+    def coordinates(self, statistics: Statistics) -> Array:
+        return self.family.coordinates(statistics)
+
+    def from_coordinates(self, vector: Array, like: Statistics) -> Statistics:
+        return self.family.from_coordinates(vector, like)
 
     def m_step(
         self, statistics: Statistics, params: GaussianParams | None = None
     ) -> GaussianParams:
         prior = self._numbers()
         means, covariances = self.family.update(statistics, prior)
-        counts = self.family.counts(statistics)
+        counts = statistics.counts
         if self.weights is not None:
             weights = self._fixed(means.dtype)
         else:
@@ -220,8 +262,7 @@ class Mixture(LatentModel):
 
     def responsibilities(self, params: GaussianParams, x: Array) -> Float[Array, "n k"]:
         """Probability of each component given each row; rows sum to one."""
-        logits = self._logits(params, x)
-        return jnp.exp(logits - log_sum_exp(logits)).T
+        return normalise(self._logits(params, x))[0].T
 
     # -- doors ---------------------------------------------------------------
 
@@ -300,7 +341,8 @@ class Mixture(LatentModel):
         return empty | self.family.collapsed(params, self.bounded())
 
     def cancellation(self, params: GaussianParams) -> Array:
-        return params.weights @ self.family.cancellation(params)
+        kept = self.family.cancels(params)
+        return jnp.where(kept, 0.0, params.weights @ self.family.cancellation(params))
 
     def spurious(self, params: GaussianParams, statistics: Statistics) -> Array:
         if self.bounded():
@@ -423,10 +465,6 @@ class MixtureOfRows(dist.Distribution):
             key_label, jnp.log(self._params.weights), shape=sample_shape
         )
         return self._model.family.sample(self._params, key_row, labels)
-
-
-def _row_weights(x: Array, sample_weight: Array | None) -> Float[Array, " n"]:
-    return jnp.ones(x.shape[0], x.dtype) if sample_weight is None else sample_weight
 
 
 def _probabilities(weights: Any, n_components: int) -> np.ndarray:

@@ -33,8 +33,12 @@ class Structure(abc.ABC):
     # -- second moments: (D, n) of shifted rows to (S, n), and their algebra ----
 
     @abc.abstractmethod
-    def squares(self, z: Float[Array, "d n"]) -> Float[Array, "s n"]:
-        """The quadratic sufficient statistics of each row."""
+    def squares(self, z: Float[Array, "d n"]) -> list[Float[Array, "_ n"]]:
+        """The quadratic sufficient statistics of each row, in pieces to be stacked."""
+
+    @abc.abstractmethod
+    def n_products(self, d: int) -> int:
+        """Number of rows of `squares`."""
 
     @abc.abstractmethod
     def scatter(self, squares: Float[Array, "k s"], d: int) -> Array:
@@ -45,8 +49,32 @@ class Structure(abc.ABC):
         """``v v^T`` in the same form as `scatter`."""
 
     @abc.abstractmethod
+    def scatter_of(self, apart: Float[Array, "k d n"], weights: Float[Array, "k n"]) -> Array:
+        """Weighted scatter of differences that are each component's own."""
+
+    @abc.abstractmethod
+    def variances(self, scatter: Array) -> Float[Array, "k d"]:
+        """The diagonal of scatter; one column where the columns are not told apart."""
+
+    @abc.abstractmethod
     def natural(self, means: Float[Array, "k d"], covariances: Array) -> Array:
         """Natural parameters (K, 1 + D + S) of normal densities."""
+
+    @abc.abstractmethod
+    def whiten(self, covariances: Array, apart: Float[Array, "k d n"]) -> Float[Array, "k d n"]:
+        """Differences from the means in units in which their covariance is the identity."""
+
+    @abc.abstractmethod
+    def log_det(self, covariances: Array, k: int, d: int) -> Float[Array, " k"]:
+        """Log determinant of each covariance."""
+
+    def unconstrain(self, scatter: Array) -> Array:
+        """Scatter in coordinates that any real numbers may replace."""
+        return biject_to(constraints.positive).inv(scatter)
+
+    def constrain(self, coordinates: Array) -> Array:
+        """The inverse of `unconstrain`."""
+        return biject_to(constraints.positive)(coordinates)
 
     # -- the site ---------------------------------------------------------------
 
@@ -141,8 +169,10 @@ class _Matrix(Structure):
     uses_products = True
 
     def squares(self, z):
-        d = z.shape[0]
-        return jnp.concatenate([z[i : i + 1] * z[i:] for i in range(d)])
+        return [z[i : i + 1] * z[i:] for i in range(z.shape[0])]
+
+    def n_products(self, d):
+        return d * (d + 1) // 2
 
     def scatter(self, squares, d):
         upper = jnp.triu_indices(d)
@@ -152,6 +182,26 @@ class _Matrix(Structure):
 
     def outer(self, vectors):
         return vectors[:, :, None] * vectors[:, None, :]
+
+    def scatter_of(self, apart, weights):
+        return jnp.einsum("kdn,ken->kde", weights[:, None] * apart, apart)
+
+    def variances(self, scatter):
+        return jnp.diagonal(scatter, axis1=-2, axis2=-1)
+
+    def whiten(self, covariances, apart):
+        factor = jnp.linalg.cholesky(self.expand(covariances, *apart.shape[:2]))
+        return solve_triangular(factor, apart, lower=True)
+
+    def log_det(self, covariances, k, d):
+        factor = jnp.linalg.cholesky(self.expand(covariances, k, d))
+        return 2 * jnp.sum(jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)), axis=-1)
+
+    def unconstrain(self, scatter):
+        return biject_to(constraints.positive_definite).inv(scatter)
+
+    def constrain(self, coordinates):
+        return biject_to(constraints.positive_definite)(coordinates)
 
     def natural(self, means, covariances):
         k, d = means.shape
@@ -277,13 +327,28 @@ class Diagonal(Structure):
     scales_columns = True
 
     def squares(self, z):
-        return z * z
+        return [z * z]
+
+    def n_products(self, d):
+        return d
 
     def scatter(self, squares, d):
         return squares
 
     def outer(self, vectors):
         return vectors * vectors
+
+    def scatter_of(self, apart, weights):
+        return jnp.einsum("kn,kdn->kd", weights, apart**2)
+
+    def variances(self, scatter):
+        return scatter
+
+    def whiten(self, covariances, apart):
+        return apart / jnp.sqrt(covariances)[:, :, None]
+
+    def log_det(self, covariances, k, d):
+        return jnp.sum(jnp.log(covariances), axis=-1)
 
     def natural(self, means, covariances):
         d = means.shape[1]
@@ -355,13 +420,28 @@ class Spherical(Structure):
     scales_columns = False
 
     def squares(self, z):
-        return jnp.sum(z * z, axis=0, keepdims=True)
+        return [jnp.sum(z * z, axis=0, keepdims=True)]
+
+    def n_products(self, d):
+        return 1
 
     def scatter(self, squares, d):
         return squares[:, 0]
 
     def outer(self, vectors):
         return jnp.sum(vectors * vectors, axis=1)
+
+    def scatter_of(self, apart, weights):
+        return jnp.einsum("kn,kdn->k", weights, apart**2)
+
+    def variances(self, scatter):
+        return scatter[..., None]
+
+    def whiten(self, covariances, apart):
+        return apart / jnp.sqrt(covariances)[:, None, None]
+
+    def log_det(self, covariances, k, d):
+        return d * jnp.log(covariances)
 
     def natural(self, means, covariances):
         d = means.shape[1]
