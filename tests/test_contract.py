@@ -160,7 +160,9 @@ def test_statistics_add(structure):
     once, one = model.e_step(params, x, weight)
     tree_allclose(value, 100 * one, 100 * rounding)
     tree_allclose(many.means, once.means, 100 * rounding)
-    tree_allclose((many.counts, many.scatter), (100 * once.counts, 100 * once.scatter), 100 * rounding)
+    tree_allclose(
+        (many.counts, many.scatter), (100 * once.counts, 100 * once.scatter), 100 * rounding
+    )
 
 
 @pytest.mark.parametrize("block", [1, 7, 8, 30, 31])

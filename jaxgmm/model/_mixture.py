@@ -189,22 +189,28 @@ class Mixture(LatentModel):
         sample_weight: Array | None = None,
         assign: Assignment = expected_labels,
     ) -> tuple[Statistics, Array]:
-        log_weights = jnp.log(params.weights)[:, None]
+        log_weights, family = jnp.log(params.weights)[:, None], self.family
 
-        def total(form: Family) -> tuple[Statistics, Array]:
+        def total(density: Family, moments: Family) -> tuple[Statistics, Array]:
             def block(rows: Array, weights: Array, first: Array | int) -> tuple[Any, Array]:
-                features = form.features(rows)
-                labels, value = assign(log_weights + form.log_density(params, features), first)
-                return form.sums(features, weights * labels), weights @ value
+                features = density.features(rows)
+                labels, value = assign(log_weights + density.log_density(params, features), first)
+                counted = features if moments is density else moments.features(rows)
+                return moments.sums(counted, weights * labels), weights @ value
 
-            size = form.block_rows(x, self.n_components)
+            size = density.block_rows(x, self.n_components)
             sums, value = sum_over_blocks(block, x, sample_weight, size)
-            return form.statistics(sums), value
+            return moments.statistics(sums), value
 
+        once = total(family, family)
+        # Digits are lost in the densities of a component far out, and in the moments of one
+        # that has just shrunk.
+        before, after = family.cancels(params), family.cancelled(once[0])
+        origin = jnp.where(before, params.means, once[0].means)
         return lax.cond(
-            self.family.cancels(params),
-            lambda: total(self.family.centred(params.means)),
-            lambda: total(self.family),
+            before | after,
+            lambda: total(family.centred(params.means), family.centred(origin)),
+            lambda: once,
         )
 
     def statistics(
