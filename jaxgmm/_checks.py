@@ -6,7 +6,7 @@ They run on the host before anything is traced.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
@@ -67,14 +67,20 @@ def check_rows(x: Any) -> jax.Array:
         )
     if array.shape[0] == 0 or array.shape[1] == 0:
         raise ValueError(f"x: has no rows or no columns, found shape {array.shape}")
-    bad = np.argwhere(~np.isfinite(array))
-    if bad.size:
-        row, column = bad[0]
-        raise ValueError(
-            f"x: {len(bad)} non-finite value(s), the first ({array[row, column]}) at row {row}, "
-            f"column {column}; drop or impute such rows"
-        )
+    for start, block in blocks(array):
+        if not np.all(np.isfinite(block)):
+            row, column = np.argwhere(~np.isfinite(block))[0]
+            raise ValueError(
+                f"x: non-finite value {block[row, column]} at row {start + row}, "
+                f"column {column}; drop or impute such rows"
+            )
     return jnp.asarray(array)
+
+
+def blocks(array: np.ndarray, rows: int = 2**16) -> Iterator[tuple[int, np.ndarray]]:
+    """Blocks of rows with the index of their first, so that no check copies all the data."""
+    for start in range(0, len(array), rows):
+        yield start, array[start : start + rows]
 
 
 def check_sample_weight(sample_weight: Any, x: jax.Array) -> jax.Array | None:
