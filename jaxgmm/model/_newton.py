@@ -14,6 +14,8 @@ from jaxtyping import Array, Float
 _MAX_ROUNDS = 60
 # Shares of a Newton step that are tried at once.
 _SHARES = tuple(4.0**-i for i in range(9))
+# Units of rounding of the objective below which a promised gain cannot be seen.
+_ROUNDING = 64.0
 
 
 class _State(NamedTuple):
@@ -84,7 +86,7 @@ def _descend(value: Any, move: Any, point: Any, data: Any, here: Float[Array, " 
         values = jax.vmap(lambda share: nearby(share * step))(shares)
         values = jnp.where(jnp.isfinite(values), values, jnp.inf)
         best = jnp.argmin(values)
-        arrived = gain <= eps * (1 + jnp.abs(state.value))
+        arrived = gain <= _ROUNDING * eps * (1 + jnp.abs(state.value))
         lower = values[best] < state.value
         going = lower & ~arrived
         moved = move(state.point, jnp.where(going, shares[best], 0) * step)
