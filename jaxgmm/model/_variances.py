@@ -67,4 +67,5 @@ def proportional(
     start = jnp.log(jnp.where(occupied, traces, 1) / jnp.where(occupied, counts, 1))
     logs = minimise(objective, jnp.add, start, start.size, (scatter, shares))
     shape = factor(logs, scatter) / jnp.sum(counts)
-    return jnp.multiply.outer(jnp.exp(logs), shape)
+    # Rows without spread leave a volume of zero, whatever the logarithm.
+    return jnp.multiply.outer(jnp.where(occupied, jnp.exp(logs), 0), shape)
