@@ -3,6 +3,6 @@
 from jaxgmm.model._gaussian import Gaussian, GaussianParams
 from jaxgmm.model._mixture import Mixture
 from jaxgmm.model._prior import ConjugatePrior
-from jaxgmm.model._structure import STRUCTURES
+from jaxgmm.model._registry import STRUCTURES
 
 __all__ = ["STRUCTURES", "ConjugatePrior", "Gaussian", "GaussianParams", "Mixture"]

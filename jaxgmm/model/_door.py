@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxgmm._checks import numeric
 from jaxgmm.model._prior import ConjugatePrior
-from jaxgmm.model._structure import UNIVARIATE, structure_named
+from jaxgmm.model._registry import UNIVARIATE, structure_named
 
 _REMEDY = (
     'use a proper prior (jaxgmm.ConjugatePrior, or prior="fraley-raftery" where the data vary), '
@@ -27,8 +27,8 @@ def check_univariate(name: str, d: int) -> None:
 def check_bounded(x: np.ndarray, name: str, n_components: int) -> None:
     """Refuse data on which the likelihood without a prior grows without bound.
 
-    Every structure needs more distinct rows than a start can put components on; a
-    matrix structure needs rows that span all features, a diagonal one columns that vary.
+    Every structure needs more distinct rows than a start can put components on; one with
+    shapes needs columns that vary, and one with orientations rows that span all features.
     """
     check_univariate(name, x.shape[1])
     n, d = x.shape
@@ -44,7 +44,7 @@ def check_bounded(x: np.ndarray, name: str, n_components: int) -> None:
             f"x: only {distinct} distinct rows for {n_components} components, "
             f"so the likelihood is unbounded; {_REMEDY}"
         )
-    if not structure_named(name).scales_columns:
+    if structure_named(name).isotropic:
         return
     constant = np.flatnonzero(np.all(x == x[0], axis=0))
     if constant.size:

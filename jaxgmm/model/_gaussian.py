@@ -19,12 +19,15 @@ from jaxgmm._numerics import Affine, anywhere, block_rows, stack, weighted_momen
 from jaxgmm.model._centred import Centred
 from jaxgmm.model._moments import Moments, about_their_means, pool
 from jaxgmm.model._prior import ConjugatePrior, improper
-from jaxgmm.model._structure import STRUCTURES, UNIVARIATE, Structure, structure_named
+from jaxgmm.model._registry import STRUCTURES, UNIVARIATE, structure_named
+from jaxgmm.model._structure import Curved, Structure
+from jaxgmm.model._support import not_samplable
 
 # A component has collapsed once its standard deviation is this many units of rounding of the
 # data's own, or a conditional variance so many of the variance it is a part of: what is
-# left is then noise.
+# left is then noise. No data have the digits for less than this share of their variance.
 _COLLAPSE_EPS = 100.0
+_COLLAPSE_VARIANCE = 2e-14
 
 # The share of a log density, and of a variance, that the fast form may lose to cancellation.
 # The trajectory of EM then keeps nine digits in float64, three in float32.
@@ -35,6 +38,9 @@ _LOST = {"float64": 1e-11, "float32": 1e-4}
 # exact fit, or is this flat compared with the data.
 _SPURIOUS_SPARE_ROWS = 0.5
 _SPURIOUS_EIGENVALUE = 1e-6
+
+# How far covariances written by a user may miss their structure: six figures.
+_WRITTEN_RTOL = 1e-5
 
 
 def _digits_lost(dtype: Any) -> float:
@@ -112,8 +118,14 @@ class Gaussian(ConjugateFamily):
         known = {**STRUCTURES, **UNIVARIATE}
         if self.structure not in known:
             raise ValueError(unknown_name("structure", self.structure, known))
-        if isinstance(self.reg_covar, (int, float)) and self.reg_covar < 0:
-            raise ValueError(f"reg_covar: a ridge is at least 0, found {self.reg_covar}")
+        ridge = self.reg_covar if isinstance(self.reg_covar, (int, float)) else 0
+        if ridge < 0:
+            raise ValueError(f"reg_covar: a ridge is at least 0, found {ridge}")
+        if ridge > 0 and not self._structure.keeps_ridge:
+            raise ValueError(
+                f"reg_covar: a ridge takes {self.name!r} covariances out of their structure; "
+                "use a prior instead"
+            )
 
     @property
     def name(self) -> str:
@@ -196,8 +208,15 @@ class Gaussian(ConjugateFamily):
 
     # -- the update -------------------------------------------------------------
 
-    def update(self, statistics: Moments, prior: ConjugatePrior | None) -> tuple[Array, Array]:
+    def update(
+        self,
+        statistics: Moments,
+        prior: ConjugatePrior | None,
+        params: GaussianParams | None = None,
+    ) -> tuple[Array, Array]:
         """Means and covariances at the mode of the conjugate update.
+
+        ``params`` are those before the step, if any: no structure ends lower than there.
 
         References
         ----------
@@ -212,7 +231,8 @@ class Gaussian(ConjugateFamily):
             means = (kappa * prior.mean + counts[:, None] * averages) / total[:, None]
             pull = jnp.sqrt(kappa * counts / total)[:, None]
             scatter = scatter + structure.outer(pull * (averages - prior.mean))
-        covariances = structure.mode(scatter, counts, prior, d)
+        previous = None if params is None else params.covariance_site
+        covariances = structure.mode(scatter, counts, prior, d, previous)
         return means, structure.ridge(covariances, jnp.broadcast_to(self.reg_covar, (d,)))
 
     def _n_features(self) -> int:
@@ -270,7 +290,7 @@ class Gaussian(ConjugateFamily):
         return family, dataclasses.replace(
             prior,
             mean=chart.apply(prior.mean),
-            scale=self._structure.rescale_prior(prior.scale, 1 / scale),
+            scale=self._structure.rescale(prior.scale, 1 / scale),
         )
 
     def log_units(self, k: int) -> Array | None:
@@ -307,7 +327,8 @@ class Gaussian(ConjugateFamily):
         pivots = self._structure.pivots(params.covariance_site)
         noise = _COLLAPSE_EPS * jnp.finfo(pivots.dtype).eps
         floor = jnp.maximum(
-            noise**2 * self.data_pivots, noise * self._structure.variances(params.covariance_site)
+            jnp.maximum(noise**2, _COLLAPSE_VARIANCE) * self.data_pivots,
+            noise * self._structure.variances(params.covariance_site),
         )
         bounded = jnp.all(jnp.asarray(self.reg_covar) > 0) | bounded
         return ~jnp.all(pivots > jnp.where(bounded, 0.0, floor))
@@ -349,7 +370,7 @@ class Gaussian(ConjugateFamily):
         assert self.data_pivots is not None
         pivots = self._structure.pivots(params.covariance_site) / self.data_pivots
         flat = jnp.any(pivots < _SPURIOUS_EIGENVALUE)
-        if self._structure.shared:
+        if not self._structure.resizes:
             return flat
         d = params.means.shape[-1]
         thin = jnp.any(statistics.counts < d + 1 + _SPURIOUS_SPARE_ROWS)
@@ -369,18 +390,31 @@ class Gaussian(ConjugateFamily):
             raise ValueError(
                 f"covariances: needs shape ({k}, {d}, {d}) or {site_shape}, found {array.shape}"
             )
+        foreign = ValueError(f"covariances: not of the {self.name!r} structure")
         if array.shape == (k, d, d) and site_shape != (k, d, d):
             site = np.asarray(structure.contract(jnp.asarray(array)))
             if not np.allclose(np.asarray(structure.expand(jnp.asarray(site), k, d)), array):
-                raise ValueError(f"covariances: not of the {self.name!r} structure")
+                raise foreign
             array = site
         matrices = np.asarray(structure.expand(jnp.asarray(array), k, d))
         symmetric = np.allclose(matrices, np.swapaxes(matrices, -1, -2))
         if not symmetric or not np.all(np.linalg.eigvalsh(matrices) > 0):
             raise ValueError("covariances: must be symmetric and positive definite")
+        if not structure.contains(jnp.asarray(array), _WRITTEN_RTOL):
+            raise foreign
         return array
 
     # -- sampling ---------------------------------------------------------------
+
+    def check_samplable(self) -> None:
+        """Refuse, with a `ValueError`, a structure whose posterior cannot be sampled yet."""
+        if isinstance(self._structure, Curved):
+            raise ValueError(not_samplable(self.name))
+
+    @property
+    def covariance_dims(self) -> list[str]:
+        """ArviZ dimensions of the site ``covariances``."""
+        return self._structure.site_dims()
 
     def sample(
         self, params: GaussianParams, key: PRNGKeyArray, labels: Array

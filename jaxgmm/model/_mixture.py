@@ -252,7 +252,7 @@ class Mixture(LatentModel):
         self, statistics: Statistics, params: GaussianParams | None = None
     ) -> GaussianParams:
         prior = self._numbers()
-        means, covariances = self.family.update(statistics, prior)
+        means, covariances = self.family.update(statistics, prior, params)
         counts = statistics.counts
         if self.weights is not None:
             weights = self._fixed(means.dtype)
@@ -328,6 +328,7 @@ class Mixture(LatentModel):
                 "prior: a mixture has no posterior under flat priors (it is improper); "
                 'use prior="fraley-raftery" or a ConjugatePrior'
             )
+        self.family.check_samplable()
 
     def standardise(self, x: Array, sample_weight: Array | None = None) -> Mixture:
         family, prior = self.family.standardise(x, sample_weight, self._numbers())
@@ -381,18 +382,11 @@ class Mixture(LatentModel):
 
     def site_dims(self) -> dict[str, list[str]]:
         """ArviZ dimensions of each site."""
-        matrix = ["feature", "feature_bis"]
-        own = {
-            "full": ["component", *matrix],
-            "tied": matrix,
-            "diag": ["component", "feature"],
-            "spherical": ["component"],
-        }
         return {
             "weights": ["component"],
             "means": ["component", "feature"],
-            "covariances": own[self.family.name],
-            "covariances_full": ["component", *matrix],
+            "covariances": self.family.covariance_dims,
+            "covariances_full": ["component", "feature", "feature_bis"],
         }
 
     def n_parameters(self, n_features: int) -> int:

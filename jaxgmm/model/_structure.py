@@ -1,34 +1,83 @@
-"""Covariance structures: how the same scatter statistics become a covariance.
+"""What a covariance structure is: three letters, second moments, and one minimiser.
 
-A structure names the second moments it needs, the shape of its NumPyro site, its
-prior, and the mode of the conjugate update. The names are those of scikit-learn and,
-in capitals, of mclust (volume, shape, orientation; Banfield and Raftery, 1993).
+The letters are mclust's (Banfield and Raftery, 1993; Celeux and Govaert, 1995): volume,
+shape and orientation of the covariances, each E (equal over components), V (varying) or
+I (absent). For every structure and prior the M-step over covariances minimises
+
+    sum_k N_k log|Sigma_k| + tr(Sigma_k^-1 S_k),
+
+with (N, S) the counts and scatter that the prior has added its own to. A structure is
+thus a kind of second moments (`_spherical`, `_diagonal`, `_matrix`), which knows densities,
+units and priors, and the minimiser of this sum over its covariances.
 """
 
 from __future__ import annotations
 
 import abc
+import functools
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
-from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float
 from numpyro.distributions import biject_to, constraints
 
-from jaxgmm._numerics import symmetrise
 from jaxgmm.model._prior import ConjugatePrior, improper
+from jaxgmm.model._support import OfStructure, restricted
 
 
 class Structure(abc.ABC):
-    """One covariance structure; has no state, so one instance serves every model."""
+    """One covariance structure; has no state, so one instance serves every model.
 
+    An entry below is what the site holds of one covariance: a matrix, D variances or one.
+    """
+
+    # Own name, and mclust's: the letters of volume, shape and orientation.
     name: str
+    code: str
     # Which affine maps keep the structure: a scale per column, or one for all.
     scales_columns: bool
-    # Whether one covariance serves all components, so that its prior counts once.
-    shared: bool
     # Whether covariances between features are free, so that rows must span them.
     uses_products: bool
+    # ArviZ dimensions of an entry.
+    entry_dims: tuple[str, ...]
+
+    # -- read off the letters -----------------------------------------------------
+
+    @property
+    def shared(self) -> bool:
+        """Whether one covariance serves all components, so that its prior counts once."""
+        return "V" not in self.code
+
+    @property
+    def isotropic(self) -> bool:
+        """Whether all directions have the same variance."""
+        return self.code[1] == "I"
+
+    @property
+    def resizes(self) -> bool:
+        """Whether a component may shrink in some direction while the others do not."""
+        return "V" in self.code[:2]
+
+    @property
+    def keeps_ridge(self) -> bool:
+        """Whether a multiple of the identity may be added within the structure.
+
+        Added to all volumes it changes the shapes, and the other way round, unless both
+        are free, or both common, or there is no shape.
+        """
+        return self.isotropic or self.code[0] == self.code[1]
+
+    def n_parameters(self, k: int, d: int) -> int:
+        """Free parameters of the covariances."""
+        return sum(self._free_numbers(k, d))
+
+    def _free_numbers(self, k: int, d: int) -> list[int]:
+        """Free numbers in volume, shape and orientation."""
+        copies = {"E": 1, "V": k, "I": 0}
+        numbers = (1, d - 1, d * (d - 1) // 2)
+        return [copies[letter] * n for letter, n in zip(self.code, numbers, strict=True)]
 
     # -- second moments: (D, n) of shifted rows to (S, n), and their algebra ----
 
@@ -42,19 +91,19 @@ class Structure(abc.ABC):
 
     @abc.abstractmethod
     def scatter(self, squares: Float[Array, "k s"], d: int) -> Array:
-        """Sums of squares as scatter, by component."""
-
-    @abc.abstractmethod
-    def outer(self, vectors: Float[Array, "k d"]) -> Array:
-        """``v v^T`` in the same form as `scatter`."""
+        """Sums of squares as scatter, an entry by component."""
 
     @abc.abstractmethod
     def scatter_of(self, apart: Float[Array, "k d n"], weights: Float[Array, "k n"]) -> Array:
         """Weighted scatter of differences that are each component's own."""
 
     @abc.abstractmethod
-    def variances(self, scatter: Array) -> Float[Array, "k d"]:
-        """The diagonal of scatter; one column where the columns are not told apart."""
+    def outer(self, vectors: Float[Array, "k d"]) -> Array:
+        """``v v^T`` in the same form as `scatter`."""
+
+    @abc.abstractmethod
+    def variances(self, entries: Array) -> Array:
+        """The variances in entries, or in scatter; one where features are not told apart."""
 
     @abc.abstractmethod
     def natural(self, means: Float[Array, "k d"], covariances: Array) -> Array:
@@ -70,37 +119,70 @@ class Structure(abc.ABC):
 
     def unconstrain(self, scatter: Array) -> Array:
         """Scatter in coordinates that any real numbers may replace."""
-        return biject_to(constraints.positive).inv(scatter)
+        return biject_to(self.entry_support()).inv(scatter)
 
     def constrain(self, coordinates: Array) -> Array:
         """The inverse of `unconstrain`."""
-        return biject_to(constraints.positive)(coordinates)
+        return biject_to(self.entry_support())(coordinates)
 
-    # -- the site ---------------------------------------------------------------
+    # -- the site: entries, one or K of them ----------------------------------------
 
     @abc.abstractmethod
+    def entry_shape(self, d: int) -> tuple[int, ...]:
+        """Shape of an entry."""
+
+    @abc.abstractmethod
+    def matrices(self, entries: Array, d: int) -> Float[Array, "*b d d"]:
+        """Entries as matrices."""
+
+    @abc.abstractmethod
+    def entries(self, matrices: Float[Array, "*b d d"]) -> Array:
+        """The inverse of `matrices`."""
+
+    @abc.abstractmethod
+    def entry_support(self) -> constraints.Constraint:
+        """Support of an entry by itself."""
+
     def site_shape(self, k: int, d: int) -> tuple[int, ...]:
         """Shape of the site ``covariances``."""
+        return (() if self.shared else (k,)) + self.entry_shape(d)
 
-    @abc.abstractmethod
+    def site_dims(self) -> list[str]:
+        """ArviZ dimensions of the site ``covariances``."""
+        return ([] if self.shared else ["component"]) + list(self.entry_dims)
+
     def expand(self, covariances: Array, k: int, d: int) -> Float[Array, "*b k d d"]:
         """The site as one matrix per component; leading batch axes pass through."""
+        matrices = self.matrices(covariances, d)
+        if not self.shared:
+            return matrices
+        batch = matrices.shape[:-2]
+        return jnp.broadcast_to(matrices[..., None, :, :], (*batch, k, d, d))
 
-    @abc.abstractmethod
     def contract(self, covariances: Float[Array, "k d d"]) -> Array:
         """The inverse of `expand`."""
+        entries = self.entries(covariances)
+        return entries[0] if self.shared else entries
 
-    @abc.abstractmethod
-    def n_parameters(self, k: int, d: int) -> int:
-        """Free parameters of the covariances."""
+    def contains(self, covariances: Array, rtol: float) -> Array:
+        """Whether the site's array is of the structure; leading batch axes pass through."""
+        return jnp.all(self.entry_support()(covariances))
 
-    @abc.abstractmethod
     def support(self) -> constraints.Constraint:
         """Support of the site."""
+        return self.entry_support()
+
+    def retract(self, covariances: Array, tangent: Float[Array, " p"], k: int, d: int) -> Array:
+        """The site a step away along the structure; zero leaves it where it is."""
+        to_site = biject_to(self.support())
+        origin = to_site.inv(covariances)
+        return to_site(origin + tangent.reshape(origin.shape))
+
+    # -- the prior ------------------------------------------------------------------
 
     @abc.abstractmethod
-    def covariance_prior(self, prior: ConjugatePrior, k: int, d: int) -> dist.Distribution:
-        """The conjugate prior of the site ``covariances``."""
+    def entry_prior(self, prior: ConjugatePrior, d: int) -> dist.Distribution:
+        """The conjugate prior of an entry, or of each of its variances."""
 
     @abc.abstractmethod
     def mean_prior(
@@ -109,19 +191,66 @@ class Structure(abc.ABC):
         """The conjugate prior of ``means`` given the covariances."""
 
     @abc.abstractmethod
+    def prior_rows(self, dof: Array, d: int) -> Array:
+        """How many rows the prior of an entry counts for in the M-step's ``N_k``."""
+
+    @abc.abstractmethod
+    def entry_volume_power(self, d: int) -> float:
+        """p where scaling column j by s_j multiplies an entry's volume by prod s_j^p."""
+
+    @abc.abstractmethod
+    def prior_scale_shapes(self, d: int) -> list[tuple[int, ...]]:
+        """Shapes in which a user may write the prior's scale."""
+
+    @abc.abstractmethod
+    def prior_scale(self, covariance: Float[Array, "d d"], n_components: int) -> Array:
+        """Scale of the default prior for data with this covariance (Fraley and Raftery, 2007)."""
+
+    def covariance_prior(self, prior: ConjugatePrior, k: int, d: int) -> dist.Distribution:
+        """The conjugate prior of the site ``covariances``."""
+        entry, shape = self.entry_prior(prior, d), self.site_shape(k, d)
+        batch = shape[: len(shape) - entry.event_dim]
+        return restricted(entry.expand(batch).to_event(len(batch)), self.support())
+
+    def flat_prior(self, k: int, d: int) -> dist.Distribution:
+        return improper(self.support(), self.site_shape(k, d))
+
     def log_volume_power(self, k: int, d: int) -> float:
         """p where scaling column j by s_j multiplies the site's volume by prod s_j^p."""
+        return (1 if self.shared else k) * self.entry_volume_power(d)
 
     # -- the update ---------------------------------------------------------------
 
-    @abc.abstractmethod
     def mode(
-        self, scatter: Array, counts: Float[Array, " k"], prior: ConjugatePrior | None, d: int
+        self,
+        scatter: Array,
+        counts: Float[Array, " k"],
+        prior: ConjugatePrior | None,
+        d: int,
+        previous: Array | None = None,
     ) -> Array:
         """The site that maximises likelihood times prior, given scatter and counts.
 
         ``scatter`` is about the posterior means and includes the prior mean's pull
-        (design of Fraley and Raftery, 2007, table 1).
+        (Fraley and Raftery, 2007, table 1). A minimiser without a closed form ends no
+        higher than at ``previous``, the site before.
+        """
+        if prior is None:
+            return self.minimise(*self._gathered(scatter, counts), d, previous)
+        # The mean of each component is one more normal row with its covariance.
+        scatter, rows = self._gathered(scatter, counts + 1)
+        rows = rows + self.prior_rows(prior.dof, d)
+        return self.minimise(scatter + prior.scale, rows, d, previous)
+
+    def _gathered(self, scatter: Array, counts: Array) -> tuple[Array, Array]:
+        return (jnp.sum(scatter, 0), jnp.sum(counts)) if self.shared else (scatter, counts)
+
+    @abc.abstractmethod
+    def minimise(self, scatter: Array, counts: Array, d: int, previous: Array | None) -> Array:
+        """The site that minimises ``sum_k N_k log|Sigma_k| + tr(Sigma_k^-1 S_k)``.
+
+        ``scatter`` (S) and ``counts`` (N) come by component, or summed where the covariance
+        is `shared`.
         """
 
     @abc.abstractmethod
@@ -138,394 +267,34 @@ class Structure(abc.ABC):
 
     @abc.abstractmethod
     def rescale(self, covariances: Array, scale: Float[Array, " d"]) -> Array:
-        """The site after column j is multiplied by ``scale[j]``."""
-
-    @abc.abstractmethod
-    def rescale_prior(self, prior_scale: Array, scale: Float[Array, " d"]) -> Array:
-        """The prior's scale after column j is multiplied by ``scale[j]``."""
-
-    @abc.abstractmethod
-    def prior_scale_shapes(self, d: int) -> list[tuple[int, ...]]:
-        """Shapes in which a user may write the prior's scale."""
-
-    @abc.abstractmethod
-    def prior_scale(self, covariance: Float[Array, "d d"], n_components: int) -> Array:
-        """Scale of the default prior for data with this covariance (Fraley and Raftery, 2007)."""
-
-    def retract(self, covariances: Array, tangent: Float[Array, " p"], k: int, d: int) -> Array:
-        """The site a step away along the structure; zero leaves it where it is."""
-        to_site = biject_to(self.support())
-        origin = to_site.inv(covariances)
-        return to_site(origin + tangent.reshape(origin.shape))
-
-    def flat_prior(self, k: int, d: int) -> dist.Distribution:
-        return improper(self.support(), self.site_shape(k, d))
+        """The site, or the prior's scale, after column j is multiplied by ``scale[j]``."""
 
 
-class _Matrix(Structure):
-    """What ``full`` and ``tied`` have in common: all products of two features."""
+class Curved(Structure):
+    """A structure whose covariances fill no open set of entries, nor a product of such.
 
-    scales_columns = True
-    uses_products = True
-
-    def squares(self, z):
-        return [z[i : i + 1] * z[i:] for i in range(z.shape[0])]
-
-    def n_products(self, d):
-        return d * (d + 1) // 2
-
-    def scatter(self, squares, d):
-        upper = jnp.triu_indices(d)
-        half = jnp.zeros((*squares.shape[:-1], d, d), squares.dtype)
-        half = half.at[..., upper[0], upper[1]].set(squares)
-        return half + jnp.swapaxes(jnp.triu(half, 1), -1, -2)
-
-    def outer(self, vectors):
-        return vectors[:, :, None] * vectors[:, None, :]
-
-    def scatter_of(self, apart, weights):
-        return jnp.einsum("kdn,ken->kde", weights[:, None] * apart, apart)
-
-    def variances(self, scatter):
-        return jnp.diagonal(scatter, axis1=-2, axis2=-1)
-
-    def whiten(self, covariances, apart):
-        factor = jnp.linalg.cholesky(self.expand(covariances, *apart.shape[:2]))
-        return solve_triangular(factor, apart, lower=True)
-
-    def log_det(self, covariances, k, d):
-        factor = jnp.linalg.cholesky(self.expand(covariances, k, d))
-        return 2 * jnp.sum(jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)), axis=-1)
-
-    def unconstrain(self, scatter):
-        return biject_to(constraints.positive_definite).inv(scatter)
-
-    def constrain(self, coordinates):
-        return biject_to(constraints.positive_definite)(coordinates)
-
-    def natural(self, means, covariances):
-        k, d = means.shape
-        factor = jnp.linalg.cholesky(covariances)
-        inverse = solve_triangular(
-            factor, jnp.broadcast_to(jnp.eye(d, dtype=means.dtype), factor.shape), lower=True
-        )
-        precision = jnp.broadcast_to(jnp.swapaxes(inverse, -1, -2) @ inverse, (k, d, d))
-        log_det = 2 * jnp.sum(jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)), axis=-1)
-        linear = jnp.einsum("kij,kj->ki", precision, means)
-        rows, columns = jnp.triu_indices(d)
-        # Off-diagonal products appear once among the squares, twice in the form.
-        factor_of_two = jnp.where(rows == columns, -0.5, -1.0).astype(means.dtype)
-        quadratic = factor_of_two * precision[:, rows, columns]
-        constant = _normaliser(jnp.sum(means * linear, axis=-1), log_det, d)
-        return jnp.concatenate([constant[:, None], linear, quadratic], axis=1)
+    Its site holds an entry per component, of which only some combinations are allowed.
+    The posterior cannot be sampled yet: nothing maps it one to one to real numbers.
+    """
 
     def support(self):
-        return constraints.positive_definite
-
-    def pivots(self, covariances):
-        diagonal = jnp.diagonal(jnp.linalg.cholesky(covariances), axis1=-2, axis2=-1)
-        return diagonal * jnp.abs(diagonal)
-
-    def data_pivots(self, covariance):
-        return self.pivots(covariance)
-
-    def ridge(self, covariances, amount):
-        return covariances + jnp.diag(amount)
-
-    def rescale(self, covariances, scale):
-        return covariances * scale[:, None] * scale
-
-    def rescale_prior(self, prior_scale, scale):
-        return self.rescale(prior_scale, scale)
-
-    def prior_scale_shapes(self, d):
-        return [(d, d)]
-
-    def prior_scale(self, covariance, n_components):
-        return covariance / n_components ** (2 / covariance.shape[0])
-
-
-class Full(_Matrix):
-    """VVV: a covariance matrix of its own for each component."""
-
-    name = "full"
-    shared = False
-
-    def site_shape(self, k, d):
-        return (k, d, d)
-
-    def expand(self, covariances, k, d):
-        return covariances
-
-    def contract(self, covariances):
-        return covariances
-
-    def n_parameters(self, k, d):
-        return k * d * (d + 1) // 2
-
-    def log_volume_power(self, k, d):
-        return k * (d + 1)
-
-    def covariance_prior(self, prior, k, d):
-        return dist.InverseWishart(prior.dof, prior.scale).expand([k]).to_event(1)
-
-    def mean_prior(self, prior, covariances, k, d):
-        spread = covariances / prior.mean_precision
-        return dist.MultivariateNormal(prior.mean, covariance_matrix=spread).to_event(1)
-
-    def mode(self, scatter, counts, prior, d):
-        if prior is None:
-            return symmetrise(scatter / counts[:, None, None])
-        total = counts + prior.dof + d + 2
-        return symmetrise((prior.scale + scatter) / total[:, None, None])
-
-
-class Tied(_Matrix):
-    """EEE: one covariance matrix for all components."""
-
-    name = "tied"
-    shared = True
-
-    def site_shape(self, k, d):
-        return (d, d)
-
-    def expand(self, covariances, k, d):
-        batch = covariances.shape[:-2]
-        return jnp.broadcast_to(covariances[..., None, :, :], (*batch, k, d, d))
-
-    def contract(self, covariances):
-        return covariances[0]
-
-    def n_parameters(self, k, d):
-        return d * (d + 1) // 2
-
-    def log_volume_power(self, k, d):
-        return d + 1
-
-    def covariance_prior(self, prior, k, d):
-        return dist.InverseWishart(prior.dof, prior.scale)
-
-    def mean_prior(self, prior, covariances, k, d):
-        spread = covariances / prior.mean_precision
-        normal = dist.MultivariateNormal(prior.mean, covariance_matrix=spread)
-        return normal.expand([k]).to_event(1)
-
-    def mode(self, scatter, counts, prior, d):
-        pooled, total = jnp.sum(scatter, axis=0), jnp.sum(counts)
-        if prior is None:
-            return symmetrise(pooled / total)
-        k = counts.shape[0]
-        return symmetrise((prior.scale + pooled) / (total + prior.dof + d + 1 + k))
-
-
-class Diagonal(Structure):
-    """VVI: variances of its own for each component and feature."""
-
-    name = "diag"
-    shared = False
-    uses_products = False
-    scales_columns = True
-
-    def squares(self, z):
-        return [z * z]
-
-    def n_products(self, d):
-        return d
-
-    def scatter(self, squares, d):
-        return squares
-
-    def outer(self, vectors):
-        return vectors * vectors
-
-    def scatter_of(self, apart, weights):
-        return jnp.einsum("kn,kdn->kd", weights, apart**2)
-
-    def variances(self, scatter):
-        return scatter
-
-    def whiten(self, covariances, apart):
-        return apart / jnp.sqrt(covariances)[:, :, None]
-
-    def log_det(self, covariances, k, d):
-        return jnp.sum(jnp.log(covariances), axis=-1)
-
-    def natural(self, means, covariances):
-        d = means.shape[1]
-        precision = 1 / covariances
-        linear = precision * means
-        log_det = jnp.sum(jnp.log(covariances), axis=-1)
-        constant = _normaliser(jnp.sum(means * linear, axis=-1), log_det, d)
-        return jnp.concatenate([constant[:, None], linear, -0.5 * precision], axis=1)
-
-    def site_shape(self, k, d):
-        return (k, d)
-
-    def expand(self, covariances, k, d):
-        return covariances[..., None] * jnp.eye(d, dtype=covariances.dtype)
-
-    def contract(self, covariances):
-        return jnp.diagonal(covariances, axis1=-2, axis2=-1)
-
-    def n_parameters(self, k, d):
-        return k * d
-
-    def support(self):
-        return constraints.positive
-
-    def log_volume_power(self, k, d):
-        return 2 * k
-
-    def covariance_prior(self, prior, k, d):
-        return dist.InverseGamma(prior.dof / 2, prior.scale / 2).expand([k, d]).to_event(2)
-
-    def mean_prior(self, prior, covariances, k, d):
-        return dist.Normal(prior.mean, jnp.sqrt(covariances / prior.mean_precision)).to_event(2)
-
-    def mode(self, scatter, counts, prior, d):
-        if prior is None:
-            return scatter / counts[:, None]
-        return (prior.scale + scatter) / (counts[:, None] + prior.dof + 3)
-
-    def ridge(self, covariances, amount):
-        return covariances + amount
-
-    def pivots(self, covariances):
-        return covariances
-
-    def data_pivots(self, covariance):
-        return jnp.diag(covariance)
-
-    def rescale(self, covariances, scale):
-        return covariances * scale**2
-
-    def rescale_prior(self, prior_scale, scale):
-        return prior_scale * scale**2
-
-    def prior_scale_shapes(self, d):
-        return [(d,), ()]
-
-    def prior_scale(self, covariance, n_components):
-        d = covariance.shape[0]
-        mean_variance = jnp.trace(covariance) / d
-        return jnp.full(d, mean_variance / n_components ** (2 / d), covariance.dtype)
-
-
-class Spherical(Structure):
-    """VII: one variance for each component."""
-
-    name = "spherical"
-    shared = False
-    uses_products = False
-    scales_columns = False
-
-    def squares(self, z):
-        return [jnp.sum(z * z, axis=0, keepdims=True)]
-
-    def n_products(self, d):
-        return 1
-
-    def scatter(self, squares, d):
-        return squares[:, 0]
-
-    def outer(self, vectors):
-        return jnp.sum(vectors * vectors, axis=1)
-
-    def scatter_of(self, apart, weights):
-        return jnp.einsum("kn,kdn->k", weights, apart**2)
-
-    def variances(self, scatter):
-        return scatter[..., None]
-
-    def whiten(self, covariances, apart):
-        return apart / jnp.sqrt(covariances)[:, None, None]
-
-    def log_det(self, covariances, k, d):
-        return d * jnp.log(covariances)
-
-    def natural(self, means, covariances):
-        d = means.shape[1]
-        precision = 1 / covariances[:, None]
-        linear = precision * means
-        log_det = d * jnp.log(covariances)
-        constant = _normaliser(jnp.sum(means * linear, axis=-1), log_det, d)
-        return jnp.concatenate([constant[:, None], linear, -0.5 * precision], axis=1)
-
-    def site_shape(self, k, d):
-        return (k,)
-
-    def expand(self, covariances, k, d):
-        return covariances[..., None, None] * jnp.eye(d, dtype=covariances.dtype)
-
-    def contract(self, covariances):
-        return covariances[:, 0, 0]
-
-    def n_parameters(self, k, d):
-        return k
-
-    def support(self):
-        return constraints.positive
-
-    def log_volume_power(self, k, d):
-        # The columns share one scale s, so that prod s_j^p is s^(d p).
-        return 2 * k / d
-
-    def covariance_prior(self, prior, k, d):
-        return dist.InverseGamma(prior.dof / 2, prior.scale / 2).expand([k]).to_event(1)
-
-    def mean_prior(self, prior, covariances, k, d):
-        spread = jnp.sqrt(covariances[:, None] / prior.mean_precision)
-        return dist.Normal(prior.mean, spread).to_event(2)
-
-    def mode(self, scatter, counts, prior, d):
-        if prior is None:
-            return scatter / (d * counts)
-        return (prior.scale + scatter) / (d * (counts + 1) + prior.dof + 2)
-
-    def ridge(self, covariances, amount):
-        return covariances + amount[0]
-
-    def pivots(self, covariances):
-        return covariances[..., None]
-
-    def data_pivots(self, covariance):
-        return jnp.mean(jnp.diag(covariance), keepdims=True)
-
-    def rescale(self, covariances, scale):
-        return covariances * scale[0] ** 2
-
-    def rescale_prior(self, prior_scale, scale):
-        return prior_scale * scale[0] ** 2
-
-    def prior_scale_shapes(self, d):
-        return [()]
-
-    def prior_scale(self, covariance, n_components):
-        d = covariance.shape[0]
-        return jnp.trace(covariance) / d / n_components ** (2 / d)
-
-
-def _normaliser(square: Array, log_det: Array, d: int) -> Array:
-    """The constant of a normal log density, the mean's own square included."""
-    return -0.5 * (square + log_det + d * jnp.log(2 * jnp.pi).astype(square.dtype))
-
-
-_FULL, _TIED, _DIAGONAL, _SPHERICAL = Full(), Tied(), Diagonal(), Spherical()
-
-# Every name a user may write; a new structure is one class and one line here.
-STRUCTURES: dict[str, Structure] = {
-    "full": _FULL,
-    "tied": _TIED,
-    "diag": _DIAGONAL,
-    "spherical": _SPHERICAL,
-    "VVV": _FULL,
-    "EEE": _TIED,
-    "VVI": _DIAGONAL,
-    "VII": _SPHERICAL,
-}
-# In one dimension mclust writes one letter: equal or varying variances.
-UNIVARIATE: dict[str, Structure] = {"E": _TIED, "V": _FULL}
-
-
-def structure_named(name: str) -> Structure:
-    return STRUCTURES[name] if name in STRUCTURES else UNIVARIATE[name]
+        return OfStructure(self)
+
+    @functools.partial(jax.jit, static_argnums=(0, 2))
+    def contains(self, covariances, rtol):
+        # What minimises log|Sigma_k| + tr(Sigma_k^-1 S_k) over the structure is S itself
+        # exactly if S is of the structure.
+        k, d = covariances.shape[0], covariances.shape[1]
+        nearest = self.minimise(covariances, jnp.ones(k, covariances.dtype), d, None)
+        size = jnp.max(jnp.abs(covariances), axis=tuple(range(1, covariances.ndim)), keepdims=True)
+        apart = jnp.abs(nearest - covariances) > rtol * size
+        positive = jnp.all(self.entry_support()(covariances))
+        return positive & jnp.all(jnp.isfinite(nearest)) & ~jnp.any(apart)
+
+    def factor_steps(self, tangent: Float[Array, " p"], k: int, d: int) -> tuple[Array, Array]:
+        """A tangent as steps of log variances, (K, D), and of orientations, (1 or K, P)."""
+        volume, shape, turn = jnp.split(tangent, np.cumsum(self._free_numbers(k, d))[:2])
+        shape = shape.reshape(-1 if d > 1 else 1, d - 1)
+        shape = jnp.concatenate([shape, -jnp.sum(shape, axis=1, keepdims=True)], axis=1)
+        steps = jnp.broadcast_to(volume[:, None] + shape, (k, d))
+        return steps, turn.reshape(-1 if d > 1 else 1, d * (d - 1) // 2)

@@ -1,0 +1,229 @@
+"""Covariance matrices with products of features: EEE, VVV and the six between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jax.nn import logsumexp
+from jax.scipy.linalg import solve_triangular
+from jaxtyping import Array
+from numpyro.distributions import constraints
+
+from jaxgmm._numerics import symmetrise
+from jaxgmm.model import _variances
+from jaxgmm.model._diagonal import normaliser
+from jaxgmm.model._orientation import along, assembled, axes, common_frame, shared_axes, turned
+from jaxgmm.model._structure import Curved, Structure
+
+
+class Matrix(Structure):
+    """A free matrix: VVV, and EEE where components share it."""
+
+    uses_products = True
+    scales_columns = True
+    entry_dims = ("feature", "feature_bis")
+
+    def __init__(self, name: str, code: str):
+        self.name, self.code = name, code
+
+    def squares(self, z):
+        return [z[i : i + 1] * z[i:] for i in range(z.shape[0])]
+
+    def n_products(self, d):
+        return d * (d + 1) // 2
+
+    def scatter(self, squares, d):
+        upper = jnp.triu_indices(d)
+        half = jnp.zeros((*squares.shape[:-1], d, d), squares.dtype)
+        half = half.at[..., upper[0], upper[1]].set(squares)
+        return half + jnp.swapaxes(jnp.triu(half, 1), -1, -2)
+
+    def outer(self, vectors):
+        return vectors[:, :, None] * vectors[:, None, :]
+
+    def scatter_of(self, apart, weights):
+        return jnp.einsum("kdn,ken->kde", weights[:, None] * apart, apart)
+
+    def variances(self, entries):
+        return jnp.diagonal(entries, axis1=-2, axis2=-1)
+
+    def whiten(self, covariances, apart):
+        factor = jnp.linalg.cholesky(self.expand(covariances, *apart.shape[:2]))
+        return solve_triangular(factor, apart, lower=True)
+
+    def log_det(self, covariances, k, d):
+        factor = jnp.linalg.cholesky(self.expand(covariances, k, d))
+        return 2 * jnp.sum(jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)), axis=-1)
+
+    def natural(self, means, covariances):
+        k, d = means.shape
+        factor = jnp.linalg.cholesky(covariances)
+        inverse = solve_triangular(
+            factor, jnp.broadcast_to(jnp.eye(d, dtype=means.dtype), factor.shape), lower=True
+        )
+        precision = jnp.broadcast_to(jnp.swapaxes(inverse, -1, -2) @ inverse, (k, d, d))
+        log_det = 2 * jnp.sum(jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)), axis=-1)
+        linear = jnp.einsum("kij,kj->ki", precision, means)
+        rows, columns = jnp.triu_indices(d)
+        # Off-diagonal products appear once among the squares, twice in the form.
+        factor_of_two = jnp.where(rows == columns, -0.5, -1.0).astype(means.dtype)
+        quadratic = factor_of_two * precision[:, rows, columns]
+        constant = normaliser(jnp.sum(means * linear, axis=-1), log_det, d)
+        return jnp.concatenate([constant[:, None], linear, quadratic], axis=1)
+
+    def entry_shape(self, d):
+        return (d, d)
+
+    def matrices(self, entries, d):
+        return entries
+
+    def entries(self, matrices):
+        return matrices
+
+    def entry_support(self):
+        return constraints.positive_definite
+
+    def entry_prior(self, prior, d):
+        return dist.InverseWishart(prior.dof, prior.scale)
+
+    def mean_prior(self, prior, covariances, k, d):
+        spread = covariances / prior.mean_precision
+        normal = dist.MultivariateNormal(prior.mean, covariance_matrix=spread)
+        return normal.expand([k]).to_event(1)
+
+    def prior_rows(self, dof, d):
+        return dof + d + 1
+
+    def entry_volume_power(self, d):
+        return d + 1
+
+    def prior_scale_shapes(self, d):
+        return [(d, d)]
+
+    def prior_scale(self, covariance, n_components):
+        return covariance / n_components ** (2 / covariance.shape[0])
+
+    def minimise(self, scatter, counts, d, previous):
+        return symmetrise(scatter / counts[..., None, None])
+
+    def ridge(self, covariances, amount):
+        return covariances + jnp.diag(amount)
+
+    def pivots(self, covariances):
+        diagonal = jnp.diagonal(jnp.linalg.cholesky(covariances), axis1=-2, axis2=-1)
+        return diagonal * jnp.abs(diagonal)
+
+    def data_pivots(self, covariance):
+        return self.pivots(covariance)
+
+    def rescale(self, covariances, scale):
+        return covariances * scale[:, None] * scale
+
+
+class CommonShape(Curved, Matrix):
+    """VEE: multiples of one matrix."""
+
+    name = code = "VEE"
+
+    def __init__(self):
+        pass
+
+    def minimise(self, scatter, counts, d, previous):
+        traces = jnp.trace(scatter, axis1=1, axis2=2)
+        return symmetrise(_variances.proportional(scatter, counts, traces, _log_det))
+
+    def retract(self, covariances, tangent, k, d):
+        return _stretched(covariances, *self.factor_steps(tangent, k, d))
+
+
+class CommonVolume(Curved, Matrix):
+    """EVV: matrices of one determinant."""
+
+    name = code = "EVV"
+
+    def __init__(self):
+        pass
+
+    def minimise(self, scatter, counts, d, previous):
+        volumes = jnp.exp(_log_det(scatter) / d)
+        factor = jnp.sum(volumes) / jnp.sum(counts) / volumes
+        return symmetrise(scatter * factor[:, None, None])
+
+    def retract(self, covariances, tangent, k, d):
+        return _stretched(covariances, *self.factor_steps(tangent, k, d))
+
+
+class OwnOrientation(Curved, Matrix):
+    """EEV and VEV: each component has axes of its own, with variances under a rule.
+
+    The axes are the eigenvectors of each scatter matrix, in one order (Celeux and Govaert,
+    1995, section 3).
+    """
+
+    scales_columns = False
+
+    def __init__(self, code: str, rule: _variances.Rule):
+        self.name = self.code = code
+        self._rule = rule
+
+    def minimise(self, scatter, counts, d, previous):
+        values, frames = jnp.linalg.eigh(scatter)
+        return symmetrise(assembled(frames, self._rule(values, counts)))
+
+    def retract(self, covariances, tangent, k, d):
+        return _moved(axes(covariances), covariances, *self.factor_steps(tangent, k, d))
+
+
+class CommonOrientation(Curved, Matrix):
+    """EVE and VVE: all components share their axes, with variances under a rule.
+
+    ``cost`` is what the variances along the axes leave of the M-step's objective, as
+    Flury (1984), JASA 79:892-898, has it for VVE.
+    """
+
+    scales_columns = False
+
+    def __init__(self, code: str, rule: _variances.Rule, cost: Callable[[Array, Array], Array]):
+        self.name = self.code = code
+        self._rule, self._cost = rule, cost
+
+    def minimise(self, scatter, counts, d, previous):
+        frame = common_frame(scatter, counts, self._cost, previous)
+        variances = self._rule(along(frame, scatter), counts)
+        return symmetrise(assembled(frame, variances))
+
+    def retract(self, covariances, tangent, k, d):
+        frame = shared_axes(covariances)[None]
+        return _moved(frame, covariances, *self.factor_steps(tangent, k, d))
+
+
+def free_variances_cost(variances: Array, shares: Array) -> Array:
+    """What VVE minimises over orientations."""
+    return shares @ jnp.sum(jnp.log(variances), axis=1)
+
+
+def common_volume_cost(variances: Array, shares: Array) -> Array:
+    """What EVE minimises over orientations."""
+    return variances.shape[1] * logsumexp(jnp.mean(jnp.log(variances), axis=1))
+
+
+def _log_det(matrices: Array) -> Array:
+    return jnp.linalg.slogdet(matrices)[1]
+
+
+def _stretched(covariances: Array, steps: Array, shear: Array) -> Array:
+    """Matrices whose Cholesky factors L become L U exp(steps / 2), U unit triangular."""
+    d = covariances.shape[-1]
+    rows, columns = jnp.tril_indices(d, -1)
+    unit = jnp.broadcast_to(jnp.eye(d, dtype=covariances.dtype), (*shear.shape[:-1], d, d))
+    unit = unit.at[..., rows, columns].set(shear)
+    factor = jnp.linalg.cholesky(covariances) @ unit * jnp.exp(steps / 2)[:, None, :]
+    return factor @ jnp.swapaxes(factor, -1, -2)
+
+
+def _moved(frames: Array, covariances: Array, steps: Array, turn: Array) -> Array:
+    """Variances multiplied by exp(steps) along frames that turn."""
+    variances = along(frames, covariances) * jnp.exp(steps)
+    return assembled(turned(frames, turn), variances)
