@@ -60,8 +60,8 @@ def test_mclust_optimum(data, case):
     assert fit.converged
     assert fit.n_parameters == case["df"]
     if "trajectory" in case:
-        steps = case["trajectory"]
-        np.testing.assert_allclose(fit.trace[: len(steps)], steps, rtol=1e-9)
+        steps = case["trajectory"]  # of M-steps known to 1e-6 in the covariances
+        np.testing.assert_allclose(fit.trace[: len(steps)], steps, rtol=1e-8)
     assert fit.log_likelihood >= case["tight_loglik"] - 1e-6  # mclust may have stopped early
     # Where mclust's default tolerance reached the same point, its criteria are ours.
     if case["loglik"] is not None and abs(case["loglik"] - fit.log_likelihood) < 1e-9:
