@@ -142,7 +142,11 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
     add("data", metavar="DATA", help="faithful, galaxies, iris, or a CSV file")
     add("-k", type=_count(1), required=True, metavar="K", help="number of components")
     add("--columns", metavar="A,B", help="columns by name or by position from 0 (default: all)")
-    add("--covariance", default="full", help="full, tied, diag or spherical (default: full)")
+    add(
+        "--covariance",
+        default="full",
+        help="full (default), tied, diag, spherical, or a code of mclust's, such as VEE",
+    )
     add("--prior", default="fraley-raftery", help="fraley-raftery (default) or, for fit, none")
     add("--restarts", type=_count(1), default=64, metavar="N", help="EM starts (default: 64)")
     add("--seed", type=_count(0, below=2**32), default=0, metavar="S", help="default: 0")

@@ -40,8 +40,7 @@ def _hard_start(data, k):
 @functools.cache
 def _optimum(data, structure, k, prior=None):
     model = jg.Mixture(jg.Gaussian(structure), k, prior=prior)
-    start = np.stack([_hard_start(data, k)] * 4)  # the shapes of test_contract.py
-    return jg.fit(model, DATA[data], start=start, tol=1e-14, max_iter=20000)
+    return jg.fit(model, DATA[data], start=_hard_start(data, k), tol=1e-14, max_iter=20000)
 
 
 OPTIMUM_CASES = [
@@ -53,12 +52,19 @@ OPTIMUM_CASES = [
 
 @pytest.mark.parametrize(("data", "case"), OPTIMUM_CASES)
 def test_mclust_optimum(data, case):
+    if case["tight_loglik"] is None:  # mclust ended at a singular covariance
+        with pytest.raises(ValueError, match="collapsed"):
+            _optimum(data, case["structure"], case["k"])
+        return
     fit = _optimum(data, case["structure"], case["k"])
     assert fit.converged
     assert fit.n_parameters == case["df"]
+    if "trajectory" in case:
+        steps = case["trajectory"]  # of M-steps known to 1e-6 in the covariances
+        np.testing.assert_allclose(fit.trace[: len(steps)], steps, rtol=1e-8)
     assert fit.log_likelihood >= case["tight_loglik"] - 1e-6  # mclust may have stopped early
     # Where mclust's default tolerance reached the same point, its criteria are ours.
-    if abs(case["loglik"] - fit.log_likelihood) < 1e-9:
+    if case["loglik"] is not None and abs(case["loglik"] - fit.log_likelihood) < 1e-9:
         np.testing.assert_allclose(fit.bic, -case["bic"], rtol=1e-9)
         np.testing.assert_allclose(fit.icl, -case["icl"], rtol=1e-7)
 
@@ -69,13 +75,17 @@ def test_mclust_one_step_and_trajectory(case):
     z = np.loadtxt(FOLDER / f"z_faithful_G{k}.csv", delimiter=",", skiprows=1)
     model = jg.Mixture(jg.Gaussian(case["structure"]), k)
     fit = jg.fit(model, FAITHFUL, start=z, tol=0, max_iter=9)
-    np.testing.assert_allclose(fit.trace, case["trajectory"], rtol=1e-9)
-    np.testing.assert_allclose(fit.trace[0], case["loglik"], rtol=1e-10)
+    if case["trajectory"] is not None:
+        # mclust's inner iterations for VEE stop at a relative change of 1.5e-8.
+        rtol = 1e-8 if case["structure"] == "VEE" else 1e-9
+        np.testing.assert_allclose(fit.trace, case["trajectory"], rtol=rtol)
+    flat = case["structure"] in ("VEE", "EVE", "VVE")  # the stored optimum is known less well
+    np.testing.assert_allclose(fit.trace[0], case["loglik"], rtol=1e-9 if flat else 1e-10)
     working = model.resolve(FAITHFUL).standardise(jnp.asarray(FAITHFUL))
     params = working.to_user(working.m_step(working.statistics(z, jnp.asarray(FAITHFUL))))
     ours = [params.weights, params.means, params.covariances]
     theirs = [jnp.array(case[name]) for name in ("weights", "means", "covariances")]
-    tree_allclose(ours, theirs, 1e-10)
+    tree_allclose(ours, theirs, 1e-6 if flat else 1e-10)
 
 
 @pytest.mark.parametrize("case", PRIOR, ids=_name)

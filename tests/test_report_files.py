@@ -216,6 +216,8 @@ def test_snippet_builds_the_same_model(verdict, page):
         ("tied", "one for all components"),
         ("diag", "diag("),
         ("spherical", "<i>I</i>"),
+        ("EEI", "<i>&Sigma;</i> = diag("),
+        ("EII", "<i>&sigma;</i>² <i>I</i>"),
     ],
 )
 def test_notation_of_each_structure(structure, words):

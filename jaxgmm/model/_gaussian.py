@@ -59,8 +59,9 @@ class GaussianParams:
     means : (..., K, D) array
         Component means, in the units of the data.
     covariance_site : array
-        The covariances in the shape of their NumPyro site: (..., K, D, D) for ``full``,
-        (..., D, D) ``tied``, (..., K, D) ``diag``, (..., K) ``spherical``.
+        The covariances in the shape of their NumPyro site (see `Gaussian`), such as
+        (..., K, D, D) for ``full``, (..., D, D) ``tied``, (..., K, D) ``diag``, (..., K)
+        ``spherical``.
     structure : str
         Name of the covariance structure (static).
     """
@@ -85,8 +86,9 @@ class Gaussian(ConjugateFamily):
     Parameters
     ----------
     structure : str
-        ``"full"`` (mclust's VVV), ``"tied"`` (EEE), ``"diag"`` (VVI), ``"spherical"``
-        (VII); in one dimension also ``"E"`` and ``"V"``.
+        ``"full"``, ``"tied"``, ``"diag"``, ``"spherical"``, or one of mclust's codes below:
+        volume, shape and orientation are each equal (E) or varying (V) over components, or
+        absent (I). In one dimension also ``"E"`` and ``"V"``; there the first letter decides.
     reg_covar : float
         Ridge added to the diagonal after each M-step, in squared units of the data,
         as in scikit-learn. It is not a prior: with a ridge a step may lower the
@@ -95,7 +97,29 @@ class Gaussian(ConjugateFamily):
     Raises
     ------
     ValueError
-        For an unknown structure or a negative ridge.
+        For an unknown structure, a negative ridge, or a ridge on VEI, EVI, VEE, EVE, VEV or
+        EVV, which it would take out of their structure.
+
+    Notes
+    -----
+    ======== =================================== ============== =========
+    code     covariances                         site           sampled
+    ======== =================================== ============== =========
+    EII      one multiple of the identity        ()             yes
+    VII      multiples of it (``spherical``)     (K,)           yes
+    EEI      one diagonal                        (D,)           yes
+    VEI      multiples of one diagonal           (K, D)         not yet
+    EVI      diagonals of one determinant        (K, D)         not yet
+    VVI      diagonals (``diag``)                (K, D)         yes
+    EEE      one matrix (``tied``)               (D, D)         yes
+    VEE      multiples of one matrix             (K, D, D)      not yet
+    EVE      same axes, one determinant          (K, D, D)      not yet
+    VVE      same axes                           (K, D, D)      not yet
+    EEV      same eigenvalues                    (K, D, D)      not yet
+    VEV      proportional eigenvalues            (K, D, D)      not yet
+    EVV      matrices of one determinant         (K, D, D)      not yet
+    VVV      matrices (``full``)                 (K, D, D)      yes
+    ======== =================================== ============== =========
 
     References
     ----------

@@ -19,7 +19,8 @@ class ConjugatePrior:
     ``weights ~ Dirichlet(concentration)``, ``mean | covariance ~ N(mean, covariance /
     mean_precision)`` and ``covariance ~ inverse-Wishart(dof, scale)`` or, where the
     structure is diagonal or spherical, ``variance ~ inverse-gamma(dof / 2, scale / 2)``.
-    Where all components share one covariance its prior counts once.
+    Where all components share one covariance (EII, EEI, EEE) its prior counts once, else
+    once per component, as a density of the covariance as it stands.
 
     Parameters
     ----------
@@ -32,8 +33,9 @@ class ConjugatePrior:
     dof : float
         Degrees of freedom; above D - 1 for a matrix, positive for variances.
     scale : (D, D) array, (D,) array or float
-        Scale matrix (``full``, ``tied``); scale of each variance (``diag``, one number
-        stands for all features); one number (``spherical``). Squared units of the data.
+        Scale matrix (``full``, ``tied`` and all with orientations); scale of each variance
+        (``diag``, EEI, VEI, EVI; one number stands for all features); one number
+        (``spherical``, EII). Squared units of the data.
 
     Raises
     ------

@@ -58,6 +58,17 @@ def _mixture_formulas(model: Mixture) -> list[str]:
             "<i>&sigma;</i>²<sub><i>k</i></sub>",
             f"{full} = <i>&sigma;</i>²<sub><i>k</i></sub> <i>I</i>",
         ),
+        "EEI": (
+            "<i>&Sigma;</i>",
+            "<i>&sigma;</i>²<sub><i>j</i></sub>",
+            "<i>&Sigma;</i> = diag(<i>&sigma;</i>²<sub>1</sub>, …, "
+            f"<i>&sigma;</i>²<sub>{model.n_features}</sub>)",
+        ),
+        "EII": (
+            "<i>&Sigma;</i>",
+            "<i>&sigma;</i>²",
+            "<i>&Sigma;</i> = <i>&sigma;</i>² <i>I</i>",
+        ),
     }[model.family.name]
     if model.family.name in ("full", "tied"):
         prior = f"{own} ~ inverse-Wishart(<i>&nu;</i>, <i>&Lambda;</i>)"
