@@ -5,7 +5,7 @@ from jaxgmm._contract import ConjugateFamily, Family, LatentModel, expected_labe
 from jaxgmm._posterior import Posterior
 from jaxgmm._results import Fit, Run, Status
 from jaxgmm._sample import sample
-from jaxgmm.em import fit
+from jaxgmm.em import StandardErrors, fit, standard_errors
 from jaxgmm.model import ConjugatePrior, Gaussian, GaussianParams, Mixture
 from jaxgmm.report import Selection, Verdict, compare, select
 
@@ -21,6 +21,7 @@ __all__ = [
     "Posterior",
     "Run",
     "Selection",
+    "StandardErrors",
     "Status",
     "Verdict",
     "bayes",
@@ -33,4 +34,5 @@ __all__ = [
     "report",
     "sample",
     "select",
+    "standard_errors",
 ]
