@@ -5,11 +5,20 @@ from jaxgmm._contract import ConjugateFamily, Family, LatentModel, expected_labe
 from jaxgmm._posterior import Posterior
 from jaxgmm._results import Fit, Run, Status
 from jaxgmm._sample import sample
-from jaxgmm.em import StandardErrors, fit, standard_errors
+from jaxgmm.em import (
+    Bootstrap,
+    LikelihoodRatioTest,
+    StandardErrors,
+    bootstrap,
+    bootstrap_lrt,
+    fit,
+    standard_errors,
+)
 from jaxgmm.model import ConjugatePrior, Gaussian, GaussianParams, Mixture
 from jaxgmm.report import Selection, Verdict, compare, select
 
 __all__ = [
+    "Bootstrap",
     "ConjugateFamily",
     "ConjugatePrior",
     "Family",
@@ -17,6 +26,7 @@ __all__ = [
     "Gaussian",
     "GaussianParams",
     "LatentModel",
+    "LikelihoodRatioTest",
     "Mixture",
     "Posterior",
     "Run",
@@ -25,6 +35,8 @@ __all__ = [
     "Status",
     "Verdict",
     "bayes",
+    "bootstrap",
+    "bootstrap_lrt",
     "compare",
     "datasets",
     "em",
