@@ -60,7 +60,7 @@ class Bootstrap:
 
     kind: str
     fit: Fit
-    draws: Sites
+    draws: dict[str, np.ndarray]
     params: Params
     status: np.ndarray
     spurious: np.ndarray
@@ -85,11 +85,11 @@ class Bootstrap:
         return pd.Series(np.where(self.matched, "matched", ends)).value_counts()
 
     @property
-    def standard_errors(self) -> Sites:
+    def standard_errors(self) -> dict[str, np.ndarray]:
         """Standard deviation over the matched replicates, by site."""
         return {name: np.std(draw, axis=0, ddof=1) for name, draw in self._kept().items()}
 
-    def intervals(self, level: float = 0.95) -> Sites:
+    def intervals(self, level: float = 0.95) -> dict[str, np.ndarray]:
         """Percentile intervals by site.
 
         Parameters
@@ -118,8 +118,8 @@ class Bootstrap:
     @property
     def table(self) -> pd.DataFrame:
         """A row per number in the sites: estimate, bias, standard error, 95% interval."""
-        fit = self.fit
-        sites, kept = fit.model.sites(fit.params), self._kept()
+        fit, kept = self.fit, self._kept()
+        sites = jax.tree.map(np.asarray, fit.model.sites(fit.params))
         rows = []
         for site, index, label in coordinates(fit.model, sites, fit.feature_names):
             draws, estimate = kept[site][(slice(None), *index)], float(sites[site][index])
@@ -136,7 +136,7 @@ class Bootstrap:
             )
         return pd.DataFrame(rows).set_index("quantity")
 
-    def _kept(self) -> Sites:
+    def _kept(self) -> dict[str, np.ndarray]:
         if self.matched.sum() < 2:
             raise ValueError(
                 f"bootstrap: {self.matched.sum()} of {len(self.status)} replicates could be "
@@ -184,7 +184,7 @@ def bootstrap(
         the total weight. ``"parametric"``: new rows drawn from the fitted model.
     sample_weight : (n,) array, optional
         The weights of the fit, as counts; whole numbers unless ``kind="weighted"``.
-    tol, max_iter
+    tol, max_iter : float, int
         Of the replicates, as in `jaxgmm.fit`.
     batch_size : int, optional
         Most replicates that run side by side; bounds the memory, changes no number
@@ -236,7 +236,7 @@ def bootstrap(
     n_rows = x.shape[0] if kind == "weighted" else total_rows(sample_weight, x.shape[0])
     if batch_size is None:
         batch_size = max(1, _ROWS_AT_ONCE // n_rows)
-    check_count("batch_size", batch_size, 1)
+    batch_size = check_count("batch_size", batch_size, 1)
     tol = default_tolerance(x.dtype) if tol is None else tol
     replicates = _replicate(
         fit.model,

@@ -23,7 +23,7 @@ from jaxgmm.em._start import STARTS, draw_start, responsibilities_from_centres
 _GAIN_LEFT = 1e-4
 
 # Rows of all runs that go on side by side.
-_ROWS_AT_ONCE = 2**15
+_ROWS_AT_ONCE = 2**13
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -92,7 +92,7 @@ def bootstrap_lrt(
         component of the fitted null is split in two.
     sample_weight : (n,) array, optional
         Weights of the rows, as whole numbers.
-    tol, max_iter
+    tol, max_iter : float, int
         As in `jaxgmm.fit`; by default a run leaves about 1e-4 of log likelihood.
     batch_size : int, optional
         Most replicates that run side by side; bounds the memory.
@@ -141,9 +141,9 @@ def bootstrap_lrt(
         tol = max(default_tolerance(rows.dtype), _GAIN_LEFT / n_rows)
     key_null, key_split, key_replicates = jax.random.split(key, 3)
     options = {"sample_weight": sample_weight, "tol": tol, "max_iter": max_iter}
-    null = fit(model, x, key=key_null, n_init=n_init, **options)
     alternative.check_model(rows, sample_weight)
     larger = alternative.resolve(rows, sample_weight)
+    null = fit(model, x, key=key_null, n_init=n_init, **options)
     starts = _larger_starts(null.model, larger, null.params, rows, sample_weight, key_split, n_init)
     other = fit(larger, x, start=starts, **options)
     for name, found in (("model", null), ("alternative", other)):
@@ -153,7 +153,7 @@ def bootstrap_lrt(
     n_starts = 2 * n_init
     if batch_size is None:
         batch_size = max(1, _ROWS_AT_ONCE // (n_rows * n_starts))
-    check_count("batch_size", batch_size, 1)
+    batch_size = check_count("batch_size", batch_size, 1)
     statistics, failed = _null_statistics(
         null.model,
         larger,
@@ -179,7 +179,8 @@ def bootstrap_lrt(
     )
 
 
-def _larger(model: LatentModel, alternative: LatentModel | None) -> LatentModel:
+def _larger(model: Any, alternative: Any) -> LatentModel:
+    """The alternative, checked; one component more where none is given."""
     if alternative is None:
         if "n_components" not in {field.name for field in dataclasses.fields(model)}:
             raise ValueError("alternative: this model has no n_components to raise; give one")
