@@ -5,11 +5,20 @@ from jaxgmm._contract import ConjugateFamily, Family, LatentModel, expected_labe
 from jaxgmm._posterior import Posterior
 from jaxgmm._results import Fit, Run, Status
 from jaxgmm._sample import sample
-from jaxgmm.em import fit
+from jaxgmm.em import (
+    Bootstrap,
+    LikelihoodRatioTest,
+    StandardErrors,
+    bootstrap,
+    bootstrap_lrt,
+    fit,
+    standard_errors,
+)
 from jaxgmm.model import ConjugatePrior, Gaussian, GaussianParams, Mixture
 from jaxgmm.report import Selection, Verdict, compare, select
 
 __all__ = [
+    "Bootstrap",
     "ConjugateFamily",
     "ConjugatePrior",
     "Family",
@@ -17,13 +26,17 @@ __all__ = [
     "Gaussian",
     "GaussianParams",
     "LatentModel",
+    "LikelihoodRatioTest",
     "Mixture",
     "Posterior",
     "Run",
     "Selection",
+    "StandardErrors",
     "Status",
     "Verdict",
     "bayes",
+    "bootstrap",
+    "bootstrap_lrt",
     "compare",
     "datasets",
     "em",
@@ -33,4 +46,5 @@ __all__ = [
     "report",
     "sample",
     "select",
+    "standard_errors",
 ]

@@ -210,7 +210,7 @@ class LatentModel(abc.ABC):
         return ravel_pytree(like)[1](vector)
 
     def retract(self, params: Params, tangent: Float[Array, " p"]) -> Params:
-        """Parameters a step away: a smooth map of ``n_parameters`` numbers, zero to ``params``.
+        """Parameters a step away: a smooth map of `tangent_size` numbers, zero to ``params``.
 
         Here the step is taken in NumPyro's unconstrained coordinates of each site.
         """
@@ -223,6 +223,12 @@ class LatentModel(abc.ABC):
             moved[name] = to_site(origin + step)
             start += origin.size
         return self.from_sites(moved)
+
+    def tangent_size(self, params: Params) -> int:
+        """How many numbers `retract` takes."""
+        sites = self.sites(params)
+        prior = self.prior_sites().items()
+        return sum(biject_to(d(sites).support).inv(sites[name]).size for name, d in prior)
 
     def permute(self, params: Params, order: Array) -> Params:
         """Rename the labels: new label k was ``order[k]``."""

@@ -224,3 +224,16 @@ def fingerprint(x: Any, sample_weight: Any) -> str:
         digest.update(f"{array.dtype}{array.shape}".encode())
         digest.update(array.data)
     return digest.hexdigest()
+
+
+def same_data(fit: Fit, x: Any, sample_weight: Any) -> tuple[Any, Any]:
+    """The checked data and weights of a fit, given again; a `ValueError` for others."""
+    if not isinstance(fit, Fit):
+        raise TypeError(f"fit: needs a Fit from jaxgmm.fit, found {type(fit).__name__}")
+    rows, weight = fit.model.check_data(x, sample_weight)
+    if fingerprint(rows, weight) != fit.fingerprint:
+        raise ValueError(
+            "x: these are not the data or the weights of this fit; pass the x and the "
+            "sample_weight that jaxgmm.fit was given"
+        )
+    return rows, weight

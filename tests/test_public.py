@@ -24,10 +24,13 @@ ROOM_FUNCTIONS = [
 
 # What a function returns is shown in the examples of that function.
 MADE_BY = {
+    "Bootstrap": jg.bootstrap,
     "Fit": jg.fit,
+    "LikelihoodRatioTest": jg.bootstrap_lrt,
     "Posterior": jg.sample,
     "Run": jg.em.run,
     "Selection": jg.select,
+    "StandardErrors": jg.standard_errors,
     "Verdict": jg.compare,
     "GaussianParams": jg.Mixture.params,
 }

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
-
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
-from scipy.optimize import linear_sum_assignment
 
-# All permutations are tried up to this many labels, the Hungarian method above.
-_ENUMERATE = 5
+from jaxgmm._assignment import cheapest
 
 # Stephens' algorithm settles in a handful of rounds; it cannot cycle, only be slow.
 _MOST_ROUNDS = 100
@@ -66,20 +61,3 @@ def stephens(
     start = (assign(reference), jnp.array(True), jnp.zeros((), jnp.int32))
     order, _, _ = lax.while_loop(lambda s: s[1] & (s[2] < _MOST_ROUNDS), refine, start)
     return order
-
-
-def cheapest(cost: Float[Array, "s k k"]) -> Int[Array, "s k"]:
-    """``order`` minimising ``sum_k cost[order[k], k]`` for each of S matrices."""
-    draws, k, _ = cost.shape
-    if k <= _ENUMERATE:
-        orders = jnp.array(list(itertools.permutations(range(k))), jnp.int32)
-        totals = sum(cost[:, orders[:, j], j] for j in range(k))
-        return orders[jnp.argmin(totals, axis=1)]
-    shape = jax.ShapeDtypeStruct((draws, k), jnp.int32)
-    return jax.pure_callback(_hungarian, shape, cost)
-
-
-def _hungarian(cost: Array | np.ndarray) -> np.ndarray:
-    """Columns are the new labels: solve the transposed problem by SciPy."""
-    solved = [linear_sum_assignment(np.asarray(one).T)[1] for one in cost]
-    return np.asarray(solved, np.int32)

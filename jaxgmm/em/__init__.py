@@ -1,7 +1,22 @@
-"""Point estimates: the EM loop, its starts, and the best of many restarts."""
+"""Point estimates: the EM loop, its starts, the best of many restarts, and its errors."""
 
+from jaxgmm.em._bootstrap import Bootstrap, bootstrap
 from jaxgmm.em._fit import fit
+from jaxgmm.em._information import Delta, StandardErrors, standard_errors
 from jaxgmm.em._loop import default_tolerance, run
+from jaxgmm.em._lrt import LikelihoodRatioTest, bootstrap_lrt
 from jaxgmm.em._start import STARTS
 
-__all__ = ["STARTS", "default_tolerance", "fit", "run"]
+__all__ = [
+    "STARTS",
+    "Bootstrap",
+    "Delta",
+    "LikelihoodRatioTest",
+    "StandardErrors",
+    "bootstrap",
+    "bootstrap_lrt",
+    "default_tolerance",
+    "fit",
+    "run",
+    "standard_errors",
+]

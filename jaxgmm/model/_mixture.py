@@ -373,6 +373,9 @@ class Mixture(LatentModel):
         moved = self.family.retract(params, tangent[free:])
         return dataclasses.replace(moved, weights=weights)
 
+    def tangent_size(self, params: GaussianParams) -> int:
+        return self.n_parameters(params.means.shape[-1])
+
     def permute(self, params: GaussianParams, order: Array) -> GaussianParams:
         renamed = self.family.permute(params, order)
         return dataclasses.replace(renamed, weights=params.weights[order])

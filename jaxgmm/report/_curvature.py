@@ -17,11 +17,7 @@ from jaxtyping import Array
 from numpyro.distributions import constraints
 
 from jaxgmm._contract import LatentModel, Params, Sites
-
-# Scaled curvatures below this share of the largest are flat: rounding of second
-# derivatives, and what is left of the gradient, reach about the root of eps.
-_FLAT = 1e-6
-_FLAT_FLOAT32 = 1e-3
+from jaxgmm._spectrum import spectrum
 
 # Newton decrement up to which a point counts as stationary: it is the distance to the
 # mode of the local quadratic, in posterior standard deviations.
@@ -70,20 +66,14 @@ def curvature(
         lambda leaf: jnp.asarray(leaf, jnp.result_type(float)), (model, params, x, sample_weight)
     )
     gradient, hessian = map(np.asarray, _derivatives(model, params, x, sample_weight))
-    information = -np.asarray(hessian, np.float64)
-    diagonal = np.abs(np.diag(information))
-    scale = np.sqrt(np.where(diagonal > 0, diagonal, 1))
-    values, vectors = np.linalg.eigh(information / scale / scale[:, None])
-    flat = np.abs(values) <= (_FLAT_FLOAT32 if single else _FLAT) * np.max(np.abs(values))
-    along = vectors.T @ (gradient / scale)
-    decrement = np.sqrt(np.sum(along[~flat] ** 2 / np.abs(values[~flat])))
+    shape = spectrum(-hessian, single)
     return Curvature(
-        newton_decrement=float(decrement),
+        newton_decrement=shape.newton_decrement(gradient),
         threshold=STATIONARY_FLOAT32 if single else STATIONARY,
         gradient_norm=float(np.max(np.abs(gradient), initial=0) / x.shape[0]),
-        eigenvalues=values,
-        n_flat=int(flat.sum()),
-        n_negative=int(np.sum(values[~flat] < 0)),
+        eigenvalues=shape.values,
+        n_flat=shape.n_flat,
+        n_negative=shape.n_negative,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 import pandas as pd
 from arviz_stats.base import array_stats
 
-from jaxgmm import em
+from jaxgmm import _coordinates, em
 from jaxgmm._posterior import Posterior, invariants
 from jaxgmm._results import SAME_OPTIMUM, Fit, Status
 
@@ -66,20 +65,8 @@ def _row(name: str, at_map: float, draws: np.ndarray) -> dict[str, Any]:
 
 
 def coordinates(fit: Fit, post: Posterior) -> Iterator[tuple[str, tuple[int, ...], str]]:
-    """(site, index, label) of every number in the sites, symmetric ones once."""
-    dims = fit.model.site_dims()
-    names = {"feature": post.feature_names, "feature_bis": post.feature_names}
-    for site, value in fit.model.sites(fit.params).items():
-        axes = dims.get(site, [])
-        symmetric = axes[-2:] == ["feature", "feature_bis"]
-        for index in itertools.product(*map(range, np.shape(value))):
-            if symmetric and index[-2] > index[-1]:
-                continue
-            parts = [
-                str(names[axis][i]) if axis in names else str(i)
-                for i, axis in itertools.zip_longest(index, axes)
-            ]
-            yield site, index, f"{site}[{', '.join(parts)}]" if parts else site
+    """(site, index, label) of every number in the sites of a fit."""
+    return _coordinates.coordinates(fit.model, fit.model.sites(fit.params), post.feature_names)
 
 
 def basin_table(fit: Fit, post: Posterior) -> pd.DataFrame:

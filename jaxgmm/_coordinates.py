@@ -1,0 +1,29 @@
+"""Names of the numbers in a model's sites, for tables."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+
+from jaxgmm._contract import LatentModel, Sites
+
+
+def coordinates(
+    model: LatentModel, sites: Sites, feature_names: tuple[str, ...]
+) -> Iterator[tuple[str, tuple[int, ...], str]]:
+    """(site, index, label) of every number in the sites, symmetric ones once."""
+    dims = model.site_dims()
+    names = {"feature": feature_names, "feature_bis": feature_names}
+    for site, value in sites.items():
+        axes = dims.get(site, [])
+        symmetric = axes[-2:] == ["feature", "feature_bis"]
+        for index in itertools.product(*map(range, np.shape(value))):
+            if symmetric and index[-2] > index[-1]:
+                continue
+            parts = [
+                str(names[axis][i]) if axis in names else str(i)
+                for i, axis in itertools.zip_longest(index, axes)
+            ]
+            yield site, index, f"{site}[{', '.join(parts)}]" if parts else site

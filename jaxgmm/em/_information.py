@@ -1,0 +1,354 @@
+"""Standard errors of a point: information matrices in the model's chart, the delta method."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from jaxtyping import Array, Float
+
+from jaxgmm._checks import check_name
+from jaxgmm._contract import LatentModel, Params
+from jaxgmm._coordinates import coordinates
+from jaxgmm._numerics import BLOCK_ROWS, sum_over_blocks
+from jaxgmm._results import Fit, same_data
+from jaxgmm._spectrum import Spectrum, spectrum
+
+KINDS = ("information", "sandwich", "opg")
+
+# Numbers in one intermediate of a block (rows x labels x directions): 8 MB in float64.
+_BLOCK_NUMBERS = 2**20
+_LEAST_ROWS = 64
+
+# A fit this share of a standard error from the top of the local quadratic is at the top
+# as far as standard errors go.
+_STATIONARY = 0.1
+
+
+class Delta(NamedTuple):
+    """A function of the parameters by the delta method.
+
+    Attributes
+    ----------
+    value : array
+        The function at the fit.
+    standard_error : array
+        Of each entry, in the shape of ``value``.
+    covariance : (m, m) array
+        Of the m entries, in order.
+    """
+
+    value: np.ndarray
+    standard_error: np.ndarray
+    covariance: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class StandardErrors:
+    """How far a point estimate may be off, from the curvature of its objective.
+
+    Attributes
+    ----------
+    kind : str
+        ``"information"``, ``"sandwich"`` or ``"opg"``.
+    standard_errors : dict of arrays
+        By site, in the shape of the site; a mixture adds ``covariances_full`` (K, D, D).
+    covariance : (p, p) array
+        Covariance matrix in the chart: the numbers that ``model.retract`` takes.
+    information : (p, p) array
+        Minus the Hessian of the log joint in the chart.
+    condition : float
+        Largest over smallest eigenvalue of the information scaled to unit diagonal;
+        infinite where that is not positive definite.
+    n_flat, n_negative : int
+        Directions without curvature, and along which the log joint rises.
+    newton_decrement : float
+        Distance of the fit to the top of the local quadratic, in standard errors.
+    feature_names : tuple of str
+        Names of the columns.
+    """
+
+    kind: str
+    standard_errors: dict[str, np.ndarray]
+    covariance: np.ndarray
+    information: np.ndarray
+    condition: float
+    n_flat: int
+    n_negative: int
+    newton_decrement: float
+    feature_names: tuple[str, ...]
+    _model: LatentModel
+    _params: Params
+    _spread: _Spread
+
+    @property
+    def status(self) -> str:
+        """What the information says of the point, as a sentence."""
+        if np.isnan(self.newton_decrement):
+            return "not finite: the log joint has no second derivatives here; no errors are known"
+        if self.newton_decrement > _STATIONARY:
+            return (
+                f"stopped early: the maximum is {self.newton_decrement:.2g} standard errors away; "
+                "lower tol or raise max_iter"
+            )
+        if self.n_negative:
+            return (
+                f"not a maximum: the log joint rises in {self.n_negative} direction(s); errors "
+                "along them are infinite, fit again from other starts"
+            )
+        if self.n_flat:
+            return (
+                f"not identified: {self.n_flat} flat direction(s); errors of what moves along "
+                "them are infinite"
+            )
+        return "a maximum: the information is positive definite"
+
+    @property
+    def definite(self) -> bool:
+        """Whether the information is positive definite, so that every error is finite."""
+        return not (self.n_flat or self.n_negative)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row per number in the sites: ``estimate`` and ``standard_error``."""
+        sites = jax.tree.map(np.asarray, self._model.sites(self._params))
+        rows = [
+            {
+                "quantity": label,
+                "estimate": float(sites[site][index]),
+                "standard_error": float(self.standard_errors[site][index]),
+            }
+            for site, index, label in coordinates(self._model, sites, self.feature_names)
+        ]
+        return pd.DataFrame(rows).set_index("quantity")
+
+    def delta(self, function: Callable[[Params], Any]) -> Delta:
+        """Value and standard error of any smooth function of the parameters.
+
+        Parameters
+        ----------
+        function : callable
+            From the parameters (``fit.params``) to an array, in JAX.
+
+        Returns
+        -------
+        Delta
+            Infinite where the function moves along directions without curvature.
+
+        Examples
+        --------
+        >>> import jax
+        >>> import jaxgmm as jg
+        >>> x = jg.datasets.load("faithful").x
+        >>> fit = jg.fit(jg.Mixture(jg.Gaussian(), 2), x, key=jax.random.key(0), n_init=4)
+        >>> gap = lambda params: abs(params.means[0, 1] - params.means[1, 1])
+        >>> value, error, _ = jg.standard_errors(fit, x).delta(gap)
+        >>> round(float(value), 1), round(float(error), 2)
+        (25.5, 0.74)
+        """
+        along = lambda tangent: jnp.asarray(function(self._model.retract(self._params, tangent)))
+        size, dtype = len(self.covariance), self.covariance.dtype
+        origin = jnp.zeros(size)
+        value = np.asarray(along(origin), dtype)
+        slope = np.asarray(jax.jacfwd(along)(origin), np.float64)
+        rows = slope.reshape(-1, size)
+        error = np.sqrt(self._spread.variances(rows)).reshape(value.shape)
+        return Delta(value, error.astype(dtype), self._spread.of(rows).astype(dtype))
+
+    def __repr__(self) -> str:
+        return f"{self.table.to_string(float_format='{:.5g}'.format)}\n{self.kind}: {self.status}"
+
+    def _repr_html_(self) -> str:
+        table = self.table.to_html(float_format="{:.5g}".format, border=0)
+        return f"{table}<p>{self.kind}: {self.status}</p>"
+
+
+def standard_errors(
+    fit: Fit, x: Any, *, kind: str = "information", sample_weight: Any = None
+) -> StandardErrors:
+    """Standard errors of a fit from the curvature of its log joint.
+
+    Parameters
+    ----------
+    fit : Fit
+        From `jaxgmm.fit`, converged; for many digits fit with a small ``tol``.
+    x : (n, D) or (n,) array
+        The data of the fit.
+    kind : str
+        With A minus the Hessian of the log joint and B the sum of outer products of the
+        rows' scores about their average: ``"information"`` is the inverse of A;
+        ``"sandwich"`` is ``A^-1 B A^-1``, right even where the model is not; ``"opg"`` puts
+        B in the place of the likelihood's part of A.
+    sample_weight : (n,) array, optional
+        The weights of the fit, as counts: two is the row twice, in B as well.
+
+    Returns
+    -------
+    StandardErrors
+        Of every site by the delta method. Where the information is not positive
+        definite, what moves along such directions has an infinite error and
+        ``status`` says so.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For data or weights that are not those of the fit, and an unknown kind.
+
+    Notes
+    -----
+    Derivatives are exact and taken in the model's own smooth coordinates
+    (``model.retract``), one block of rows at a time: memory beyond the data does not
+    grow with n. At a mode the choice of coordinates does not matter. The component
+    labels are taken as given, and the errors say nothing of other modes.
+
+    References
+    ----------
+    Efron and Hinkley (1978), Biometrika 65:457-482, for the observed information; Huber
+    (1967), Proc. Fifth Berkeley Symposium 1:221-233, and White (1982), Econometrica
+    50:1-25, for the sandwich; Berndt, Hall, Hall and Hausman (1974), Annals of Economic
+    and Social Measurement 3:653-665, for the outer products.
+
+    Examples
+    --------
+    >>> import jax
+    >>> import jaxgmm as jg
+    >>> x = jg.datasets.load("faithful").x
+    >>> fit = jg.fit(jg.Mixture(jg.Gaussian(), 2), x, key=jax.random.key(0), n_init=4)
+    >>> errors = jg.standard_errors(fit, x)
+    >>> errors.status
+    'a maximum: the information is positive definite'
+    >>> [round(float(error), 3) for error in errors.standard_errors["weights"]]
+    [0.029, 0.029]
+    """
+    check_name("kind", kind, KINDS)
+    x, sample_weight = same_data(fit, x, sample_weight)
+    # Derivatives are taken in JAX's default precision: NumPyro's transforms know no other.
+    model, params = jax.tree.map(
+        lambda leaf: jnp.asarray(leaf, jnp.result_type(float)), (fit.model, fit.params)
+    )
+    moments = jax.tree.map(
+        lambda leaf: np.asarray(leaf, np.float64), _moments(model, params, x, sample_weight)
+    )
+    dtype, single = x.dtype, x.dtype == np.float32
+    hessian, scores = -(moments.likelihood + moments.prior), moments.scores
+    if not (np.all(np.isfinite(hessian)) and np.all(np.isfinite(scores))):
+        size = len(hessian)
+        spread = _Spread(np.zeros((size, size)), np.eye(size), np.ones(size), 0.0)
+        condition, decrement, n_flat, n_negative = np.inf, np.nan, size, 0
+    else:
+        shape = spectrum(hessian, single)
+        spread = _spread(kind, shape, scores, -moments.prior, single)
+        n_flat, n_negative = spread.unbounded.shape[1] - shape.n_negative, shape.n_negative
+        decrement = shape.newton_decrement(moments.gradient)
+        bounded = not spread.unbounded.size
+        condition = float(shape.values[-1] / shape.values[0]) if bounded else np.inf
+
+    def errors(slope: np.ndarray) -> np.ndarray:
+        variances = spread.variances(slope.reshape(-1, slope.shape[-1]))
+        return np.sqrt(variances).reshape(slope.shape[:-1]).astype(dtype)
+
+    return StandardErrors(
+        kind=kind,
+        standard_errors={name: errors(slope) for name, slope in moments.slopes.items()},
+        covariance=spread.of(np.eye(len(hessian))).astype(dtype),
+        information=hessian.astype(dtype),
+        condition=condition,
+        n_flat=n_flat,
+        n_negative=n_negative,
+        newton_decrement=decrement,
+        feature_names=fit.feature_names,
+        _model=model,
+        _params=params,
+        _spread=spread,
+    )
+
+
+class _Moments(NamedTuple):
+    gradient: Array  # of the log joint
+    likelihood: Array  # Hessian of the log likelihood
+    prior: Array  # Hessian of the log prior
+    scores: Array  # outer products of the rows' scores about their average
+    slopes: dict[str, Array]  # of each site, the direction last
+
+
+@jax.jit
+def _moments(model: LatentModel, params: Params, x: Array, sample_weight: Array | None) -> _Moments:
+    """Derivatives in the chart at ``params``, one block of rows at a time."""
+    size = model.tangent_size(params)
+    origin = jnp.zeros(size)
+    weight = jnp.ones(x.shape[0], x.dtype) if sample_weight is None else sample_weight
+    at = lambda tangent: model.retract(params, tangent)
+
+    def block(rows: Array, weights: Array, _: Array | int) -> tuple[Array, Array, Array]:
+        rows, weights = rows.astype(origin.dtype), weights.astype(origin.dtype)
+        log_prob = lambda tangent: model.log_prob(at(tangent), rows)
+        scores = jax.jacfwd(log_prob)(origin)
+        hessian = jax.hessian(lambda tangent: weights @ log_prob(tangent))(origin)
+        return weights @ scores, hessian, (weights * scores.T) @ scores
+
+    rows = max(_LEAST_ROWS, min(BLOCK_ROWS, _BLOCK_NUMBERS // (size * model.n_components)))
+    score, likelihood, outer = sum_over_blocks(block, x, weight, rows)
+    log_prior = lambda tangent: model.log_prior(at(tangent))
+    all_sites = lambda params: {**model.sites(params), **model.derived_sites(params)}
+    return _Moments(
+        gradient=score + jax.grad(log_prior)(origin),
+        likelihood=likelihood,
+        prior=jax.hessian(log_prior)(origin),
+        # With a prior the scores of the rows do not sum to zero at the mode.
+        scores=outer - jnp.outer(score, score) / jnp.sum(weight),
+        slopes=jax.jacfwd(lambda tangent: all_sites(at(tangent)))(origin),
+    )
+
+
+class _Spread(NamedTuple):
+    """A covariance matrix in the chart that is infinite along some directions."""
+
+    bounded: Float[np.ndarray, "p p"]
+    unbounded: Float[np.ndarray, "p m"]
+    scale: Float[np.ndarray, " p"]
+    tolerance: float
+
+    def variances(self, slopes: Float[np.ndarray, "r p"]) -> Float[np.ndarray, " r"]:
+        """Of linear functions of the chart, infinite where they move along ``unbounded``."""
+        finite = np.sum((slopes @ self.bounded) * slopes, axis=1)
+        return np.where(self._leak(slopes) > 0, np.inf, np.maximum(finite, 0))
+
+    def of(self, slopes: Float[np.ndarray, "r p"]) -> Float[np.ndarray, "r r"]:
+        """Their covariance matrix: the limit as the curvature along ``unbounded`` vanishes."""
+        finite = slopes @ self.bounded @ slopes.T
+        along = np.where(self._leak(slopes)[:, None] > 0, slopes @ self.unbounded, 0)
+        inner, length = along @ along.T, np.linalg.norm(along, axis=1)
+        parallel = np.abs(inner) > self.tolerance * np.outer(length, length)
+        return np.where(parallel & (inner != 0), np.copysign(np.inf, inner), finite)
+
+    def _leak(self, slopes: np.ndarray) -> np.ndarray:
+        """Squared share of a slope along ``unbounded``, zero where rounding explains it."""
+        whole = np.sum((slopes / self.scale) ** 2, axis=1)
+        share = np.sum((slopes @ self.unbounded) ** 2, axis=1) / np.where(whole > 0, whole, 1)
+        return np.where(share > self.tolerance, share, 0)
+
+
+def _spread(
+    kind: str, shape: Spectrum, scores: np.ndarray, prior: np.ndarray, single: bool
+) -> _Spread:
+    """The covariance in the chart; unbounded where the information is not positive."""
+    curved = ~shape.flat & (shape.values > 0)
+    basis = shape.vectors[:, curved] / shape.scale[:, None]
+    unbounded = shape.vectors[:, ~curved] / shape.scale[:, None]
+    if kind == "opg":
+        # Fewer rows than parameters leave further directions without scores.
+        inner = spectrum(basis.T @ (scores + prior) @ basis, single)
+        turned = basis / inner.scale @ inner.vectors
+        known = ~inner.flat & (inner.values > 0)
+        unbounded = np.hstack([unbounded, turned[:, ~known]])
+        basis, variance = turned[:, known], np.diag(1 / inner.values[known])
+    else:
+        variance = np.diag(1 / shape.values[curved])
+        if kind == "sandwich":
+            variance = variance @ (basis.T @ scores @ basis) @ variance
+    return _Spread(basis @ variance @ basis.T, unbounded, shape.scale, shape.threshold)
