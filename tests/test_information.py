@@ -11,7 +11,6 @@ import pytest
 from helpers import DATA, split_labels, tight_fit
 
 import jaxgmm as jg
-from jaxgmm._numerics import BLOCK_ROWS
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "examples"))
 from three_coins import THROWS, Coins, ThreeCoins
@@ -98,8 +97,8 @@ def test_an_integer_weight_is_the_row_repeated():
 
 
 def test_chunks_add_up_and_nothing_depends_on_units():
-    """Two blocks of rows; columns in units 1e3 apart and far from the origin."""
-    n = 2 * BLOCK_ROWS
+    """Several blocks of rows; columns in units 1e3 apart and far from the origin."""
+    n = 5000
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(n, 2))
     rows[n // 2 :] = 4 + 2 * rows[n // 2 :]

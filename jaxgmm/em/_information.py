@@ -15,15 +15,11 @@ from jaxtyping import Array, Float
 from jaxgmm._checks import check_name
 from jaxgmm._contract import LatentModel, Params
 from jaxgmm._coordinates import coordinates
-from jaxgmm._numerics import BLOCK_ROWS, sum_over_blocks
+from jaxgmm._numerics import block_rows, sum_over_blocks
 from jaxgmm._results import Fit, same_data
 from jaxgmm._spectrum import Spectrum, spectrum
 
 KINDS = ("information", "sandwich", "opg")
-
-# Numbers in one intermediate of a block (rows x labels x directions): 8 MB in float64.
-_BLOCK_NUMBERS = 2**20
-_LEAST_ROWS = 64
 
 # A fit this share of a standard error from the top of the local quadratic is at the top
 # as far as standard errors go.
@@ -291,7 +287,7 @@ def _moments(model: LatentModel, params: Params, x: Array, sample_weight: Array 
         hessian = jax.hessian(lambda tangent: weights @ log_prob(tangent))(origin)
         return weights @ scores, hessian, (weights * scores.T) @ scores
 
-    rows = max(_LEAST_ROWS, min(BLOCK_ROWS, _BLOCK_NUMBERS // (size * model.n_components)))
+    rows = block_rows(size * model.n_components, origin.dtype)
     score, likelihood, outer = sum_over_blocks(block, x, weight, rows)
     log_prior = lambda tangent: model.log_prior(at(tangent))
     all_sites = lambda params: {**model.sites(params), **model.derived_sites(params)}
