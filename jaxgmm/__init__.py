@@ -5,7 +5,7 @@ from jaxgmm._contract import ConjugateFamily, Family, LatentModel, expected_labe
 from jaxgmm._posterior import Posterior
 from jaxgmm._results import Fit, Run, Status
 from jaxgmm._sample import sample
-from jaxgmm.em import fit
+from jaxgmm.em import KMeans, KMeansRun, fit, kmeans
 from jaxgmm.model import ConjugatePrior, Gaussian, GaussianParams, Mixture
 from jaxgmm.report import Selection, Verdict, compare, select
 
@@ -16,6 +16,8 @@ __all__ = [
     "Fit",
     "Gaussian",
     "GaussianParams",
+    "KMeans",
+    "KMeansRun",
     "LatentModel",
     "Mixture",
     "Posterior",
@@ -29,6 +31,7 @@ __all__ = [
     "em",
     "expected_labels",
     "fit",
+    "kmeans",
     "model",
     "report",
     "sample",
