@@ -22,9 +22,9 @@ MOST_ROWS = 2**16
 
 # Rows of a block, and its scores, rows times centres: more fall out of the cache (measured).
 _BLOCK_ROWS, _BLOCK_SCORES = 4096, 2**18
-# Up to this many columns, and products of a row, scores are written out term by term: one
-# pass without a matrix (2 to 3 times faster; more would take long to compile).
-_FEW_COLUMNS, _FEW_PRODUCTS = 8, 512
+# Up to this many columns, and differences of a row, distances are written out term by term:
+# exact, and 2 to 3 times faster than a matrix product (more would take long to compile).
+_FEW_COLUMNS, _FEW_DIFFERENCES = 8, 128
 # Centres up to which comparisons are written out: XLA's argmin compares one by one.
 _FEW_CENTRES = 256
 
@@ -140,9 +140,10 @@ def kmeans(
     form of k-means++ (the best of ``2 + log K`` candidates). A cluster that
     loses its rows moves to the row farthest from its centre (several to the next
     farthest ones), which never raises the inertia; where all rows coincide with centres, it
-    stays. Distances come from one matrix product of centred rows, so labels are exact to
-    the rounding of the largest distance from the mean; the inertia is summed from
-    differences. Beside the data and the labels, memory holds one block of rows.
+    stays. Where K D <= 128 and D <= 8, distances are sums of squared differences; beyond, one
+    matrix product of centred rows, so that labels are exact to the rounding of squared
+    distances from the mean. The inertia is summed from differences. Beside the data and
+    the labels, memory holds one block of rows.
 
     References
     ----------
@@ -263,12 +264,13 @@ def centring(x: Float[Array, "n d"], weight: Float[Array, " n"]) -> tuple[Chart,
 def nearest(z: Float[Array, "n d"], centres: Float[Array, "k d"]) -> Int[Array, " n"]:
     """Index of the nearest centre, the lowest of several; both in centred units."""
     k, d = centres.shape
-    # Half the squared distance, less the row's own part, which no comparison needs.
-    half = 0.5 * jnp.sum(centres**2, axis=1)
-    if d <= _FEW_COLUMNS and k * d <= _FEW_PRODUCTS:
-        scores = [half[j] - sum(centres[j, i] * z[:, i] for i in range(d)) for j in range(k)]
+    if d <= _FEW_COLUMNS and k * d <= _FEW_DIFFERENCES:
+        columns = [z[:, i] for i in range(d)]
+        scores = [sum((columns[i] - centres[j, i]) ** 2 for i in range(d)) for j in range(k)]
     else:
-        score = half - jnp.matmul(z, centres.T, precision=lax.Precision.HIGHEST)
+        # Half the squared distance, less the row's own part, which no comparison needs.
+        product = jnp.matmul(z, centres.T, precision=lax.Precision.HIGHEST)
+        score = 0.5 * jnp.sum(centres**2, axis=1) - product
         if k > _FEW_CENTRES:
             return jnp.argmin(score, axis=1).astype(jnp.int32)
         scores = [score[:, j] for j in range(k)]
