@@ -25,6 +25,8 @@ ROOM_FUNCTIONS = [
 # What a function returns is shown in the examples of that function.
 MADE_BY = {
     "Fit": jg.fit,
+    "KMeans": jg.kmeans,
+    "KMeansRun": jg.kmeans,
     "Posterior": jg.sample,
     "Run": jg.em.run,
     "Selection": jg.select,
