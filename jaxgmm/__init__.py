@@ -7,11 +7,14 @@ from jaxgmm._results import Fit, Run, Status
 from jaxgmm._sample import sample
 from jaxgmm.em import (
     Bootstrap,
+    KMeans,
+    KMeansRun,
     LikelihoodRatioTest,
     StandardErrors,
     bootstrap,
     bootstrap_lrt,
     fit,
+    kmeans,
     standard_errors,
 )
 from jaxgmm.model import ConjugatePrior, Gaussian, GaussianParams, Mixture
@@ -25,6 +28,8 @@ __all__ = [
     "Fit",
     "Gaussian",
     "GaussianParams",
+    "KMeans",
+    "KMeansRun",
     "LatentModel",
     "LikelihoodRatioTest",
     "Mixture",
@@ -42,6 +47,7 @@ __all__ = [
     "em",
     "expected_labels",
     "fit",
+    "kmeans",
     "model",
     "report",
     "sample",

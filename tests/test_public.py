@@ -27,6 +27,8 @@ MADE_BY = {
     "Bootstrap": jg.bootstrap,
     "Fit": jg.fit,
     "LikelihoodRatioTest": jg.bootstrap_lrt,
+    "KMeans": jg.kmeans,
+    "KMeansRun": jg.kmeans,
     "Posterior": jg.sample,
     "Run": jg.em.run,
     "Selection": jg.select,

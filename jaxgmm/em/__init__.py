@@ -3,6 +3,7 @@
 from jaxgmm.em._bootstrap import Bootstrap, bootstrap
 from jaxgmm.em._fit import fit
 from jaxgmm.em._information import Delta, StandardErrors, standard_errors
+from jaxgmm.em._kmeans import KMeans, KMeansRun, kmeans
 from jaxgmm.em._loop import default_tolerance, run
 from jaxgmm.em._lrt import LikelihoodRatioTest, bootstrap_lrt
 from jaxgmm.em._start import STARTS
@@ -11,12 +12,15 @@ __all__ = [
     "STARTS",
     "Bootstrap",
     "Delta",
+    "KMeans",
+    "KMeansRun",
     "LikelihoodRatioTest",
     "StandardErrors",
     "bootstrap",
     "bootstrap_lrt",
     "default_tolerance",
     "fit",
+    "kmeans",
     "run",
     "standard_errors",
 ]

@@ -16,7 +16,7 @@ from jaxgmm._checks import check_count, check_key, check_name, feature_names, nu
 from jaxgmm._contract import LatentModel, Params
 from jaxgmm._results import Fit, Run, Status, fingerprint
 from jaxgmm.em._loop import default_tolerance, run_standardised
-from jaxgmm.em._start import STARTS, draw_start
+from jaxgmm.em._start import DETERMINISTIC, STARTS, ward_labels
 
 
 def fit(
@@ -43,8 +43,10 @@ def fit(
     n_init : int
         Number of random starts.
     start : str, parameters, or array
-        ``"k-means++"``, ``"k-means"``, ``"random"`` (rows as centres); a parameter object;
-        responsibilities (n, K); or a stack of S of either, which makes S restarts.
+        ``"k-means++"``, ``"k-means"``, ``"random"`` (rows as centres),
+        ``"random-responsibilities"``, ``"hierarchical"`` (Ward's linkage, runs once); a
+        parameter object; responsibilities (n, K); or a stack of S of either, which makes
+        S restarts.
     sample_weight : (n,) array, optional
         Weights of the rows; two is the row twice, zero is no row.
     tol : float, optional
@@ -102,11 +104,20 @@ def fit(
 
     if isinstance(start, str):
         kind = check_name("start", start, STARTS)
-        starts = jax.random.split(check_key(key, f"start {kind!r} is random"), n_init)
+        if kind in DETERMINISTIC:
+            working = _standardised(model, x, sample_weight)
+            starts = jnp.asarray(ward_labels(working, x, sample_weight))[None]
+        else:
+            starts = jax.random.split(check_key(key, f"start {kind!r} is random"), n_init)
     else:
         starts, kind = _given_starts(model, x, start)
     record = _fit_all(model, x, sample_weight, starts, tolerance, kind, max_iter)
     return _select(model, x, sample_weight, record, float(tol), max_iter, names)
+
+
+@jax.jit
+def _standardised(model: LatentModel, x: Array, sample_weight: Array | None) -> LatentModel:
+    return model.standardise(x, sample_weight)
 
 
 @functools.partial(jax.jit, static_argnames=("kind", "max_iter"))
@@ -128,8 +139,7 @@ def _fit_all(
         else:
             responsibilities = start
             if kind in STARTS:
-                rows = working.embed(x)
-                responsibilities = draw_start(kind, start, rows, sample_weight, model.n_components)
+                responsibilities = STARTS[kind](start, working, x, sample_weight)
             params = working.m_step(working.statistics(responsibilities, x, sample_weight))
         return run_standardised(working, x, params, sample_weight, tol, max_iter)
 

@@ -1,16 +1,27 @@
-"""Where EM starts: responsibilities from centres among the rows.
+"""Where EM starts: responsibilities for any block of rows, from a few numbers.
 
-Each start is a pure function of a key, so that all of them run under one `vmap`.
+A start is a labeller, a function of a block of rows and of the index of its first row that
+returns their responsibilities, so that (n, K) numbers never exist at once;
+``model.statistics`` takes it. Random starts are pure functions of a key.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from jaxgmm._contract import LatentModel, Params
+from jaxgmm.em._kmeans import centring, lloyd, some_rows, spread_rows
+
+Labeller = Callable[[Array, Array | int], Array]
+# From a key, at most `_kmeans.MOST_ROWS` embedded rows, their weights and K: centres (K, E).
+Place = Callable[[PRNGKeyArray, Array, Array, int], Array]
 
 # A start's hard labels count this much; the rest is spread evenly, so that a cluster
 # of a few rows still starts with a covariance of full rank.
@@ -19,10 +30,18 @@ _HARDNESS = 0.9
 # Lloyd's algorithm settles the labels of ordinary data well within this many rounds.
 _LLOYD_ROUNDS = 50
 
+# Short-run EM: random starts, and M-steps of each before the best goes on (Biernacki,
+# Celeux and Govaert, 2003, stop theirs about as early).
+SHORT_RUNS = 10
+SHORT_STEPS = 10
 
-def _squared_distances(rows: Float[Array, "n d"], centres: Float[Array, "k d"]) -> Array:
-    """(n, K), by differences: exact for coinciding rows, whatever their offset."""
-    return jnp.sum((rows[:, None, :] - centres[None, :, :]) ** 2, axis=-1)
+# Ward's linkage takes memory and time of this number squared (mclust advises a subset too).
+WARD_ROWS = 5000
+# Singular values below this many eps of the largest carry rounding only.
+_RANK_EPS = 100
+
+
+# -- centres -------------------------------------------------------------------------
 
 
 def _draw_rows(
@@ -33,63 +52,210 @@ def _draw_rows(
     return jax.random.choice(key, rows, (k,), replace=False, p=share)
 
 
-def _spread_rows(
+def _seeds(
     key: PRNGKeyArray, rows: Float[Array, "n d"], weight: Float[Array, " n"], k: int
 ) -> Float[Array, "k d"]:
-    """k-means++ (Arthur and Vassilvitskii, 2007): each next row with probability D^2."""
-    keys = jax.random.split(key, k)
-    first = jax.random.categorical(keys[0], jnp.log(weight))
-    nearest = jnp.sum((rows - rows[first]) ** 2, axis=-1)
-
-    def add(nearest: Array, key: PRNGKeyArray) -> tuple[Array, Array]:
-        # With fewer distinct rows than centres every distance is zero: take any row.
-        mass = jnp.where(jnp.any(weight * nearest > 0), weight * nearest, weight)
-        index = jax.random.categorical(key, jnp.log(mass))
-        return jnp.minimum(nearest, jnp.sum((rows - rows[index]) ** 2, axis=-1)), index
-
-    _, others = lax.scan(add, nearest, keys[1:])
-    return rows[jnp.concatenate([first[None], others])]
+    chart, _ = centring(rows, weight)
+    return chart.invert(spread_rows(key, chart.apply(rows), weight, k))
 
 
-def _lloyd(
+def _short_lloyd(
     key: PRNGKeyArray, rows: Float[Array, "n d"], weight: Float[Array, " n"], k: int
 ) -> Float[Array, "k d"]:
-    """Centres of k-means (Lloyd, 1982) from a k-means++ draw; an empty cluster stays."""
-
-    def move(_, centres: Array) -> Array:
-        labels = jnp.argmin(_squared_distances(rows, centres), axis=1)
-        member = weight[:, None] * (labels[:, None] == jnp.arange(k))
-        count = jnp.sum(member, axis=0)[:, None]
-        return jnp.where(count > 0, member.T @ rows / jnp.where(count > 0, count, 1), centres)
-
-    return lax.fori_loop(0, _LLOYD_ROUNDS, move, _spread_rows(key, rows, weight, k))
+    chart, _ = centring(rows, weight)
+    seeds = spread_rows(key, chart.apply(rows), weight, k)
+    return chart.invert(lloyd(rows, weight, seeds, chart, _LLOYD_ROUNDS)[0])
 
 
-# A new start is a function (key, rows, weight, k) -> centres and one line here.
-STARTS: dict[str, Callable[[PRNGKeyArray, Array, Array, int], Array]] = {
-    "k-means++": _spread_rows,
-    "k-means": _lloyd,
-    "random": _draw_rows,
-}
+def nearly_hard(centres: Float[Array, "k e"], embed: Callable[[Array], Array]) -> Labeller:
+    """The labeller that gives `_HARDNESS` of a row to its nearest centre.
+
+    Distances are those of embedded rows, by differences: exact for coinciding rows,
+    whatever their offset.
+    """
+
+    def label(rows: Array, _: Array | int) -> Array:
+        z = embed(rows)
+        # One centre after another, so that no (n, K, E) array exists.
+        squares = lax.map(lambda centre: jnp.sum((z - centre) ** 2, axis=1), centres)
+        return _soften(jnp.argmin(squares, axis=0), centres.shape[0], z.dtype)
+
+    return label
 
 
-def responsibilities_from_centres(
-    rows: Float[Array, "n d"], centres: Float[Array, "k d"]
-) -> Float[Array, "n k"]:
-    """Nearly hard responsibilities for the nearest centre."""
-    k = centres.shape[0]
-    labels = jnp.argmin(_squared_distances(rows, centres), axis=1)
-    hard = (labels[:, None] == jnp.arange(k)).astype(rows.dtype)
+def _soften(labels: Int[Array, " n"], k: int, dtype: Any) -> Float[Array, "n k"]:
+    hard = (labels[:, None] == jnp.arange(k)).astype(dtype)
     return _HARDNESS * hard + (1 - _HARDNESS) / k
 
 
-def draw_start(
-    method: str,
+# -- the starts ----------------------------------------------------------------------
+
+
+def _at_centres(place: Place) -> Callable[..., Labeller]:
+    """The start whose centres ``place`` looks for on some of the rows."""
+
+    def start(
+        key: PRNGKeyArray, model: LatentModel, x: Array, sample_weight: Array | None
+    ) -> Labeller:
+        drawing, placing = jax.random.split(key)
+        rows, weight = some_rows(drawing, x, sample_weight)
+        centres = place(placing, model.embed(rows), weight, model.n_components)
+        return nearly_hard(centres, model.embed)
+
+    return start
+
+
+def _random_responsibilities(
+    key: PRNGKeyArray, model: LatentModel, x: Array, sample_weight: Array | None
+) -> Labeller:
+    """Rows of Dirichlet(1, ..., 1), each from its own key, however rows come in blocks."""
+    k = model.n_components
+
+    def one(row: Array) -> Array:
+        return jax.random.exponential(jax.random.fold_in(key, row), (k,), x.dtype)
+
+    def label(rows: Array, first: Array | int) -> Array:
+        noise = jax.vmap(one)(first + jnp.arange(rows.shape[0]))
+        return noise / jnp.sum(noise, axis=1, keepdims=True)
+
+    return label
+
+
+def _given_labels(
+    labels: Int[Array, " n"], model: LatentModel, x: Array, sample_weight: Array | None
+) -> Labeller:
+    """Nearly hard responsibilities at labels that were found beforehand."""
+
+    def label(rows: Array, first: Array | int) -> Array:
+        block = lax.dynamic_slice_in_dim(labels, first, rows.shape[0])
+        return _soften(block, model.n_components, x.dtype)
+
+    return label
+
+
+# A new start is a function (key, model, x, sample_weight) -> labeller and one line here. In
+# place of a key, "hierarchical" takes the labels of `ward_labels`, made beforehand on the
+# host; "short-run" is where each of its short runs begins (see `best_short_run`).
+STARTS: dict[str, Callable[..., Labeller]] = {
+    "k-means++": _at_centres(_seeds),
+    "k-means": _at_centres(_short_lloyd),
+    "random": _at_centres(_draw_rows),
+    "random-responsibilities": _random_responsibilities,
+    "hierarchical": _given_labels,
+    "short-run": _at_centres(_draw_rows),
+}
+# Starts that need no key and run once.
+DETERMINISTIC = ("hierarchical",)
+
+
+def best_short_run(
     key: PRNGKeyArray,
-    rows: Float[Array, "n d"],
-    sample_weight: Float[Array, " n"] | None,
-    n_components: int,
-) -> Float[Array, "n k"]:
-    """Responsibilities of one start."""
-    weight = jnp.ones(rows.shape[0], rows.dtype) if sample_weight is None else sample_weight
-    return responsibilities_from_centres(rows, STARTS[method](key, rows, weight, n_components))
+    begin: Callable[[PRNGKeyArray], Params],
+    run_short: Callable[[Params], tuple[Params, Array]],
+) -> Params:
+    """Where the best of several short runs of EM ended (Biernacki, Celeux and Govaert, 2003).
+
+    Parameters
+    ----------
+    key : typed random key
+        Split once for each of the `SHORT_RUNS` runs.
+    begin : function of a key
+        The parameters that a run starts from.
+    run_short : function of parameters
+        A few EM steps (`SHORT_STEPS`): the parameters after them and their log joint.
+
+    Returns
+    -------
+    parameters
+        Of the highest finite log joint; of the first run where none is finite.
+    """
+    keys = jax.random.split(key, SHORT_RUNS)
+    ends, log_joint = lax.map(lambda one: run_short(begin(one)), keys)
+    best = jnp.argmax(jnp.where(jnp.isfinite(log_joint), log_joint, -jnp.inf))
+    return jax.tree.map(lambda leaf: leaf[best], ends)
+
+
+# -- Ward's linkage, on the host -------------------------------------------------------
+
+
+def ward_labels(
+    model: LatentModel, x: Any, sample_weight: Any = None, most_rows: int = WARD_ROWS
+) -> Int[np.ndarray, " n"]:
+    """Labels of Ward's hierarchical clustering on SVD-whitened rows, mclust's default in spirit.
+
+    Embedded rows are centred, their columns scaled to unit variance, and projected on the
+    left singular vectors (Scrucca and Raftery, 2015). Of more than ``most_rows`` rows an
+    even subset is clustered and the others take the nearest cluster mean. So do rows of
+    weight zero; other weights only count in the choice of a subset.
+
+    Parameters
+    ----------
+    model : LatentModel
+        In the units of its `LatentModel.embed`; gives the number of clusters.
+    x : (n, D) array
+        Data.
+    sample_weight : (n,) array, optional
+        Weights of the rows.
+    most_rows : int
+        Most rows to cluster.
+
+    Returns
+    -------
+    (n,) int32 array
+        Labels, numbered by first appearance; fewer than K where rows coincide.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> import jaxgmm as jg
+    >>> from jaxgmm.em._start import ward_labels
+    >>> x = jnp.array([[0.0], [0.1], [5.0], [5.2], [0.2]])
+    >>> ward_labels(jg.Mixture(jg.Gaussian(), 2), x).tolist()
+    [0, 0, 1, 1, 0]
+    """
+
+    def embedded(rows: Any) -> np.ndarray:
+        return np.asarray(model.embed(rows), float)
+
+    n = len(x)
+    chosen = np.arange(n) if sample_weight is None else np.flatnonzero(np.asarray(sample_weight))
+    if len(chosen) > most_rows:
+        mass = np.ones(n) if sample_weight is None else np.asarray(sample_weight, float)
+        cumulative = np.cumsum(mass[chosen])
+        places = (np.arange(most_rows) + 0.5) / most_rows * cumulative[-1]
+        chosen = np.unique(chosen[np.searchsorted(cumulative, places)])
+    rows = embedded(x[chosen])
+    mean, whiten = _whitening(rows)
+    white = (rows - mean) @ whiten
+    own = _ward(white, model.n_components)
+    centres = np.stack([white[own == label].mean(axis=0) for label in range(own.max() + 1)])
+    labels = np.empty(n, np.int32)
+    for start in range(0, n, most_rows):
+        block = (embedded(x[start : start + most_rows]) - mean) @ whiten
+        score = 0.5 * np.sum(centres**2, axis=1) - block @ centres.T
+        labels[start : start + most_rows] = np.argmin(score, axis=1)
+    labels[chosen] = own
+    return labels
+
+
+def _ward(white: Float[np.ndarray, "n r"], k: int) -> Int[np.ndarray, " n"]:
+    """Labels of at most ``k`` clusters, numbered by first appearance."""
+    from scipy.cluster.hierarchy import fcluster, linkage
+
+    # Without two different rows there is nothing to link.
+    if len(white) == 1 or white.shape[1] == 0:
+        return np.zeros(len(white), np.int32)
+    found = fcluster(linkage(white, "ward"), k, "maxclust")
+    _, first, inverse = np.unique(found, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[inverse].astype(np.int32)
+
+
+def _whitening(rows: Float[np.ndarray, "n e"]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean, and the matrix from centred rows to the left singular vectors of scaled ones."""
+    mean = rows.mean(axis=0)
+    centred = rows - mean
+    scale = centred.std(axis=0)
+    scale[scale == 0] = 1
+    _, singular, right = np.linalg.svd(centred / scale, full_matrices=False)
+    kept = singular > _RANK_EPS * np.finfo(float).eps * max(singular[0], 1)
+    return mean, (right[kept] / singular[kept, None]).T / scale[:, None]
