@@ -82,7 +82,15 @@ class Run(NamedTuple):
     status : int32 array
         A `Status` code.
     n_iter : int32 array
-        Number of M-steps after the start.
+        Number of steps taken after the start.
+    n_evaluations : int32 array
+        Number of E-steps computed: the start's, those of ``n_iter``, and those of steps
+        that were tried and not taken.
+    rate : array
+        Estimated rate of EM near the end: the share of the distance to the optimum that
+        one step leaves, which is the fraction of information that the missing labels
+        take away (Dempster, Laird and Rubin, 1977). The ratio of the largest changes of
+        a parameter in the last two consecutive steps of EM; NaN before there are two.
     trace : (max_iter + 1,) array
         The objective at the start and after every iteration, NaN after the end.
     spurious : bool array
@@ -95,6 +103,8 @@ class Run(NamedTuple):
     log_prior: Array
     status: Array
     n_iter: Array
+    n_evaluations: Array
+    rate: Array
     trace: Array
     spurious: Array
 

@@ -10,13 +10,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, PRNGKeyArray
 
 from jaxgmm._checks import check_count, check_key, check_name, feature_names, numeric
 from jaxgmm._contract import LatentModel, Params
 from jaxgmm._results import Fit, Run, Status, fingerprint
-from jaxgmm.em._loop import default_tolerance, run_standardised
+from jaxgmm.em._loop import as_run, default_tolerance, number_of_slots, run_starts
 from jaxgmm.em._start import STARTS, draw_start
+from jaxgmm.em._step import em_step
 
 
 def fit(
@@ -119,21 +121,24 @@ def _fit_all(
     kind: str,
     max_iter: int,
 ) -> Run:
-    """Every start at once; ``starts`` are keys, responsibilities or parameters by ``kind``."""
+    """Every start; ``starts`` are keys, responsibilities or parameters by ``kind``."""
     working = model.standardise(x, sample_weight)
+    first = functools.partial(_first_params, working, x, sample_weight, kind)
+    batch = number_of_slots(model, x, jax.tree.leaves(starts)[0].shape[0])
+    params = lax.map(first, starts, batch_size=batch)
+    step = em_step(working, x, sample_weight)
+    return as_run(working, run_starts(working, step, x, params, sample_weight, tol, max_iter))
 
-    def one(start: Any) -> Run:
-        if kind == "parameters":
-            params = working.to_working(start)
-        else:
-            responsibilities = start
-            if kind in STARTS:
-                rows = working.embed(x)
-                responsibilities = draw_start(kind, start, rows, sample_weight, model.n_components)
-            params = working.m_step(working.statistics(responsibilities, x, sample_weight))
-        return run_standardised(working, x, params, sample_weight, tol, max_iter)
 
-    return jax.vmap(one)(starts)
+def _first_params(
+    model: LatentModel, x: Array, sample_weight: Array | None, kind: str, start: Any
+) -> Params:
+    """What one start means, in the working units of ``model``."""
+    if kind == "parameters":
+        return model.to_working(start)
+    if kind in STARTS:
+        start = draw_start(kind, start, model.embed(x), sample_weight, model.n_components)
+    return model.m_step(model.statistics(start, x, sample_weight))
 
 
 def _given_starts(model: LatentModel, x: Array, start: Any) -> tuple[Any, str]:
