@@ -12,16 +12,19 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
 
 from jaxgmm._contract import LatentModel, Params
-from jaxgmm._numerics import BLOCK_ROWS, as_rows, rounding_bound
+from jaxgmm._numerics import as_rows, rounding_bound
 from jaxgmm._results import Run, Status
+from jaxgmm.em._accelerate import accelerated
 from jaxgmm.em._step import Move, Point, Step, choose, em_step, unevaluated
 
 # Carried while a run goes on; never returned.
 _RUNNING = -1
 
 
-# Restarts run side by side so that their rows times labels fill this much memory.
+# Restarts run side by side so that their rows times labels fill this much memory (measured:
+# twice as much or half as much is slower). Models sum over blocks of about so many rows.
 _LIVE_BYTES = 2**18
+_LIVE_ROWS = 2**13
 
 
 def default_tolerance(dtype: Any) -> float:
@@ -36,6 +39,7 @@ def run(
     sample_weight: Array | None = None,
     tol: Array | float | None = None,
     max_iter: int = 1000,
+    acceleration: str | None = None,
 ) -> Run:
     """EM from one start: the pure loop under `jaxgmm.fit`.
 
@@ -61,6 +65,8 @@ def run(
         until the parameters stop moving. Traced.
     max_iter : int
         Most M-steps after the start. Static: it is the length of the trace.
+    acceleration : None, "squarem" or "anderson"
+        How to leap ahead of EM; see `jaxgmm.fit`. Static.
 
     Returns
     -------
@@ -69,7 +75,7 @@ def run(
     Raises
     ------
     ValueError
-        For a model whose prior is still a rule.
+        For a model whose prior is still a rule, or an unknown acceleration.
 
     References
     ----------
@@ -96,7 +102,7 @@ def run(
     finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in inputs]))
     if tol is None:
         tol = default_tolerance(x.dtype)
-    step = em_step(working, x, sample_weight)
+    step = accelerated(working, em_step(working, x, sample_weight), acceleration)
     return _differentiable(working, step, x, params, sample_weight, tol, max_iter, finite)
 
 
@@ -115,8 +121,18 @@ class _Slot(NamedTuple):
     status: Array
 
 
+class _End(NamedTuple):
+    """Where a restart ended, in working units."""
+
+    point: Point
+    rate: Array
+    status: Array
+    n_iter: Array
+    n_evaluations: Array
+
+
 class Ends(NamedTuple):
-    """Where each of S starts ended, in working units; every field has a leading axis S."""
+    """The ends of S starts and their traces; every field has a leading axis S."""
 
     point: Point
     rate: Array
@@ -144,7 +160,7 @@ def run_starts(
     """
     n_starts = jax.tree.leaves(starts)[0].shape[0]
     n_slots = number_of_slots(model, x, n_starts)
-    verdict = _verdict(model, x, sample_weight, tol, max_iter, finite)
+    verdict = _verdict(model, x, sample_weight, tol, max_iter, finite, step.leaps)
 
     def enter(start: Array) -> _Slot:
         params = jax.tree.map(lambda leaf: leaf[jnp.minimum(start, n_starts - 1)], starts)
@@ -167,39 +183,41 @@ def run_starts(
     def advance(slot: _Slot) -> _Slot:
         return verdict(slot, *step.update(slot.point, slot.memory))
 
-    def body(carry: tuple[_Slot, Array, Ends]) -> tuple[_Slot, Array, Ends]:
-        slots, taken, ends = carry
+    def body(carry: tuple[_Slot, Array, _End, Array]) -> tuple[_Slot, Array, _End, Array]:
+        slots, taken, ends, trace = carry
         slots = jax.vmap(advance)(slots)
         # Slots that found no start left go on idly; their start lies outside the record.
         ended = slots.status != _RUNNING
         row = jnp.where(ended, slots.start, n_starts)
         results = jax.vmap(step.result)(slots.point, slots.memory)
-        trace = ends.trace.at[slots.start, slots.n_iter].set(slots.point.objective, mode="drop")
-        last = Ends(results, slots.rate, slots.status, slots.n_iter, slots.n_evaluations, None)
+        trace = trace.at[slots.start, slots.n_iter].set(slots.point.objective, mode="drop")
         ends = jax.tree.map(
-            lambda record, new: record.at[row].set(new, mode="drop"),
-            ends._replace(trace=None),
-            last,
-        )._replace(trace=trace)
+            lambda record, new: record.at[row].set(new, mode="drop"), ends, _end(slots, results)
+        )
         fresh = jax.vmap(enter)(taken + jnp.cumsum(ended, dtype=jnp.int32) - 1)
         slots = jax.vmap(choose)(ended, fresh, slots)
-        return slots, taken + jnp.sum(ended, dtype=jnp.int32), ends
+        return slots, taken + jnp.sum(ended, dtype=jnp.int32), ends, trace
 
     slots = jax.vmap(enter)(jnp.arange(n_slots, dtype=jnp.int32))
-    one = Ends(*(slots.point, slots.rate, slots.status, slots.n_iter, slots.n_evaluations), None)
-    ends = jax.tree.map(lambda leaf: jnp.zeros((n_starts, *leaf.shape[1:]), leaf.dtype), one)
+    ends = jax.tree.map(
+        lambda leaf: jnp.zeros((n_starts, *leaf.shape[1:]), leaf.dtype), _end(slots, slots.point)
+    )
     trace = jnp.full((n_starts, max_iter + 1), jnp.nan, slots.gain.dtype)
-    _, _, ends = lax.while_loop(
+    _, _, ends, trace = lax.while_loop(
         lambda carry: jnp.any(carry[0].start < n_starts),
         body,
-        (slots, jnp.int32(n_slots), ends._replace(trace=trace)),
+        (slots, jnp.int32(n_slots), ends, trace),
     )
-    return ends
+    return Ends(*ends, trace)
+
+
+def _end(slot: _Slot, point: Point) -> _End:
+    return _End(point, slot.rate, slot.status, slot.n_iter, slot.n_evaluations)
 
 
 def number_of_slots(model: LatentModel, x: Array, n_starts: int) -> int:
     """How many restarts run side by side: as many as keep a block of their logits in cache."""
-    one = min(x.shape[0], BLOCK_ROWS) * model.n_components * x.dtype.itemsize
+    one = min(x.shape[0], _LIVE_ROWS) * model.n_components * x.dtype.itemsize
     return max(1, min(n_starts, _LIVE_BYTES // one))
 
 
@@ -210,6 +228,7 @@ def _verdict(
     tol: Array | float,
     max_iter: int,
     finite: Array | bool,
+    leaps: bool,
 ) -> Callable[[_Slot, Point, Any, Array], _Slot]:
     """What an update makes of a restart, and whether it ends there."""
     total = jnp.asarray(x.shape[0], x.dtype) if sample_weight is None else jnp.sum(sample_weight)
@@ -225,13 +244,19 @@ def _verdict(
         move = _largest_change(point.params, slot.point.params)
         compared = em & jnp.isfinite(slot.move)
         ratio = jnp.where(slot.gain > 0, gain / slot.gain, jnp.inf)
-        ratio = jnp.where(compared, ratio, slot.ratio)
         # The larger of the last two ratios guards against a lucky first step.
         slower = jnp.maximum(ratio, slot.ratio)
+        # Steps after a leap are quick where it took away what is slow: there the slowest
+        # ratio of the whole run counts.
+        recalled = _slowest(slot.ratio, ratio, 1.0) if leaps else ratio
         left = jnp.where(slower < 1, gain * slower / (1 - slower), jnp.inf)
         # Near a tight tolerance gains drown in rounding long before the parameters do:
         # there a run also waits until its steps, which shrink steadily, shrink no more.
         settled = (move >= slot.move) | (move <= 4 * jnp.finfo(move.dtype).eps) | ~tight
+
+        # The rate is read off moves that stand well above their rounding.
+        size = _largest_change(point.params, jax.tree.map(jnp.zeros_like, point.params))
+        telling = compared & (move > jnp.finfo(move.dtype).eps ** (2 / 3) * size)
 
         rounding = rounding_bound(point.objective, total, model.cancellation(point.params))
         n_evaluations = slot.n_evaluations + 1
@@ -251,9 +276,9 @@ def _verdict(
             point=point,
             memory=memory,
             gain=jnp.where(em, gain, 0),
-            ratio=ratio,
+            ratio=jnp.where(compared, recalled, slot.ratio),
             move=jnp.where(em, move, jnp.inf),
-            rate=jnp.where(compared, move / slot.move, slot.rate),
+            rate=jnp.where(telling, _slowest(slot.rate, move / slot.move, 2.0), slot.rate),
             n_iter=slot.n_iter + ~first,
             n_evaluations=n_evaluations,
             status=status,
@@ -342,6 +367,12 @@ def _solve_tangent(linear: Any, right: Params) -> Params:
 def _largest_change(new: Params, old: Params) -> Array:
     changes = jax.tree.map(lambda a, b: jnp.max(jnp.abs(a - b)), new, old)
     return jnp.max(jnp.stack(jax.tree.leaves(changes)))
+
+
+def _slowest(older: Array, latest: Array, fading: float) -> Array:
+    """The slowest convergence seen; the slack of an older ratio below one grows meanwhile."""
+    left = jnp.where(older < 1, 1 - fading * (1 - older), -jnp.inf)
+    return jnp.maximum(left, latest)
 
 
 def _first_true(cases: list[tuple[Array, Status]], otherwise: int) -> Array:

@@ -57,12 +57,15 @@ class Step(NamedTuple):
         What a run that ends here returns.
     declared : bool
         Whether the objective of its points is the model's own.
+    leaps : bool
+        Whether it moves other than by its own steps of EM.
     """
 
     init: Callable[[Point, Array], Any]
     update: Callable[[Point, Any], tuple[Point, Any, Array]]
     result: Callable[[Point, Any], Point] = lambda point, _: point
     declared: bool = True
+    leaps: bool = False
 
 
 def em_step(
