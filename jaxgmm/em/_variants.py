@@ -1,7 +1,7 @@
 """Other ways to label the rows: classification, stochastic and annealed EM, as steps.
 
 They differ from EM in the assignment alone. `classification` climbs an objective of its
-own; `stochastic` and the warm part of `annealing` climb none, so that the laws of descent
+own; `stochastic` and the soft part of `annealing` climb none, so that the laws of descent
 and of convergence do not bind them.
 """
 
@@ -18,8 +18,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from jaxgmm._contract import LatentModel, expected_labels
 from jaxgmm.em._step import Move, Point, Step, choose, em_step, evaluate, next_params
 
-# Annealing starts at this inverse temperature and reaches one after so many steps.
-_COLDEST, _ANNEALING_STEPS = 0.2, 60
+# Annealing starts at this inverse temperature and reaches one after so many steps. Much
+# lower or slower, and all components fall together before they can part again.
+_SOFTEST, _ANNEALING_STEPS = 0.7, 20
 
 
 def hard_labels(logits: Float[Array, "k n"], first_row: Array | int) -> tuple[Array, Array]:
@@ -105,8 +106,8 @@ def annealing(
     """
 
     def update(point: Point, done: Array) -> tuple[Point, Array, Array]:
-        cold = jnp.minimum(done / _ANNEALING_STEPS, 1.0).astype(point.log_likelihood.dtype)
-        assign = functools.partial(tempered_labels, _COLDEST ** (1 - cold))
+        left = jnp.maximum(1 - done / _ANNEALING_STEPS, 0.0).astype(point.log_likelihood.dtype)
+        assign = functools.partial(tempered_labels, _SOFTEST**left)
         new = evaluate(model, next_params(model, point), x, sample_weight, assign)
         move = jnp.where(done > _ANNEALING_STEPS, Move.EM, Move.OTHER)
         return new, done + 1, jnp.int32(move)
