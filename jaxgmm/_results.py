@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 import enum
 import hashlib
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import Array
 
 from jaxgmm._contract import LatentModel, Params
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Status(enum.IntEnum):
@@ -82,7 +85,15 @@ class Run(NamedTuple):
     status : int32 array
         A `Status` code.
     n_iter : int32 array
-        Number of M-steps after the start.
+        Number of steps taken after the start.
+    n_evaluations : int32 array
+        Number of E-steps computed: the start's, those of ``n_iter``, and those of steps
+        that were tried and not taken.
+    rate : array
+        Estimated rate of EM near the end: the share of the distance to the optimum that
+        one step leaves, which is the fraction of information that the missing labels
+        take away (Dempster, Laird and Rubin, 1977). The ratio of the largest changes of
+        a parameter in the last two consecutive steps of EM; NaN before there are two.
     trace : (max_iter + 1,) array
         The objective at the start and after every iteration, NaN after the end.
     spurious : bool array
@@ -95,6 +106,8 @@ class Run(NamedTuple):
     log_prior: Array
     status: Array
     n_iter: Array
+    n_evaluations: Array
+    rate: Array
     trace: Array
     spurious: Array
 
@@ -118,21 +131,27 @@ class Fit:
         Totals at exactly ``params``.
     status : Status
         Why the best restart ended; prints as a sentence.
-    n_iter : int
-        Its number of iterations.
+    n_iter, n_evaluations : int
+        Its number of steps, and of E-steps computed for them.
+    rate : float
+        Its estimated rate of EM, the fraction of missing information; see `Run`. Close to
+        one, plain EM is slow and acceleration pays. A lower bound where the run was
+        accelerated.
     trace : (n_iter + 1,) array
         Its objective at the start and after each iteration.
     restarts : Run
         The same record for every start, stacked.
     best : int
         Index of the fit among the restarts.
+    optimum_of : (S,) array of int
+        Which optimum each restart reached, the highest numbered 0.
     n_spurious_better : int
         Restarts that scored higher and were set aside as spurious.
     bic, aic, icl : float
         Information criteria, lower is better; ``icl`` is Biernacki, Celeux and Govaert's
         (2000) with hard labels, ``bic - 2 sum log max_k r_ik``. The ``n`` of ``bic`` is
         the total weight.
-    tol, max_iter : float, int
+    tol, max_iter, algorithm, acceleration
         The settings used.
     fingerprint : str
         Digest of the data and weights.
@@ -145,9 +164,12 @@ class Fit:
     log_joint: float
     status: Status
     n_iter: int
+    n_evaluations: int
+    rate: float
     trace: np.ndarray
     restarts: Run
     best: int
+    optimum_of: np.ndarray
     n_spurious_better: int
     n_rows: int
     total_weight: float
@@ -157,6 +179,8 @@ class Fit:
     icl: float
     tol: float
     max_iter: int
+    algorithm: str
+    acceleration: str | None
     fingerprint: str
     feature_names: tuple[str, ...]
 
@@ -174,23 +198,42 @@ class Fit:
     def optima(self) -> list[Optimum]:
         """Distinct ends of the restarts, the highest first.
 
-        They are told apart by height, status and whether they are spurious, none of
-        which a renaming of the labels changes.
+        Two ends are one where they have the same height, the same density whatever the
+        labels, the same status, and both or neither are spurious.
         """
-        record, groups = self.restarts, []
+        record, groups = self.restarts, {}
         height = np.where(np.isnan(record.log_joint), -np.inf, record.log_joint)
+        kinds = zip(self.optimum_of, record.status, record.spurious, strict=True)
+        kinds = [(int(which), int(status), bool(spurious)) for which, status, spurious in kinds]
         for start in np.argsort(-height, kind="stable"):
-            kind = (int(record.status[start]), bool(record.spurious[start]))
-            for known, top, members in groups:
-                if known == kind and (top == height[start] or top - height[start] <= SAME_OPTIMUM):
-                    members.append(start)
-                    break
-            else:
-                groups.append((kind, float(height[start]), [start]))
+            groups.setdefault(kinds[start], []).append(start)
         return [
-            Optimum(top, np.array(members), Status(status), spurious)
-            for (status, spurious), top, members in groups
+            Optimum(float(height[starts[0]]), np.array(starts), Status(status), spurious)
+            for (_, status, spurious), starts in groups.items()
         ]
+
+    @property
+    def optima_table(self) -> pd.DataFrame:
+        """`optima` as a DataFrame, a row each.
+
+        Columns: ``log_joint``, ``below`` (how far below the fit; negative for spurious ends
+        above it), ``restarts`` and ``share`` that ended there, ``status``, ``spurious``.
+        """
+        import pandas as pd
+
+        n_starts = len(self.restarts.status)
+        rows = [
+            {
+                "log_joint": optimum.log_joint,
+                "below": self.log_joint - optimum.log_joint,
+                "restarts": len(optimum.starts),
+                "share": len(optimum.starts) / n_starts,
+                "status": optimum.status.name.lower(),
+                "spurious": optimum.spurious,
+            }
+            for optimum in self.optima
+        ]
+        return pd.DataFrame(rows)
 
     @property
     def message(self) -> str:
@@ -203,16 +246,26 @@ class Fit:
             sentence += "; this optimum is itself spurious (it hangs on a handful of rows)"
         return sentence
 
+    @property
+    def _pace(self) -> str:
+        """How the search went, in words."""
+        name = {"em": "EM"}.get(self.algorithm, f"{self.algorithm} EM")
+        if self.acceleration is not None:
+            return f"{name} with {self.acceleration}, {self.n_evaluations} evaluations"
+        return f"{name} rate {self.rate:.3g}" if np.isfinite(self.rate) else name
+
     def __repr__(self) -> str:
         n_starts = len(self.restarts.status)
         converged = int(np.sum(np.asarray(self.restarts.status) == Status.CONVERGED))
+        same = int(np.sum(self.optimum_of == self.optimum_of[self.best]))
         return (
             f"Fit of {self.model!r}\n"
             f"  log joint {self.log_joint:.4f} = log likelihood {self.log_likelihood:.4f}"
             f" + log prior {self.log_prior:.4f}\n"
-            f"  {self.message} ({self.n_iter} iterations)\n"
-            f"  {n_starts} start(s), {converged} converged; "
-            f"BIC {self.bic:.2f}, AIC {self.aic:.2f}, ICL {self.icl:.2f}"
+            f"  {self.message} ({self.n_iter} iterations, {self._pace})\n"
+            f"  {n_starts} start(s), {converged} converged, {len(self.optima)} distinct end(s), "
+            f"this one reached {same} time(s)\n"
+            f"  BIC {self.bic:.2f}, AIC {self.aic:.2f}, ICL {self.icl:.2f}"
         )
 
 

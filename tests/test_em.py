@@ -227,6 +227,20 @@ def test_one_bad_start_in_a_batch_harms_no_other():
     np.testing.assert_array_equal(dirty.status[others], clean.status[others])
 
 
+def test_more_restarts_than_slots_take_turns(monkeypatch):
+    model, stack = mixture("full", "none", SMALL, 2), starts(SMALL, 2, 7)
+    together = jg.fit(model, SMALL, start=stack, max_iter=300).restarts
+    jax.clear_caches()
+    monkeypatch.setattr("jaxgmm.em._loop._LIVE_BYTES", 2 * len(SMALL) * 2 * 8)
+    in_turn = jg.fit(model, SMALL, start=stack, max_iter=300).restarts
+    jax.clear_caches()
+    assert len(set(in_turn.n_iter)) > 3  # they end at different times
+    np.testing.assert_array_equal(in_turn.n_iter, together.n_iter)
+    np.testing.assert_array_equal(in_turn.status, together.status)
+    tree_allclose(in_turn.params, together.params, 1e-9)
+    np.testing.assert_allclose(in_turn.trace, together.trace, rtol=1e-11)
+
+
 # -- which restart wins -----------------------------------------------------------------
 
 
@@ -253,6 +267,25 @@ def test_an_optimum_on_three_rows_that_lie_apart_is_not_spurious():
     fit = jg.fit(model, GALAXIES, start=_slices(GALAXIES, 15.0, 30.0))
     np.testing.assert_allclose(fit.log_likelihood, -203.1792280, atol=1e-6)
     assert not fit.restarts.spurious[0]
+
+
+def test_optima_of_equal_height_are_told_apart_and_renamed_ones_are_not():
+    # Three groups that a reflection maps onto themselves: two components share them in two
+    # ways, which no renaming of the labels turns into each other.
+    half = np.array([-0.3, -0.1, 0.1, 0.3])
+    x = np.concatenate([half - 5, half, half + 5])
+    left, right = np.repeat([0, 0, 1], 4), np.repeat([0, 1, 1], 4)
+    stack = np.eye(2)[np.stack([left, right, 1 - left, 1 - right, left])]
+    fit = jg.fit(jg.Mixture(jg.Gaussian("V"), 2), x, start=0.98 * stack + 0.01)
+    heights = fit.restarts.log_joint
+    np.testing.assert_allclose(heights, heights[0], rtol=1e-12)
+    np.testing.assert_array_equal(fit.optimum_of == fit.optimum_of[0], [1, 0, 1, 0, 1])
+    assert sorted(len(optimum.starts) for optimum in fit.optima) == [2, 3]
+    table = fit.optima_table
+    assert sorted(table["restarts"]) == [2, 3]
+    np.testing.assert_allclose(table["share"].sum(), 1)
+    np.testing.assert_allclose(table["below"], 0, atol=1e-10)
+    assert "2 distinct end(s)" in repr(fit)
 
 
 # -- inside the user's own transformations -------------------------------------------------

@@ -8,9 +8,8 @@ from helpers import DATA
 from scipy.cluster.hierarchy import fcluster, linkage
 
 import jaxgmm as jg
-from jaxgmm.em import _start
 from jaxgmm.em._kmeans import MOST_ROWS, centring, some_rows, spread_rows
-from jaxgmm.em._start import DETERMINISTIC, best_short_run, nearly_hard, ward_labels
+from jaxgmm.em._start import DETERMINISTIC, SHORT_STEPS, nearly_hard, ward_labels
 
 FAITHFUL = jnp.asarray(DATA["faithful"])
 RANDOM = sorted(set(jg.em.STARTS) - set(DETERMINISTIC))
@@ -180,13 +179,11 @@ def test_ward_of_few_distinct_rows(rows):
 
 
 def test_the_best_short_run_goes_on(key):
-    def run_short(value):
-        end = jnp.where(value < 0.5, jnp.nan, value)
-        return {"where": value}, end
-
-    begin = jax.random.uniform
-    ends = jax.vmap(begin)(jax.random.split(key, _start.SHORT_RUNS))
-    best = jax.jit(lambda key: best_short_run(key, begin, run_short))(key)
-    assert best["where"] == jnp.max(ends)
-    nothing = best_short_run(key, begin, lambda value: (value, jnp.nan * value))
-    assert jnp.isfinite(nothing)
+    """It starts above where the average random start is after as many steps."""
+    x = DATA["iris"]
+    model = jg.Mixture(jg.Gaussian("full"), 3, prior="fraley-raftery")
+    short = jg.fit(model, x, key=key, start="short-run", n_init=4, max_iter=0)
+    plain = jg.fit(model, x, key=key, start="random", n_init=40, max_iter=SHORT_STEPS)
+    after = np.asarray(plain.restarts.log_joint)
+    assert np.all(np.asarray(short.restarts.log_joint) > np.mean(after))
+    assert len(set(np.asarray(short.restarts.log_joint).tolist())) > 1

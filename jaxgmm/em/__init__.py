@@ -1,5 +1,6 @@
 """Point estimates: the EM loop, its starts, the best of many restarts, and its errors."""
 
+from jaxgmm.em._accelerate import ACCELERATIONS
 from jaxgmm.em._bootstrap import Bootstrap, bootstrap
 from jaxgmm.em._fit import fit
 from jaxgmm.em._information import Delta, StandardErrors, standard_errors
@@ -7,8 +8,11 @@ from jaxgmm.em._kmeans import KMeans, KMeansRun, kmeans
 from jaxgmm.em._loop import default_tolerance, run
 from jaxgmm.em._lrt import LikelihoodRatioTest, bootstrap_lrt
 from jaxgmm.em._start import STARTS
+from jaxgmm.em._variants import ALGORITHMS
 
 __all__ = [
+    "ACCELERATIONS",
+    "ALGORITHMS",
     "STARTS",
     "Bootstrap",
     "Delta",

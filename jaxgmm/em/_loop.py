@@ -1,7 +1,8 @@
-"""The EM loop: E and M steps to a stated tolerance, with an ordered verdict."""
+"""The one loop of EM: steps to a stated tolerance, restarts in turn, an ordered verdict."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -10,25 +11,20 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
 
-from jaxgmm._contract import LatentModel, Params, Statistics
+from jaxgmm._contract import LatentModel, Params
 from jaxgmm._numerics import as_rows, rounding_bound
 from jaxgmm._results import Run, Status
+from jaxgmm.em._accelerate import accelerated
+from jaxgmm.em._step import Move, Point, Step, choose, em_step, unevaluated
 
 # Carried while a run goes on; never returned.
 _RUNNING = -1
 
 
-class _State(NamedTuple):
-    params: Params
-    statistics: Statistics
-    objective: Array
-    log_prior: Array
-    step: Array
-    rate: Array
-    move: Array
-    n_iter: Array
-    status: Array
-    trace: Array
+# Restarts run side by side so that their rows times labels fill this much memory (measured:
+# twice as much or half as much is slower). Models sum over blocks of about so many rows.
+_LIVE_BYTES = 2**18
+_LIVE_ROWS = 2**13
 
 
 def default_tolerance(dtype: Any) -> float:
@@ -43,6 +39,7 @@ def run(
     sample_weight: Array | None = None,
     tol: Array | float | None = None,
     max_iter: int = 1000,
+    acceleration: str | None = None,
 ) -> Run:
     """EM from one start: the pure loop under `jaxgmm.fit`.
 
@@ -68,6 +65,8 @@ def run(
         until the parameters stop moving. Traced.
     max_iter : int
         Most M-steps after the start. Static: it is the length of the trace.
+    acceleration : None, "squarem" or "anderson"
+        How to leap ahead of EM; see `jaxgmm.fit`. Static.
 
     Returns
     -------
@@ -76,7 +75,7 @@ def run(
     Raises
     ------
     ValueError
-        For a model whose prior is still a rule.
+        For a model whose prior is still a rule, or an unknown acceleration.
 
     References
     ----------
@@ -103,37 +102,215 @@ def run(
     finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in inputs]))
     if tol is None:
         tol = default_tolerance(x.dtype)
-    return _differentiable(working, x, params, sample_weight, tol, max_iter, finite)
+    step = accelerated(working, em_step(working, x, sample_weight), acceleration)
+    return _differentiable(working, step, x, params, sample_weight, tol, max_iter, finite)
 
 
-def run_standardised(
+class _Slot(NamedTuple):
+    """One live restart."""
+
+    start: Array
+    point: Point
+    memory: Any
+    gain: Array
+    ratio: Array  # of the last two gains
+    move: Array  # largest change of a parameter; inf where the last step says nothing
+    rate: Array  # of the last two moves
+    n_iter: Array
+    n_evaluations: Array
+    status: Array
+
+
+class _End(NamedTuple):
+    """Where a restart ended, in working units."""
+
+    point: Point
+    rate: Array
+    status: Array
+    n_iter: Array
+    n_evaluations: Array
+
+
+class Ends(NamedTuple):
+    """The ends of S starts and their traces; every field has a leading axis S."""
+
+    point: Point
+    rate: Array
+    status: Array
+    n_iter: Array
+    n_evaluations: Array
+    trace: Array
+
+
+def run_starts(
     model: LatentModel,
+    step: Step,
     x: Array,
-    params: Params,
+    starts: Params,
     sample_weight: Array | None,
     tol: Array | float,
     max_iter: int,
     finite: Array | bool = True,
-) -> Run:
-    """`run` for a model and start in working units, without derivatives.
+) -> Ends:
+    """Every start to its end; ``starts`` are a stack of parameters in working units.
 
-    ``finite`` says whether the input is.
+    A fixed number of slots holds one live restart each. A slot whose restart ended writes
+    its record and takes the next start, so that nobody waits for the slowest: the time is
+    that of all iterations together, the memory that of the slots and the records.
     """
-    last = _iterate(model, x, params, sample_weight, tol, max_iter, finite)
+    n_starts = jax.tree.leaves(starts)[0].shape[0]
+    n_slots = number_of_slots(model, x, n_starts)
+    verdict = _verdict(model, x, sample_weight, tol, max_iter, finite, step.leaps)
+
+    def enter(start: Array) -> _Slot:
+        params = jax.tree.map(lambda leaf: leaf[jnp.minimum(start, n_starts - 1)], starts)
+        point = unevaluated(model, params, x)
+        unknown, none = point.log_likelihood, jnp.int32(0)
+        far = jnp.full_like(unknown, jnp.inf)
+        return _Slot(
+            start=start,
+            point=point,
+            memory=step.init(point, start),
+            gain=jnp.zeros_like(unknown),
+            ratio=far,
+            move=far,
+            rate=unknown,
+            n_iter=none,
+            n_evaluations=none,
+            status=jnp.int32(_RUNNING),
+        )
+
+    def advance(slot: _Slot) -> _Slot:
+        return verdict(slot, *step.update(slot.point, slot.memory))
+
+    def body(carry: tuple[_Slot, Array, _End, Array]) -> tuple[_Slot, Array, _End, Array]:
+        slots, taken, ends, trace = carry
+        slots = jax.vmap(advance)(slots)
+        # Slots that found no start left go on idly; their start lies outside the record.
+        ended = slots.status != _RUNNING
+        row = jnp.where(ended, slots.start, n_starts)
+        results = jax.vmap(step.result)(slots.point, slots.memory)
+        trace = trace.at[slots.start, slots.n_iter].set(slots.point.objective, mode="drop")
+        ends = jax.tree.map(
+            lambda record, new: record.at[row].set(new, mode="drop"), ends, _end(slots, results)
+        )
+        fresh = jax.vmap(enter)(taken + jnp.cumsum(ended, dtype=jnp.int32) - 1)
+        slots = jax.vmap(choose)(ended, fresh, slots)
+        return slots, taken + jnp.sum(ended, dtype=jnp.int32), ends, trace
+
+    slots = jax.vmap(enter)(jnp.arange(n_slots, dtype=jnp.int32))
+    ends = jax.tree.map(
+        lambda leaf: jnp.zeros((n_starts, *leaf.shape[1:]), leaf.dtype), _end(slots, slots.point)
+    )
+    trace = jnp.full((n_starts, max_iter + 1), jnp.nan, slots.gain.dtype)
+    _, _, ends, trace = lax.while_loop(
+        lambda carry: jnp.any(carry[0].start < n_starts),
+        body,
+        (slots, jnp.int32(n_slots), ends, trace),
+    )
+    return Ends(*ends, trace)
+
+
+def _end(slot: _Slot, point: Point) -> _End:
+    return _End(point, slot.rate, slot.status, slot.n_iter, slot.n_evaluations)
+
+
+def number_of_slots(model: LatentModel, x: Array, n_starts: int) -> int:
+    """How many restarts run side by side: as many as keep a block of their logits in cache."""
+    one = min(x.shape[0], _LIVE_ROWS) * model.n_components * x.dtype.itemsize
+    return max(1, min(n_starts, _LIVE_BYTES // one))
+
+
+def _verdict(
+    model: LatentModel,
+    x: Array,
+    sample_weight: Array | None,
+    tol: Array | float,
+    max_iter: int,
+    finite: Array | bool,
+    leaps: bool,
+) -> Callable[[_Slot, Point, Any, Array], _Slot]:
+    """What an update makes of a restart, and whether it ends there."""
+    total = jnp.asarray(x.shape[0], x.dtype) if sample_weight is None else jnp.sum(sample_weight)
+    ascends = model.ascends()
+    tight = jnp.asarray(tol) < default_tolerance(x.dtype)
+
+    def judge(slot: _Slot, point: Point, memory: Any, kind: Array) -> _Slot:
+        first = slot.n_evaluations == 0
+        # Only a step of EM itself tells how far it still has to go.
+        em, refused = (kind == Move.EM) & ~first, kind == Move.REFUSED
+        change = point.objective - slot.point.objective
+        gain = jnp.where(ascends, change, jnp.abs(change))
+        move = _largest_change(point.params, slot.point.params)
+        compared = em & jnp.isfinite(slot.move)
+        ratio = jnp.where(slot.gain > 0, gain / slot.gain, jnp.inf)
+        # The larger of the last two ratios guards against a lucky first step.
+        slower = jnp.maximum(ratio, slot.ratio)
+        # Steps after a leap are quick where it took away what is slow: there the slowest
+        # ratio of the whole run counts.
+        recalled = _slowest(slot.ratio, ratio, 1.0) if leaps else ratio
+        left = jnp.where(slower < 1, gain * slower / (1 - slower), jnp.inf)
+        # Near a tight tolerance gains drown in rounding long before the parameters do:
+        # there a run also waits until its steps, which shrink steadily, shrink no more.
+        settled = (move >= slot.move) | (move <= 4 * jnp.finfo(move.dtype).eps) | ~tight
+
+        # The rate is read off moves that stand well above their rounding.
+        size = _largest_change(point.params, jax.tree.map(jnp.zeros_like, point.params))
+        telling = compared & (move > jnp.finfo(move.dtype).eps ** (2 / 3) * size)
+
+        rounding = rounding_bound(point.objective, total, model.cancellation(point.params))
+        n_evaluations = slot.n_evaluations + 1
+        status = _first_true(
+            [
+                (~jnp.asarray(finite), Status.NONFINITE_INPUT),
+                (~point.collapsed & ~point.sound, Status.NONFINITE_OBJECTIVE),
+                (em & ascends & (change < -rounding), Status.OBJECTIVE_FELL),
+                (point.collapsed, Status.COLLAPSED),
+                (em & settled & ((gain <= 0) | (left <= tol * total)), Status.CONVERGED),
+                (n_evaluations > max_iter, Status.OUT_OF_ITERATIONS),
+            ],
+            _RUNNING,
+        )
+        here = _Slot(
+            start=slot.start,
+            point=point,
+            memory=memory,
+            gain=jnp.where(em, gain, 0),
+            ratio=jnp.where(compared, recalled, slot.ratio),
+            move=jnp.where(em, move, jnp.inf),
+            rate=jnp.where(telling, _slowest(slot.rate, move / slot.move, 2.0), slot.rate),
+            n_iter=slot.n_iter + ~first,
+            n_evaluations=n_evaluations,
+            status=status,
+        )
+        stayed = slot._replace(memory=memory)
+        # A collapsed point has no density: the run ends where it still had one.
+        here = choose(refused | ~point.sound, stayed, here)
+        return here._replace(n_evaluations=n_evaluations, status=status)
+
+    return judge
+
+
+def as_run(model: LatentModel, ends: Ends) -> Run:
+    """The record in the units of the data."""
+    point = ends.point
     return Run(
-        params=model.to_user(last.params),
-        log_joint=last.objective,
-        log_likelihood=last.objective - last.log_prior,
-        log_prior=last.log_prior,
-        status=last.status,
-        n_iter=jnp.maximum(last.n_iter, 0),
-        trace=last.trace,
-        spurious=model.spurious(last.params, last.statistics),
+        params=jax.vmap(model.to_user)(point.params),
+        log_joint=point.objective,
+        log_likelihood=point.log_likelihood,
+        log_prior=point.log_prior,
+        status=ends.status,
+        n_iter=ends.n_iter,
+        n_evaluations=ends.n_evaluations,
+        rate=ends.rate,
+        trace=ends.trace,
+        spurious=jax.vmap(model.spurious)(point.params, point.statistics),
     )
 
 
 def _differentiable(
     model: LatentModel,
+    step: Step,
     x: Array,
     params: Params,
     sample_weight: Array | None,
@@ -141,23 +318,25 @@ def _differentiable(
     max_iter: int,
     finite: Array | bool,
 ) -> Run:
-    """`run_standardised` whose parameters and densities differentiate at the fixed point."""
+    """One start, whose parameters and densities differentiate at the fixed point of EM."""
 
     def solve(_, initial: Params) -> tuple[Params, tuple]:
-        last = _iterate(model, x, initial, sample_weight, tol, max_iter, finite)
+        starts = jax.tree.map(lambda leaf: leaf[None], initial)
+        ends = run_starts(model, step, x, starts, sample_weight, tol, max_iter, finite)
+        ends = jax.tree.map(lambda leaf: leaf[0], ends)
+        spurious = model.spurious(ends.point.params, ends.point.statistics)
         # Integers pass as floats: an implicit derivative has no tangent for them.
-        numbers = jnp.stack([last.status, jnp.maximum(last.n_iter, 0)]).astype(last.trace.dtype)
-        spurious = model.spurious(last.params, last.statistics).astype(last.trace.dtype)
-        return last.params, (numbers, last.trace, spurious)
+        counts = [ends.status, ends.n_iter, ends.n_evaluations, spurious]
+        numbers = jnp.stack([jnp.asarray(count, ends.rate.dtype) for count in counts])
+        return ends.point.params, (numbers, ends.rate, ends.trace)
 
     def residual(at: Params) -> Params:
         statistics, _ = model.e_step(at, x, sample_weight)
         return jax.tree.map(jnp.subtract, model.m_step(statistics, at), at)
 
-    params, (numbers, trace, spurious) = lax.custom_root(
-        residual, params, solve, _solve_tangent, has_aux=True
-    )
-    status, n_iter = lax.stop_gradient(numbers).astype(jnp.int32)
+    params, aux = lax.custom_root(residual, params, solve, _solve_tangent, has_aux=True)
+    numbers, rate, trace = lax.stop_gradient(aux)
+    status, n_iter, n_evaluations, spurious = numbers.astype(jnp.int32)
     log_prior = model.log_prior(params)
     log_likelihood = model.log_likelihood(params, x, sample_weight)
     return Run(
@@ -167,8 +346,10 @@ def _differentiable(
         log_prior=log_prior,
         status=status,
         n_iter=n_iter,
-        trace=lax.stop_gradient(trace),
-        spurious=lax.stop_gradient(spurious) > 0,
+        n_evaluations=n_evaluations,
+        rate=rate,
+        trace=trace,
+        spurious=spurious > 0,
     )
 
 
@@ -183,92 +364,15 @@ def _solve_tangent(linear: Any, right: Params) -> Params:
     return unravel(jnp.linalg.solve(matrix, flat))
 
 
-def _iterate(
-    model: LatentModel,
-    x: Array,
-    params: Params,
-    sample_weight: Array | None,
-    tol: Array | float,
-    max_iter: int,
-    finite: Array | bool,
-) -> _State:
-    total = jnp.asarray(x.shape[0], x.dtype) if sample_weight is None else jnp.sum(sample_weight)
-    ascends = model.ascends()
-    tight = jnp.asarray(tol) < default_tolerance(x.dtype)
-
-    def body(state: _State) -> _State:
-        # The first pass only evaluates the start, so that the program holds one E-step.
-        first = state.n_iter < 0
-        proposal = jax.tree.map(
-            lambda new, old: jnp.where(first, old, new),
-            model.m_step(state.statistics, state.params),
-            state.params,
-        )
-        collapsed = model.collapsed(proposal)
-        statistics, log_likelihood = model.e_step(proposal, x, sample_weight)
-        log_prior = model.log_prior(proposal)
-        value = log_likelihood + log_prior
-        n_iter = state.n_iter + 1
-        gain = value - state.objective
-        step = jnp.where(first, 0, jnp.where(ascends, gain, jnp.abs(gain)))
-        rate = jnp.where(state.step > 0, step / state.step, jnp.inf)
-        # The larger of the last two rates guards against a lucky first step.
-        slower = jnp.maximum(rate, state.rate)
-        left = jnp.where(slower < 1, step * slower / (1 - slower), jnp.inf)
-        # Near a tight tolerance gains drown in rounding long before the parameters do:
-        # there a run also waits until its steps, which shrink steadily, shrink no more.
-        move = jnp.where(first, jnp.inf, _largest_change(proposal, state.params))
-        settled = (move >= state.move) | (move <= 4 * jnp.finfo(move.dtype).eps) | ~tight
-
-        rounding = rounding_bound(value, total, model.cancellation(proposal))
-        # A collapsed proposal has no density: the run ends where it still had one.
-        refused = collapsed | ~jnp.isfinite(value)
-        status = _first_true(
-            [
-                (~jnp.asarray(finite), Status.NONFINITE_INPUT),
-                (~collapsed & refused, Status.NONFINITE_OBJECTIVE),
-                (ascends & (gain < -rounding), Status.OBJECTIVE_FELL),
-                (collapsed, Status.COLLAPSED),
-                (~first & settled & ((step <= 0) | (left <= tol * total)), Status.CONVERGED),
-                (n_iter >= max_iter, Status.OUT_OF_ITERATIONS),
-            ],
-            _RUNNING,
-        )
-        accepted = _State(
-            params=proposal,
-            statistics=statistics,
-            objective=value,
-            log_prior=log_prior,
-            step=step,
-            rate=rate,
-            move=move,
-            n_iter=n_iter,
-            status=status,
-            trace=state.trace.at[n_iter].set(value),
-        )
-        kept = jax.tree.map(lambda new, old: jnp.where(refused, old, new), accepted, state)
-        return kept._replace(status=status)
-
-    shapes, number = jax.eval_shape(model.e_step, params, x, sample_weight)
-    unknown = jnp.full((), jnp.nan, number.dtype)
-    initial = _State(
-        params=params,
-        statistics=jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes),
-        objective=unknown,
-        log_prior=unknown,
-        step=jnp.zeros_like(unknown),
-        rate=jnp.full_like(unknown, jnp.inf),
-        move=jnp.full_like(unknown, jnp.inf),
-        n_iter=jnp.array(-1, jnp.int32),
-        status=jnp.array(_RUNNING, jnp.int32),
-        trace=jnp.full(max_iter + 1, jnp.nan, number.dtype),
-    )
-    return lax.while_loop(lambda state: state.status == _RUNNING, body, initial)
-
-
 def _largest_change(new: Params, old: Params) -> Array:
     changes = jax.tree.map(lambda a, b: jnp.max(jnp.abs(a - b)), new, old)
     return jnp.max(jnp.stack(jax.tree.leaves(changes)))
+
+
+def _slowest(older: Array, latest: Array, fading: float) -> Array:
+    """The slowest convergence seen; the slack of an older ratio below one grows meanwhile."""
+    left = jnp.where(older < 1, 1 - fading * (1 - older), -jnp.inf)
+    return jnp.maximum(left, latest)
 
 
 def _first_true(cases: list[tuple[Array, Status]], otherwise: int) -> Array:

@@ -17,7 +17,7 @@ from jaxgmm._results import Fit, Run, Status
 from jaxgmm.em._bootstrap import map_in_batches, total_rows
 from jaxgmm.em._fit import fit
 from jaxgmm.em._loop import default_tolerance, run
-from jaxgmm.em._start import STARTS, draw_start, responsibilities_from_centres
+from jaxgmm.em._start import STARTS, nearly_hard, seeds
 
 # Gain in the log likelihood that a run may leave: the statistic is of order one.
 _GAIN_LEFT = 1e-4
@@ -263,8 +263,8 @@ def _larger_starts(
 def _draws(
     model: LatentModel, x: Array, sample_weight: Array | None, key: PRNGKeyArray, n_init: int
 ) -> Float[Array, "s n k"]:
-    rows = model.standardise(x, sample_weight).embed(x)
-    draw = lambda one: draw_start("k-means++", one, rows, sample_weight, model.n_components)
+    working = model.standardise(x, sample_weight)
+    draw = lambda one: STARTS["k-means++"](one, working, x, sample_weight)(x, 0)
     return jax.vmap(draw)(jax.random.split(key, n_init))
 
 
@@ -278,6 +278,6 @@ def _split(
     key_label, key_centres = jax.random.split(key)
     label = jax.random.categorical(key_label, jnp.log(weight @ labels))
     member = labels[:, label]
-    centres = STARTS["k-means++"](key_centres, rows, weight * member, 2)
-    halves = member[:, None] * responsibilities_from_centres(rows, centres)
+    centres = seeds(key_centres, rows, weight * member, 2)
+    halves = member[:, None] * nearly_hard(centres, lambda z: z)(rows, 0)
     return jnp.concatenate([labels.at[:, label].set(halves[:, 0]), halves[:, 1:]], axis=1)

@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from jaxgmm._contract import LatentModel, Params
+from jaxgmm._contract import LatentModel
 from jaxgmm.em._kmeans import centring, lloyd, some_rows, spread_rows
 
 Labeller = Callable[[Array, Array | int], Array]
@@ -52,9 +52,10 @@ def _draw_rows(
     return jax.random.choice(key, rows, (k,), replace=False, p=share)
 
 
-def _seeds(
+def seeds(
     key: PRNGKeyArray, rows: Float[Array, "n d"], weight: Float[Array, " n"], k: int
 ) -> Float[Array, "k d"]:
+    """Rows far apart, by k-means++."""
     chart, _ = centring(rows, weight)
     return chart.invert(spread_rows(key, chart.apply(rows), weight, k))
 
@@ -63,8 +64,8 @@ def _short_lloyd(
     key: PRNGKeyArray, rows: Float[Array, "n d"], weight: Float[Array, " n"], k: int
 ) -> Float[Array, "k d"]:
     chart, _ = centring(rows, weight)
-    seeds = spread_rows(key, chart.apply(rows), weight, k)
-    return chart.invert(lloyd(rows, weight, seeds, chart, _LLOYD_ROUNDS)[0])
+    first = spread_rows(key, chart.apply(rows), weight, k)
+    return chart.invert(lloyd(rows, weight, first, chart, _LLOYD_ROUNDS)[0])
 
 
 def nearly_hard(centres: Float[Array, "k e"], embed: Callable[[Array], Array]) -> Labeller:
@@ -135,9 +136,9 @@ def _given_labels(
 
 # A new start is a function (key, model, x, sample_weight) -> labeller and one line here. In
 # place of a key, "hierarchical" takes the labels of `ward_labels`, made beforehand on the
-# host; "short-run" is where each of its short runs begins (see `best_short_run`).
+# host; "short-run" is where each of its short runs begins (`_fit` picks the best).
 STARTS: dict[str, Callable[..., Labeller]] = {
-    "k-means++": _at_centres(_seeds),
+    "k-means++": _at_centres(seeds),
     "k-means": _at_centres(_short_lloyd),
     "random": _at_centres(_draw_rows),
     "random-responsibilities": _random_responsibilities,
@@ -146,33 +147,6 @@ STARTS: dict[str, Callable[..., Labeller]] = {
 }
 # Starts that need no key and run once.
 DETERMINISTIC = ("hierarchical",)
-
-
-def best_short_run(
-    key: PRNGKeyArray,
-    begin: Callable[[PRNGKeyArray], Params],
-    run_short: Callable[[Params], tuple[Params, Array]],
-) -> Params:
-    """Where the best of several short runs of EM ended (Biernacki, Celeux and Govaert, 2003).
-
-    Parameters
-    ----------
-    key : typed random key
-        Split once for each of the `SHORT_RUNS` runs.
-    begin : function of a key
-        The parameters that a run starts from.
-    run_short : function of parameters
-        A few EM steps (`SHORT_STEPS`): the parameters after them and their log joint.
-
-    Returns
-    -------
-    parameters
-        Of the highest finite log joint; of the first run where none is finite.
-    """
-    keys = jax.random.split(key, SHORT_RUNS)
-    ends, log_joint = lax.map(lambda one: run_short(begin(one)), keys)
-    best = jnp.argmax(jnp.where(jnp.isfinite(log_joint), log_joint, -jnp.inf))
-    return jax.tree.map(lambda leaf: leaf[best], ends)
 
 
 # -- Ward's linkage, on the host -------------------------------------------------------
