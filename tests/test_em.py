@@ -276,7 +276,7 @@ def test_optima_of_equal_height_are_told_apart_and_renamed_ones_are_not():
     x = np.concatenate([half - 5, half, half + 5])
     left, right = np.repeat([0, 0, 1], 4), np.repeat([0, 1, 1], 4)
     stack = np.eye(2)[np.stack([left, right, 1 - left, 1 - right, left])]
-    fit = jg.fit(jg.Mixture(jg.Gaussian("E"), 2), x, start=0.98 * stack + 0.01)
+    fit = jg.fit(jg.Mixture(jg.Gaussian("V"), 2), x, start=0.98 * stack + 0.01)
     heights = fit.restarts.log_joint
     np.testing.assert_allclose(heights, heights[0], rtol=1e-12)
     np.testing.assert_array_equal(fit.optimum_of == fit.optimum_of[0], [1, 0, 1, 0, 1])
