@@ -88,8 +88,9 @@ def test_where_every_leap_collapses_em_goes_on(acceleration):
     run = jg.em.run(model, x, start, acceleration=acceleration)
     assert run.converged
     assert run.n_evaluations > run.n_iter + 1
-    np.testing.assert_allclose(run.trace[:9], plain.trace[:9], rtol=1e-14)
-    np.testing.assert_allclose(run.log_joint, plain.log_joint, atol=1e-8)
+    assert run.n_iter >= plain.n_iter
+    steps = slice(0, plain.n_iter + 1)
+    np.testing.assert_allclose(run.trace[steps], plain.trace[steps], rtol=1e-12)
 
 
 @each_acceleration
