@@ -261,9 +261,11 @@ def _two_orders(x, k):
 @each_structure_and_prior
 def test_a_fit_moves_with_the_data(structure, prior):
     matrix, shift = _affine_map(structure, prior, 2), np.array([-300.0, 7.0])
-    model = mixture(structure, prior, SMALL, 3)
+    # Three of the others end in hundreds of steps, where rounding decides on the last one.
+    k = 2 if structure in OTHERS else 3
+    model = mixture(structure, prior, SMALL, k)
     moved_model = moved_prior(model, matrix, shift)
-    stack, order = _two_orders(SMALL, 3)
+    stack, order = _two_orders(SMALL, k)
     moved_x = SMALL @ matrix.T + shift
     fit = jg.fit(model, SMALL, start=stack)
     moved = jg.fit(moved_model, moved_x, start=stack)
