@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxgmm._checks import check_count, check_key, check_name, feature_names, numeric
-from jaxgmm._contract import LatentModel, Params
+from jaxgmm._contract import LatentModel, Params, expected_labels
 from jaxgmm._results import SAME_OPTIMUM, Fit, Run, Status, fingerprint
 from jaxgmm.em._accelerate import ACCELERATIONS, accelerated
 from jaxgmm.em._loop import as_run, default_tolerance, number_of_slots, run_starts
@@ -342,14 +342,21 @@ def _log_densities(model: LatentModel, params: Params, x: Array) -> Array:
 def _evaluate(
     model: LatentModel, params: Params, x: Array, sample_weight: Array | None
 ) -> dict[str, Array]:
-    certainty = jnp.log(jnp.max(model.responsibilities(params, x), axis=1))
-    weight = jnp.ones(x.shape[0], certainty.dtype) if sample_weight is None else sample_weight
+    working = model.standardise(x, sample_weight)
+    _, log_certainty = working.e_step(working.to_working(params), x, sample_weight, _certainty)
+    total = jnp.asarray(x.shape[0], x.dtype) if sample_weight is None else jnp.sum(sample_weight)
     return {
         "log_prior": model.log_prior(params),
         "log_likelihood": model.log_likelihood(params, x, sample_weight),
-        "log_certainty": weight @ certainty,
-        "total_weight": jnp.sum(weight),
+        "log_certainty": log_certainty,
+        "total_weight": total,
     }
+
+
+def _certainty(logits: Float[Array, "k n"], first_row: Array | int) -> tuple[Array, Array]:
+    """Rows as EM labels them, and the log probability of the most probable label."""
+    labels, _ = expected_labels(logits, first_row)
+    return labels, jnp.log(jnp.max(labels, axis=0))
 
 
 def _refuse_if_all_collapsed(status: np.ndarray) -> None:

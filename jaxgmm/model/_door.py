@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgmm._checks import numeric
+from jaxgmm._checks import blocks, numeric
 from jaxgmm.model._prior import ConjugatePrior
 from jaxgmm.model._registry import UNIVARIATE, structure_named
 
@@ -32,7 +32,7 @@ def check_bounded(x: np.ndarray, name: str, n_components: int) -> None:
     """
     check_univariate(name, x.shape[1])
     n, d = x.shape
-    distinct = len(np.unique(x, axis=0))
+    distinct = _distinct_rows(x, max(2, n_components))
     if n < n_components:
         raise ValueError(
             f"x: {n} rows cannot carry {n_components} components without a prior; {_REMEDY}"
@@ -46,7 +46,7 @@ def check_bounded(x: np.ndarray, name: str, n_components: int) -> None:
         )
     if structure_named(name).isotropic:
         return
-    constant = np.flatnonzero(np.all(x == x[0], axis=0))
+    constant = _constant_columns(x)
     if constant.size:
         raise ValueError(
             f"x: column {constant[0]} is constant, so the likelihood is unbounded; "
@@ -70,14 +70,14 @@ def check_rule_defined(rule: str, x: np.ndarray, name: str) -> None:
     check_univariate(name, x.shape[1])
     n, d = x.shape
     explicit = "give explicit hyper-parameters (jaxgmm.ConjugatePrior)"
-    if n < 2 or np.all(x == x[0]):
+    if n < 2 or len(_constant_columns(x)) == d:
         raise ValueError(
             f"prior: {rule!r} needs rows that differ to set its scale, found {n} equal row(s); "
             f"{explicit}"
         )
     if not structure_named(name).uses_products:
         return
-    constant = np.flatnonzero(np.all(x == x[0], axis=0))
+    constant = _constant_columns(x)
     if constant.size:
         raise ValueError(
             f"prior: {rule!r} has no scale for column {constant[0]}, which is constant; "
@@ -127,10 +127,32 @@ def check_prior(prior: ConjugatePrior, name: str, k: int, d: int) -> None:
         raise ValueError("prior: scale must be symmetric and positive definite")
 
 
+# Block by block, so that checks of large data take no memory.
+
+
+def _distinct_rows(x: np.ndarray, enough: int) -> int:
+    """How many rows differ, counted no further than ``enough``."""
+    seen = x[:0]
+    for _, block in blocks(x):
+        seen = np.unique(np.concatenate([seen, block]), axis=0)
+        if len(seen) >= enough:
+            return enough
+    return len(seen)
+
+
+def _constant_columns(x: np.ndarray) -> np.ndarray:
+    constant = np.ones(x.shape[1], bool)
+    for _, block in blocks(x):
+        constant &= np.all(block == x[0], axis=0)
+        if not constant.any():
+            break
+    return np.flatnonzero(constant)
+
+
 def _rank(x: np.ndarray) -> int:
-    centred = x - x.mean(axis=0, dtype=np.float64)
-    scaled = centred / np.linalg.norm(centred, axis=0)
-    gram = np.asarray(scaled.T @ scaled, np.float64)
+    mean = sum(block.sum(axis=0, dtype=np.float64) for _, block in blocks(x)) / len(x)
+    gram = sum((block - mean).T @ (block - mean) for _, block in blocks(x))
+    size = np.sqrt(np.diag(gram))
     # The Gram matrix squares the condition number, hence eps and not its root.
     floor = x.shape[1] * jnp.finfo(x.dtype).eps
-    return int(np.sum(np.linalg.eigvalsh(gram) > floor))
+    return int(np.sum(np.linalg.eigvalsh(gram / size / size[:, None]) > floor))
