@@ -74,7 +74,9 @@ def check_rows(x: Any) -> jax.Array:
                 f"x: non-finite value {block[row, column]} at row {start + row}, "
                 f"column {column}; drop or impute such rows"
             )
-    return jnp.asarray(array)
+    # A JAX array that is right as it is need not be copied.
+    kept = isinstance(x, jax.Array) and (x.shape, x.dtype) == (array.shape, array.dtype)
+    return x if kept else jnp.asarray(array)
 
 
 def blocks(array: np.ndarray, rows: int = 2**16) -> Iterator[tuple[int, np.ndarray]]:

@@ -118,29 +118,26 @@ def sum_over_blocks(
 
     ``first`` is the index of the first row of a block; no weights count every row once.
     Holds one block of intermediates at a time, by default of `block_rows` for the width of
-    ``x``. The tail that does not fill a block is summed on its own, so nothing is padded
-    or copied.
+    ``x``. The last block reaches back over rows that the one before has counted, and
+    weighs them zero: nothing is padded or copied, and compiled code holds ``function`` once.
     """
     n = x.shape[0]
     block = block_rows(x.shape[1], x.dtype) if block is None else block
-
-    def at(first: Array | int, size: int) -> Any:
-        rows = lax.dynamic_slice_in_dim(x, first, size)
-        if weight is None:
-            return function(rows, jnp.ones(size, x.dtype), first)
-        return function(rows, lax.dynamic_slice_in_dim(weight, first, size), first)
-
     if n <= block:
-        return at(0, n)
-    full, tail = divmod(n, block)
+        return function(x, jnp.ones(n, x.dtype) if weight is None else weight, 0)
 
-    def add(total: Any, first: Array) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, total, at(first, block)), None
+    def part(index: Array | int) -> Any:
+        begin = block * index
+        first = jnp.minimum(begin, n - block)
+        rows = lax.dynamic_slice_in_dim(x, first, block)
+        weights = (first + jnp.arange(block) >= begin).astype(x.dtype)
+        if weight is not None:
+            weights = weights * lax.dynamic_slice_in_dim(weight, first, block)
+        return function(rows, weights, first)
 
-    total, _ = lax.scan(add, at(0, block), block * jnp.arange(1, full))
-    if tail:
-        total = jax.tree.map(jnp.add, total, at(full * block, tail))
-    return total
+    zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(part, 0))
+    add = lambda total, index: (jax.tree.map(jnp.add, total, part(index)), None)
+    return lax.scan(add, zero, jnp.arange(-(-n // block)))[0]
 
 
 def stack(pieces: list[Float[Array, "_ n"]]) -> Float[Array, "f n"]:
