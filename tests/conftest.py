@@ -10,14 +10,7 @@ jax.config.update("jax_enable_x64", True)  # the float32 lane is float32 arrays 
 jax.config.update("jax_disable_most_optimizations", True)
 
 # Shapes in signatures are checked inside the engines; doors have checks of their own.
-_TYPED = (
-    "em._kmeans",
-    "em._loop",
-    "em._start",
-    "bayes._nuts",
-    "bayes._relabel",
-    "report._curvature",
-)
+_TYPED = ("em._loop", "em._start", "bayes._nuts", "bayes._relabel", "report._curvature")
 with install_import_hook([f"jaxgmm.{name}" for name in _TYPED], "beartype.beartype"):
     import jaxgmm  # noqa: F401
 
