@@ -192,7 +192,7 @@ def kmeans(
 def _run_all(
     x: Float[Array, "n d"],
     sample_weight: Float[Array, " n"] | None,
-    keys: PRNGKeyArray,
+    keys: Array,
     tol: Array,
     n_clusters: int,
     max_iter: int,
