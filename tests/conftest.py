@@ -12,7 +12,6 @@ jax.config.update("jax_disable_most_optimizations", True)
 # Shapes in signatures are checked inside the engines; doors have checks of their own.
 _TYPED = (
     "em._accelerate",
-    "em._kmeans",
     "em._loop",
     "em._step",
     "em._variants",

@@ -123,12 +123,11 @@ def test_fewer_distinct_rows_than_clusters(key, dtype):
 def test_many_rows(key):
     """Seeds come from a subset, labels from every row; zero weight is no row."""
     n = 2**16 + 4321
-    x = _blobs(n, 2, 3).astype(np.float32)
-    weight = np.ones(n, np.float32)
+    x, weight = _blobs(n, 2, 3), np.ones(n)
     weight[: n // 2], x[: n // 2] = 0, 1e4
     hard = jg.kmeans(x, 3, key=key, n_init=2, sample_weight=weight)
     inside = jg.kmeans(x[n // 2 :], 3, key=key, n_init=2)
-    np.testing.assert_allclose(hard.inertia, inside.inertia, rtol=1e-4)
+    np.testing.assert_allclose(hard.inertia, inside.inertia, rtol=1e-10)
     assert np.abs(hard.restarts.start).max() < 100
     plain = jg.kmeans(x, 4, key=key, n_init=2)
     np.testing.assert_array_equal(plain.labels, _labels(x, np.asarray(plain.centres)))
@@ -158,7 +157,7 @@ def test_nothing_compiles_again(key, compilations):
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [
-        ({"x": [[1.0], [np.nan]]}, ValueError, "x: 1 non-finite"),
+        ({"x": [[1.0], [np.nan]]}, ValueError, "x: .*non-finite"),
         ({"n_clusters": 0}, ValueError, "n_clusters: must be at least 1"),
         ({"n_clusters": 2.0}, TypeError, "n_clusters: needs a whole number"),
         ({"n_clusters": 7}, ValueError, "n_clusters: 7 clusters need at least as many rows"),
@@ -187,17 +186,12 @@ def _hard(logits, _):
     return (labels == jnp.arange(len(logits))[:, None]).astype(logits.dtype), jnp.max(logits, 0)
 
 
+@jax.jit
 def _classification_step(model, params, x):
-    """One step of classification EM (Celeux and Govaert, 1992) under one shared variance."""
+    """One step of classification EM (Celeux and Govaert, 1992)."""
     working = model.standardise(x)
     statistics, _ = working.e_step(working.to_working(params), x, assign=_hard)
-    new = working.to_user(working.m_step(statistics))
-    # One variance for all components is the mean of theirs, weighted by their counts.
-    counts = model.family.counts(statistics)
-    variance = counts @ new.covariances[:, 0, 0] / jnp.sum(counts)
-    shape = new.covariances.shape
-    spheres = jnp.broadcast_to(variance * jnp.eye(shape[-1]), shape)
-    return model.params(means=new.means, covariances=spheres)
+    return working.to_user(working.m_step(statistics))
 
 
 def test_classification_em_is_lloyds_algorithm_step_by_step():
@@ -205,7 +199,7 @@ def test_classification_em_is_lloyds_algorithm_step_by_step():
 
     x, k = jnp.asarray(FAITHFUL), 4
     start = x[:k]
-    model = jg.Mixture(jg.Gaussian("spherical"), k, weights="equal").resolve(x)
+    model = jg.Mixture(jg.Gaussian("EII"), k, weights="equal").resolve(x)
     spread = jnp.broadcast_to(jnp.var(x) * jnp.eye(2), (k, 2, 2))
     params = model.params(means=start, covariances=spread)
     chart, _ = centring(x, jnp.ones(len(x)))

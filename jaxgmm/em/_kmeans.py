@@ -21,7 +21,7 @@ from jaxgmm._numerics import sum_over_blocks
 MOST_ROWS = 2**16
 
 # Rows of a block, and its scores, rows times centres: more fall out of the cache (measured).
-_BLOCK_ROWS, _BLOCK_SCORES = 4096, 2**18
+_BLOCK_ROWS, _BLOCK_SCORES = 16384, 2**18
 # Up to this many columns, and differences of a row, distances are written out term by term:
 # exact, and 2 to 3 times faster than a matrix product (more would take long to compile).
 _FEW_COLUMNS, _FEW_DIFFERENCES = 8, 128
