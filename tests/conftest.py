@@ -24,13 +24,6 @@ with install_import_hook([f"jaxgmm.{name}" for name in _TYPED], "beartype.bearty
     import jaxgmm  # noqa: F401
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _free_programs():
-    """XLA maps memory for each compiled program; a process may hold only so many maps."""
-    yield
-    jax.clear_caches()
-
-
 @pytest.fixture
 def key():
     return jax.random.key(20260101)
@@ -39,7 +32,7 @@ def key():
 class Compilations:
     """Counts what XLA compiles inside a ``with`` block."""
 
-    _total = 0
+    _total = _freed = 0
 
     def __enter__(self):
         self._before = Compilations._total
@@ -56,6 +49,19 @@ def _listen(event, _seconds, **_):
 
 
 jax.monitoring.register_event_duration_secs_listener(_listen)
+
+
+# XLA maps memory for each compiled program, some seventy pieces, and a process may hold
+# only 65,530 of them.
+_MOST_PROGRAMS = 250
+
+
+@pytest.fixture(autouse=True)
+def _free_programs():
+    yield
+    if Compilations._total - Compilations._freed > _MOST_PROGRAMS:
+        Compilations._freed = Compilations._total
+        jax.clear_caches()
 
 
 @pytest.fixture
