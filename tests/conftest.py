@@ -56,12 +56,22 @@ jax.monitoring.register_event_duration_secs_listener(_listen)
 _MOST_PROGRAMS = 250
 
 
-@pytest.fixture(autouse=True)
 def _free_programs():
+    Compilations._freed = Compilations._total
+    jax.clear_caches()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _free_programs_of_a_module():
+    yield
+    _free_programs()
+
+
+@pytest.fixture(autouse=True)
+def _free_many_programs():
     yield
     if Compilations._total - Compilations._freed > _MOST_PROGRAMS:
-        Compilations._freed = Compilations._total
-        jax.clear_caches()
+        _free_programs()
 
 
 @pytest.fixture

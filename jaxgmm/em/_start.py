@@ -56,8 +56,8 @@ def seeds(
     key: PRNGKeyArray, rows: Float[Array, "n d"], weight: Float[Array, " n"], k: int
 ) -> Float[Array, "k d"]:
     """Rows far apart, by k-means++."""
-    chart, _ = centring(rows, weight)
-    return chart.invert(spread_rows(key, chart.apply(rows), weight, k))
+    centre = jnp.mean(rows, axis=0)
+    return centre + spread_rows(key, rows - centre, weight, k)
 
 
 def _short_lloyd(
@@ -77,9 +77,8 @@ def nearly_hard(centres: Float[Array, "k e"], embed: Callable[[Array], Array]) -
 
     def label(rows: Array, _: Array | int) -> Array:
         z = embed(rows)
-        # One centre after another, so that no (n, K, E) array exists.
-        squares = lax.map(lambda centre: jnp.sum((z - centre) ** 2, axis=1), centres)
-        return _soften(jnp.argmin(squares, axis=0), centres.shape[0], z.dtype)
+        squares = jnp.sum((z[:, None] - centres) ** 2, axis=-1)
+        return _soften(jnp.argmin(squares, axis=1), centres.shape[0], z.dtype)
 
     return label
 

@@ -32,9 +32,8 @@ class Centred(Family):
         return self.chart.apply(x).T - self.means[:, :, None]
 
     def log_density(self, params: Any, features: Float[Array, "k d n"]) -> Float[Array, "k n"]:
-        k, d = self.means.shape
-        whitened = self.structure.whiten(params.covariance_site, features)
-        log_det = self.structure.log_det(params.covariance_site, k, d)
+        d = self.means.shape[1]
+        whitened, log_det = self.structure.whiten(params.covariance_site, features)
         constant = -0.5 * (log_det + d * math.log(2 * math.pi)) - self.chart.log_scale
         return constant[:, None] - 0.5 * jnp.sum(whitened**2, axis=1)
 

@@ -40,10 +40,8 @@ class Diagonal(Structure):
         return entries
 
     def whiten(self, covariances, apart):
-        return apart / jnp.sqrt(jnp.broadcast_to(covariances, apart.shape[:2]))[:, :, None]
-
-    def log_det(self, covariances, k, d):
-        return jnp.sum(jnp.log(jnp.broadcast_to(covariances, (k, d))), axis=-1)
+        variances = jnp.broadcast_to(covariances, apart.shape[:2])
+        return apart / jnp.sqrt(variances)[:, :, None], jnp.sum(jnp.log(variances), axis=-1)
 
     def natural(self, means, covariances):
         k, d = means.shape

@@ -51,11 +51,8 @@ class Matrix(Structure):
 
     def whiten(self, covariances, apart):
         factor = jnp.linalg.cholesky(self.expand(covariances, *apart.shape[:2]))
-        return solve_triangular(factor, apart, lower=True)
-
-    def log_det(self, covariances, k, d):
-        factor = jnp.linalg.cholesky(self.expand(covariances, k, d))
-        return 2 * jnp.sum(jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)), axis=-1)
+        log_det = 2 * jnp.sum(jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)), axis=-1)
+        return solve_triangular(factor, apart, lower=True), log_det
 
     def natural(self, means, covariances):
         k, d = means.shape

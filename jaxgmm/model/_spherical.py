@@ -39,10 +39,9 @@ class Spherical(Structure):
         return entries[..., None]
 
     def whiten(self, covariances, apart):
-        return apart / jnp.sqrt(jnp.broadcast_to(covariances, apart.shape[:1]))[:, None, None]
-
-    def log_det(self, covariances, k, d):
-        return d * jnp.log(jnp.broadcast_to(covariances, (k,)))
+        k, d, _ = apart.shape
+        variances = jnp.broadcast_to(covariances, (k,))
+        return apart / jnp.sqrt(variances)[:, None, None], d * jnp.log(variances)
 
     def natural(self, means, covariances):
         k, d = means.shape

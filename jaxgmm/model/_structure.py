@@ -110,12 +110,13 @@ class Structure(abc.ABC):
         """Natural parameters (K, 1 + D + S) of normal densities."""
 
     @abc.abstractmethod
-    def whiten(self, covariances: Array, apart: Float[Array, "k d n"]) -> Float[Array, "k d n"]:
-        """Differences from the means in units in which their covariance is the identity."""
+    def whiten(
+        self, covariances: Array, apart: Float[Array, "k d n"]
+    ) -> tuple[Float[Array, "k d n"], Float[Array, " k"]]:
+        """Differences from the means in units in which their covariance is the identity.
 
-    @abc.abstractmethod
-    def log_det(self, covariances: Array, k: int, d: int) -> Float[Array, " k"]:
-        """Log determinant of each covariance."""
+        Beside them the log determinant of each covariance.
+        """
 
     def unconstrain(self, scatter: Array) -> Array:
         """Scatter in coordinates that any real numbers may replace."""
