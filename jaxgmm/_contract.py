@@ -163,6 +163,13 @@ class LatentModel(abc.ABC):
         """Parameters of a standardised model in the user's units."""
         return params
 
+    def translate(self, offset: Any, params: Params = None) -> tuple[LatentModel, Params] | None:
+        """This model, and its parameters where given, for rows moved by ``offset`` (D,).
+
+        None where rows are not places that could be moved.
+        """
+        return None
+
     def embed(self, x: Array) -> Float[Array, "n e"]:
         """Rows as vectors whose Euclidean distances make sense, for starts."""
         return x.reshape(x.shape[0], -1)
@@ -170,6 +177,10 @@ class LatentModel(abc.ABC):
     def collapsed(self, params: Params) -> Array:
         """Whether a component has left the space where the density is defined."""
         return jnp.array(False)
+
+    def empty(self, params: Params, total_weight: float) -> Array:
+        """Which labels no row carries, (K,): a prior may keep them all the same."""
+        return jnp.zeros(self.n_components, bool)
 
     def cancellation(self, params: Params) -> Array:
         """Size of the terms that cancel in the log density of an average row.

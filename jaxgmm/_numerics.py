@@ -87,8 +87,8 @@ def rounding_bound(objective: Array, total_weight: Array, cancellation: Array) -
 
 def weighted_moments(x: Array, sample_weight: Array | None) -> tuple[Array, Array, Array]:
     """Total weight, mean and scatter matrix about the mean (two passes, no cancellation)."""
-    # A first row as provisional origin keeps the mean exact at large offsets.
-    origin = x[0]
+    # One of the rows as provisional origin keeps the mean exact at large offsets.
+    origin = x[0 if sample_weight is None else jnp.argmax(sample_weight)]
 
     def block_sum(block: Array, w: Array, _: Array | int) -> tuple[Array, Array]:
         return jnp.sum(w), w @ (block - origin)

@@ -41,7 +41,7 @@ class Status(enum.IntEnum):
 _SENTENCES = {
     Status.CONVERGED: "converged: no further gain above the tolerance",
     Status.OUT_OF_ITERATIONS: "out of iterations before convergence: raise max_iter",
-    Status.COLLAPSED: "a component collapsed: use a proper prior or fewer components",
+    Status.COLLAPSED: "a component collapsed: use a proper or wider prior, or fewer components",
     Status.OBJECTIVE_FELL: "the objective fell by more than rounding: use float64 or rescale x",
     Status.NONFINITE_OBJECTIVE: "the objective is not finite: check the start and the prior",
     Status.NONFINITE_INPUT: "the data, weights or start hold non-finite values",
@@ -81,7 +81,8 @@ class Run(NamedTuple):
     params : pytree
         Final parameters, in the units of the data.
     log_joint, log_likelihood, log_prior : scalar arrays
-        At exactly ``params``.
+        At exactly ``params``, the last point with a density; NaN where not even the start
+        had one (``params`` is then that start).
     status : int32 array
         A `Status` code.
     n_iter : int32 array
@@ -195,6 +196,11 @@ class Fit:
         return bool(self.restarts.spurious[self.best])
 
     @property
+    def n_empty(self) -> int:
+        """How many components hold no rows, to a thousandth of one; only a prior keeps such."""
+        return int(np.sum(self.model.empty(self.params, self.total_weight)))
+
+    @property
     def optima(self) -> list[Optimum]:
         """Distinct ends of the restarts, the highest first.
 
@@ -244,6 +250,8 @@ class Fit:
             sentence += f"; {count} better-scoring restart(s) set aside as spurious"
         if self.spurious:
             sentence += "; this optimum is itself spurious (it hangs on a handful of rows)"
+        if self.n_empty:
+            sentence += f"; {self.n_empty} of {self.model.n_components} components hold no rows"
         return sentence
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import numbers
@@ -13,7 +14,14 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxgmm._checks import check_count, check_key, check_name, feature_names, numeric
+from jaxgmm._checks import (
+    centred_rows,
+    check_count,
+    check_key,
+    check_name,
+    feature_names,
+    numeric,
+)
 from jaxgmm._contract import LatentModel, Params, expected_labels
 from jaxgmm._results import SAME_OPTIMUM, Fit, Run, Status, fingerprint
 from jaxgmm.em._accelerate import ACCELERATIONS, accelerated
@@ -43,7 +51,8 @@ def fit(
     model : LatentModel
         What to fit, a `Mixture` for instance; a data-dependent prior is resolved here.
     x : (n, D) or (n,) array
-        Data, finite. Results follow its dtype (float64 needs JAX's x64 switch).
+        Data, finite. Results follow its dtype (float64 needs JAX's x64 switch; without
+        it, columns far from zero are centred before they are narrowed to float32).
     key : typed random key, optional
         Needed where the start or the algorithm is random.
     n_init : int
@@ -108,8 +117,15 @@ def fit(
     """
     if not isinstance(model, LatentModel):
         raise TypeError(f"model: needs a model such as jaxgmm.Mixture, found {model!r}")
-    rows, sample_weight = model.check_data(x, sample_weight)
-    names, x = feature_names(x), rows
+    rows, weight = model.check_data(x, sample_weight)
+    names, narrowed = feature_names(x), centred_rows(x, rows)
+    if narrowed is not None and model.translate(narrowed[1]) is not None:
+        options = {"key": key, "n_init": n_init, "sample_weight": sample_weight, "tol": tol}
+        options |= {"max_iter": max_iter, "algorithm": algorithm, "acceleration": acceleration}
+        found = _fit_about(model, *narrowed, start, options)
+        digest = fingerprint(rows, weight)
+        return dataclasses.replace(found, fingerprint=digest, feature_names=names)
+    x, sample_weight = rows, weight
     check_count("n_init", n_init, 1)
     check_count("max_iter", max_iter, 0)
     check_name("algorithm", algorithm, ALGORITHMS)
@@ -150,6 +166,19 @@ def fit(
         "feature_names": names,
     }
     return _select(model, x, sample_weight, record, settings)
+
+
+def _fit_about(
+    model: LatentModel, x: np.ndarray, origin: np.ndarray, start: Any, options: dict[str, Any]
+) -> Fit:
+    """The fit to rows about an origin, moved back to where they came from."""
+    given = None if isinstance(start, str) or _is_array(start) else start
+    moved, given = model.translate(-origin, given)
+    found = fit(moved, x, start=start if given is None else given, **options)
+    there, params = found.model.translate(origin, found.params)
+    _, ends = found.model.translate(origin, found.restarts.params)
+    record = found.restarts._replace(params=jax.tree.map(np.asarray, ends))
+    return dataclasses.replace(found, model=there.resolve(x), params=params, restarts=record)
 
 
 @jax.jit
@@ -212,9 +241,13 @@ def _first_params(
     return model.m_step(model.statistics(start, x, sample_weight))
 
 
+def _is_array(start: Any) -> bool:
+    return isinstance(start, (np.ndarray, jax.Array, list))
+
+
 def _given_starts(model: LatentModel, x: Array, start: Any) -> tuple[Any, str]:
     """The user's starts with a leading axis, checked, and what they are."""
-    is_array = isinstance(start, (np.ndarray, jax.Array, list))
+    is_array = _is_array(start)
     if is_array:
         start = numeric("start", start)
         if not np.all(np.isfinite(start)) or np.any(start < 0):
@@ -264,22 +297,24 @@ def _select(
     if not usable.any():
         usable = ended_well
     if not usable.any():
-        _refuse_if_all_collapsed(np.asarray(record.status))
-        usable = np.ones_like(ended_well)
+        _refuse_if_nothing_is_left(record)
+        usable = record.status != Status.COLLAPSED
     best = int(np.argmax(np.where(usable, score, -np.inf)))
     better = ended_well & record.spurious & (score > score[best])
 
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf[best]), record.params)
-    at = {k: float(v) for k, v in _evaluate(model, params, x, sample_weight).items()}
-    n_iter, total = int(record.n_iter[best]), at["total_weight"]
-    n_parameters = model.n_parameters(x.shape[1])
-    bic = n_parameters * math.log(total) - 2 * at["log_likelihood"]
+    # The record was written in working units, where nothing overflows.
+    log_likelihood, log_prior = float(record.log_likelihood[best]), float(record.log_prior[best])
+    total = float(len(x) if sample_weight is None else jnp.sum(sample_weight))
+    n_iter, n_parameters = int(record.n_iter[best]), model.n_parameters(x.shape[1])
+    bic = n_parameters * math.log(total) - 2 * log_likelihood
+    log_certainty = float(_log_certainty(model, params, x, sample_weight))
     return Fit(
         model=model,
         params=params,
-        log_likelihood=at["log_likelihood"],
-        log_prior=at["log_prior"],
-        log_joint=at["log_prior"] + at["log_likelihood"],
+        log_likelihood=log_likelihood,
+        log_prior=log_prior,
+        log_joint=log_prior + log_likelihood,
         status=Status(int(record.status[best])),
         n_iter=n_iter,
         n_evaluations=int(record.n_evaluations[best]),
@@ -287,14 +322,14 @@ def _select(
         trace=np.asarray(record.trace[best, : n_iter + 1]),
         restarts=record,
         best=best,
-        optimum_of=_distinct(model, x, record, at["total_weight"]),
+        optimum_of=_distinct(model, x, record, total),
         n_spurious_better=int(better.sum()),
         n_rows=x.shape[0],
         total_weight=total,
         n_parameters=n_parameters,
         bic=bic,
-        aic=2 * n_parameters - 2 * at["log_likelihood"],
-        icl=bic - 2 * at["log_certainty"],
+        aic=2 * n_parameters - 2 * log_likelihood,
+        icl=bic - 2 * log_certainty,
         fingerprint=fingerprint(x, sample_weight),
         **settings,
     )
@@ -339,18 +374,12 @@ def _log_densities(model: LatentModel, params: Params, x: Array) -> Array:
 
 
 @jax.jit
-def _evaluate(
+def _log_certainty(
     model: LatentModel, params: Params, x: Array, sample_weight: Array | None
-) -> dict[str, Array]:
+) -> Array:
+    """Sum over rows of the log probability of the most probable label."""
     working = model.standardise(x, sample_weight)
-    _, log_certainty = working.e_step(working.to_working(params), x, sample_weight, _certainty)
-    total = jnp.asarray(x.shape[0], x.dtype) if sample_weight is None else jnp.sum(sample_weight)
-    return {
-        "log_prior": model.log_prior(params),
-        "log_likelihood": model.log_likelihood(params, x, sample_weight),
-        "log_certainty": log_certainty,
-        "total_weight": total,
-    }
+    return working.e_step(working.to_working(params), x, sample_weight, _certainty)[1]
 
 
 def _certainty(logits: Float[Array, "k n"], first_row: Array | int) -> tuple[Array, Array]:
@@ -359,11 +388,18 @@ def _certainty(logits: Float[Array, "k n"], first_row: Array | int) -> tuple[Arr
     return labels, jnp.log(jnp.max(labels, axis=0))
 
 
-def _refuse_if_all_collapsed(status: np.ndarray) -> None:
-    collapsed = int(np.sum(status == Status.COLLAPSED))
-    if collapsed == len(status):
+def _refuse_if_nothing_is_left(record: Run) -> None:
+    """No fit where every restart collapsed or none ever had a finite density."""
+    n_starts, collapsed = len(record.status), record.status == Status.COLLAPSED
+    if collapsed.all():
         raise ValueError(
-            f"all {collapsed} restart(s) collapsed: a component shrank onto a few rows, where the "
-            'likelihood has no bound; use a proper prior (prior="fraley-raftery" or a '
-            "ConjugatePrior), fewer components, or a simpler covariance structure"
+            f"all {n_starts} restart(s) collapsed: a component lost its rows, or shrank onto a few "
+            "rows or a subspace, where its density has no digits left; use a proper prior "
+            '(prior="fraley-raftery" or a ConjugatePrior of wider scale), fewer components, or a '
+            "simpler covariance structure"
+        )
+    if not np.any(np.isfinite(record.log_joint) & ~collapsed):
+        raise ValueError(
+            f"none of {n_starts} restart(s) found a finite objective: check that the start and the "
+            "prior are in the units of the data"
         )

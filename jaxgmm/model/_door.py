@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import jax.numpy as jnp
 import numpy as np
 
 from jaxgmm._checks import blocks, numeric
@@ -13,6 +12,31 @@ _REMEDY = (
     'use a proper prior (jaxgmm.ConjugatePrior, or prior="fraley-raftery" where the data vary), '
     "or a ridge (reg_covar)"
 )
+
+# In units of rounding: below this share no direction's variance has digits of its own. A
+# correlation matrix with so small an eigenvalue has a pivot of twice it, where covariances
+# count as collapsed.
+_DEPENDENT_EPS = 50.0
+
+
+def check_squares(x: np.ndarray, name: str) -> None:
+    """Refuse data whose variances, or the sums they are made of, leave the range of the dtype."""
+    info = np.finfo(x.dtype)
+    spread = np.zeros(x.shape[1], x.dtype)
+    with np.errstate(over="ignore"):
+        for _, block in blocks(x):
+            spread = np.maximum(spread, np.max(np.abs(block - x[0]), axis=0))
+    if structure_named(name).isotropic:
+        spread = np.max(spread, keepdims=True)
+    # A component may be a thousand times narrower than the data.
+    least, most = 1e3 * np.sqrt(info.tiny), np.sqrt(info.max / x.size)
+    outside = (spread > most) | ((spread > 0) & (spread < least))
+    if np.any(outside):
+        column = int(np.argmax(outside))
+        raise ValueError(
+            f"x: column {column} spreads over {spread[column]:.3g}, whose square leaves the range "
+            f"of {x.dtype}; rescale x"
+        )
 
 
 def check_univariate(name: str, d: int) -> None:
@@ -60,12 +84,13 @@ def check_bounded(x: np.ndarray, name: str, n_components: int) -> None:
         )
     if _rank(x) < d:
         raise ValueError(
-            "x: the columns are linearly dependent, so the likelihood is unbounded; "
-            f"drop a column, or {_REMEDY}"
+            f"x: the columns are linearly dependent to the precision of {x.dtype}, so the "
+            "likelihood is unbounded; drop a column (or a row far from all others), or "
+            f"{_REMEDY}"
         )
 
 
-def check_rule_defined(rule: str, x: np.ndarray, name: str) -> None:
+def check_rule_defined(rule: str, x: np.ndarray, total_weight: float, name: str) -> None:
     """Refuse data from which the rule cannot compute a positive definite scale."""
     check_univariate(name, x.shape[1])
     n, d = x.shape
@@ -74,6 +99,11 @@ def check_rule_defined(rule: str, x: np.ndarray, name: str) -> None:
         raise ValueError(
             f"prior: {rule!r} needs rows that differ to set its scale, found {n} equal row(s); "
             f"{explicit}"
+        )
+    if not total_weight > 1:
+        raise ValueError(
+            f"prior: {rule!r} takes weights as counts of rows and needs a total above 1, found "
+            f"{total_weight:.3g}; scale sample_weight to sum to the number of rows, or {explicit}"
         )
     if not structure_named(name).uses_products:
         return
@@ -85,8 +115,8 @@ def check_rule_defined(rule: str, x: np.ndarray, name: str) -> None:
         )
     if n > d and _rank(x) < d:
         raise ValueError(
-            f"prior: {rule!r} has a singular scale, the columns are linearly dependent; "
-            f"drop a column or {explicit}"
+            f"prior: {rule!r} has a singular scale, the columns are linearly dependent to the "
+            f"precision of {x.dtype}; drop a column (or a row far from all others) or {explicit}"
         )
 
 
@@ -154,5 +184,5 @@ def _rank(x: np.ndarray) -> int:
     gram = sum((block - mean).T @ (block - mean) for _, block in blocks(x))
     size = np.sqrt(np.diag(gram))
     # The Gram matrix squares the condition number, hence eps and not its root.
-    floor = x.shape[1] * jnp.finfo(x.dtype).eps
+    floor = max(x.shape[1], _DEPENDENT_EPS) * np.finfo(x.dtype).eps
     return int(np.sum(np.linalg.eigvalsh(gram / size / size[:, None]) > floor))

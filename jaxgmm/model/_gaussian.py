@@ -285,8 +285,8 @@ class Gaussian(ConjugateFamily):
         n, d = x.shape
         total, mean, scatter = weighted_moments(x, sample_weight)
         covariance = scatter / (total - 1)
-        if n <= d:
-            covariance = jnp.diag(jnp.diag(covariance))
+        n_rows = n if sample_weight is None else jnp.sum(sample_weight > 0)
+        covariance = jnp.where(n_rows > d, covariance, jnp.diag(jnp.diag(covariance)))
         scale = self._structure.prior_scale(covariance, n_components)
         number = lambda value: jnp.asarray(value, x.dtype)
         return ConjugatePrior(
@@ -346,16 +346,18 @@ class Gaussian(ConjugateFamily):
     # -- health -----------------------------------------------------------------
 
     def collapsed(self, params: GaussianParams, bounded: bool) -> Array:
-        """Whether a covariance is no longer positive definite to working precision."""
+        """Whether a covariance is no longer positive definite to working precision.
+
+        Where a prior or a ridge bounds the density a component may be as small as it likes,
+        but not so flat that its density has no digits.
+        """
         assert self.data_pivots is not None
         pivots = self._structure.pivots(params.covariance_site)
         noise = _COLLAPSE_EPS * jnp.finfo(pivots.dtype).eps
-        floor = jnp.maximum(
-            jnp.maximum(noise**2, _COLLAPSE_VARIANCE) * self.data_pivots,
-            noise * self._structure.variances(params.covariance_site),
-        )
+        flat = noise * self._structure.variances(params.covariance_site)
+        small = jnp.maximum(noise**2, _COLLAPSE_VARIANCE) * self.data_pivots
         bounded = jnp.all(jnp.asarray(self.reg_covar) > 0) | bounded
-        return ~jnp.all(pivots > jnp.where(bounded, 0.0, floor))
+        return ~jnp.all(pivots > jnp.where(bounded, flat, jnp.maximum(flat, small)))
 
     def cancellation(self, params: GaussianParams) -> Float[Array, " k"]:
         """Size of the parts of the quadratic form for a row one standard deviation away.

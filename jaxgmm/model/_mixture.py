@@ -26,9 +26,13 @@ from jaxgmm._contract import (
     expected_labels,
 )
 from jaxgmm._numerics import as_rows, log_sum_exp, normalise, sum_over_blocks
-from jaxgmm.model._door import check_bounded, check_prior, check_rule_defined
+from jaxgmm.model._door import check_bounded, check_prior, check_rule_defined, check_squares
 from jaxgmm.model._gaussian import Gaussian, GaussianParams
 from jaxgmm.model._prior import RULES, ConjugatePrior, PriorRule, simplex_prior
+
+
+# A component that holds less of a row than this holds none.
+_EMPTY_ROWS = 1e-3
 
 
 @jax.tree_util.register_dataclass
@@ -315,8 +319,10 @@ class Mixture(LatentModel):
     def check_model(self, x: Array, sample_weight: Array | None = None) -> None:
         rows = np.asarray(x if sample_weight is None else x[np.asarray(sample_weight) > 0])
         structure = self.family.structure
+        check_squares(np.asarray(x), structure)
         if isinstance(self.prior, PriorRule):
-            check_rule_defined(self.prior.name, rows, structure)
+            total = len(rows) if sample_weight is None else float(np.sum(sample_weight))
+            check_rule_defined(self.prior.name, rows, total, structure)
         elif self.prior is not None:
             check_prior(self.prior, structure, self.n_components, rows.shape[1])
         elif not np.all(np.asarray(self.family.reg_covar) > 0):
@@ -340,12 +346,27 @@ class Mixture(LatentModel):
     def to_user(self, params: GaussianParams) -> GaussianParams:
         return self.family.to_user(params)
 
+    def translate(self, offset: Any, params: Any = None) -> tuple[Mixture, Any]:
+        prior = self.prior
+        if isinstance(prior, ConjugatePrior):
+            mean = numeric("prior.mean", prior.mean)
+            # A mean of the wrong shape is for the door to name.
+            mean = mean + offset if mean.shape == offset.shape else mean
+            prior = dataclasses.replace(prior, mean=mean)
+        if isinstance(params, GaussianParams):
+            means = jnp.asarray(np.asarray(params.means) + offset, params.means.dtype)
+            params = dataclasses.replace(params, means=means)
+        return dataclasses.replace(self, prior=prior), params
+
     def embed(self, x: Array) -> Float[Array, "n d"]:
         return x if self.family.chart is None else self.family.chart.apply(x)
 
     def collapsed(self, params: GaussianParams) -> Array:
         empty = ~jnp.all(params.weights > 0)
         return empty | self.family.collapsed(params, self.bounded())
+
+    def empty(self, params: GaussianParams, total_weight: float) -> Array:
+        return params.weights * total_weight < _EMPTY_ROWS
 
     def cancellation(self, params: GaussianParams) -> Array:
         kept = self.family.cancels(params)
