@@ -24,6 +24,7 @@ def sample(
     n_chains: int = 4,
     n_draws: int = 1000,
     n_warmup: int | None = None,
+    thinning: int = 1,
     sample_weight: Any = None,
     progress: bool = True,
 ) -> Posterior:
@@ -90,6 +91,7 @@ def sample(
         n_chains=n_chains,
         n_draws=n_draws,
         n_warmup=n_warmup,
+        thinning=thinning,
         sample_weight=sample_weight,
         progress=progress,
     )
