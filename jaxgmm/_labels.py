@@ -36,9 +36,7 @@ def one_hot(labels: Int[Array, " n"], logits: Float[Array, "k n"]) -> Float[Arra
     return jax.nn.one_hot(labels, logits.shape[0], dtype=logits.dtype, axis=0)
 
 
-def _inverse_cdf(
-    probability: Float[Array, "k n"], uniform: Float[Array, " n"]
-) -> Int[Array, " n"]:
+def _inverse_cdf(probability: Float[Array, "k n"], uniform: Float[Array, " n"]) -> Int[Array, " n"]:
     # At the edges of rounded sums a label of no probability to speak of could be hit, far
     # more often than its probability: those below rounding have none.
     known = probability > jnp.finfo(probability.dtype).eps
