@@ -71,7 +71,7 @@ def sample(
     working, modes = _to_working(*wide, modes)
     key, _ = jax.random.split(key)
     schedule = Schedule(n_draws, n_warmup, thinning)
-    draws = METHODS[method](working, *wide[1:], modes, key, schedule, progress)
+    draws = METHODS[method](working, wide[1], wide[2], modes, key, schedule, progress)
     raw = _to_user(working, draws.params)
     order = _label_order(model, x, raw, start.params)
     relabelled = _relabelled(model, raw, order)
