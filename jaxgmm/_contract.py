@@ -115,6 +115,17 @@ class LatentModel(abc.ABC):
         only a model without a closed form looks at them.
         """
 
+    def updated(self, statistics: Statistics) -> LatentModel:
+        """The same model with its prior updated by complete data (conjugacy).
+
+        Where the labels are known, the prior of the result is the posterior of this model.
+        Raises a `ValueError` unless the model has such a prior.
+        """
+        raise ValueError(
+            f"method: {type(self).__name__} has no conjugate prior that labelled rows update, "
+            'so there is no Gibbs sampler of it; use method="nuts"'
+        )
+
     @abc.abstractmethod
     def responsibilities(self, params: Params, x: Array) -> Float[Array, "n k"]:
         """Probability of each label given each row."""
@@ -283,6 +294,14 @@ class LatentModel(abc.ABC):
     def predict(self, params: Params, x: Array) -> Array:
         """Index of the most probable label of each row."""
         return jnp.argmax(self.responsibilities(params, x), axis=-1)
+
+    def draw_prior(self, key: PRNGKeyArray) -> Params:
+        """Draw parameters from the prior."""
+        sites: Sites = {}
+        prior = self.prior_sites()
+        for site_key, name in zip(jax.random.split(key, len(prior)), prior, strict=True):
+            sites[name] = prior[name](sites).sample(site_key)
+        return self.from_sites(sites)
 
     def sample(self, params: Params, key: PRNGKeyArray, n: int) -> Array:
         """Draw ``n`` rows."""

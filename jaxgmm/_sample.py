@@ -24,6 +24,7 @@ def sample(
     n_chains: int = 4,
     n_draws: int = 1000,
     n_warmup: int | None = None,
+    thinning: int = 1,
     sample_weight: Any = None,
     progress: bool = True,
 ) -> Posterior:
@@ -39,14 +40,20 @@ def sample(
         Data.
     key : typed random key
     method : str
-        ``"nuts"``: NumPyro's no-U-turn sampler on ``model.numpyro_model``.
+        ``"nuts"``: NumPyro's no-U-turn sampler on ``model.numpyro_model``. ``"gibbs"``: all
+        labels given the parameters, then all parameters given the labels, where the prior
+        is conjugate; a sweep costs one step of EM.
     start : Fit, optional
         Chains start spread over its optimum, or over its distinct optima where several
         are in reach. Without it `jaxgmm.fit` runs first.
     n_chains, n_draws, n_warmup : int
-        Chains, kept draws of each, and adaptation before them (500 by default).
+        Chains, kept draws of each, and iterations before them (500 by default), in which
+        NUTS adapts.
+    thinning : int
+        Iterations per kept draw.
     sample_weight : (n,) array, optional
-        Multiplies the log density of each row, as in `fit`.
+        Multiplies the log density of each row, as in `fit`. Whole numbers for Gibbs, which
+        draws a label for each copy of a row.
     progress : bool
         Whether to show a bar.
 
@@ -59,11 +66,13 @@ def sample(
     ------
     ValueError, TypeError
         For arguments that do not fit; for a model without a proper prior, whose
-        posterior does not exist; for a start from other data.
+        posterior does not exist; for a start from other data; for Gibbs, for weights that
+        are not whole numbers or a model without a conjugate prior.
 
     References
     ----------
-    Hoffman and Gelman (2014), JMLR 15:1593-1623; Stephens (2000), JRSS B 62:795-809.
+    Hoffman and Gelman (2014), JMLR 15:1593-1623; Diebolt and Robert (1994), JRSS B
+    56:363-375; Stephens (2000), JRSS B 62:795-809.
 
     Examples
     --------
@@ -90,6 +99,7 @@ def sample(
         n_chains=n_chains,
         n_draws=n_draws,
         n_warmup=n_warmup,
+        thinning=thinning,
         sample_weight=sample_weight,
         progress=progress,
     )

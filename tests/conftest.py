@@ -16,6 +16,8 @@ _TYPED = (
     "em._step",
     "em._variants",
     "em._start",
+    "bayes._chains",
+    "bayes._gibbs",
     "bayes._nuts",
     "bayes._relabel",
     "report._curvature",

@@ -1,4 +1,4 @@
-"""Old Faithful, K = 2: jaxgmm's NUTS beside NumPyro's own on the textbook model.
+"""Old Faithful, K = 2: jaxgmm's NUTS and Gibbs beside NumPyro's own on the textbook model.
 
 Both sample the same posterior in one process; ratios are what to read. NumPyro compiles
 anew at every ``run``, so its rate is given twice: for a user's second call, and for the
@@ -71,9 +71,9 @@ def main() -> dict[str, float]:
     point, fit_second, fit_compiled = timed(lambda: fit(1).params)
     point = fit(1)
 
-    def ours(seed, draws=DRAWS):
+    def ours(seed, draws=DRAWS, method="nuts"):
         return jg.sample(
-            point.model, x, key=jax.random.key(seed), start=point, n_chains=CHAINS,
+            point.model, x, key=jax.random.key(seed), start=point, method=method, n_chains=CHAINS,
             n_draws=draws, n_warmup=WARMUP, progress=False,
         ).draws["means"]  # fmt: skip
 
@@ -81,6 +81,9 @@ def main() -> dict[str, float]:
     means, ours_second, ours_compiled = timed(lambda: ours(1))
     ours(0, 5 * DRAWS)
     _, ours_long, _ = timed(lambda: ours(1, 5 * DRAWS))
+
+    _, gibbs_first, _ = timed(lambda: ours(0, method="gibbs"))
+    gibbs_means, gibbs_second, gibbs_compiled = timed(lambda: ours(1, method="gibbs"))
 
     # Chains start at EM's answer too: from random points plain NumPyro can miss the mode.
     start = point.model.sites(point.params)
@@ -112,6 +115,10 @@ def main() -> dict[str, float]:
         "NUTS 4 x 1000: second call, s": ours_second,
         "NUTS 4 x 1000: compilations in the second call": ours_compiled,
         "NUTS 4 x 1000: effective draws (least of the means)": ess,
+        "Gibbs 4 x 1000: first call, s": gibbs_first,
+        "Gibbs 4 x 1000: second call, s": gibbs_second,
+        "Gibbs 4 x 1000: compilations in the second call": gibbs_compiled,
+        "Gibbs 4 x 1000: effective draws (least of the means)": effective_draws(gibbs_means),
         "plain NumPyro 4 x 1000: first call, s": theirs_first,
         "plain NumPyro 4 x 1000: second call, s": theirs_second,
         "plain NumPyro 4 x 1000: compilations in the second call": theirs_compiled,

@@ -7,19 +7,17 @@ used here inside functions that JAX caches by shape, does not.
 from __future__ import annotations
 
 import functools
-import itertools
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Key, PRNGKeyArray
 from numpyro.infer.hmc import hmc
 from numpyro.infer.util import constrain_fn, potential_energy, unconstrain_fn
-from tqdm.auto import tqdm
 
 from jaxgmm._contract import LatentModel, Params, Sites
+from jaxgmm.bayes._chains import Draws, Schedule, chains_first, iterate, run, trail
 
 # A dense mass matrix, and the Hessian that starts it, up to this many dimensions.
 _DENSE_LIMIT = 300
@@ -32,16 +30,6 @@ _LEAST_CURVATURE = 1e-2
 # of 0.8 makes them.
 _TARGET_ACCEPTANCE = 0.9
 
-# Host calls per run: each draws one step of the progress bar.
-_PROGRESS_STEPS = 20
-
-
-class Draws(NamedTuple):
-    """What a sampler returns: parameters (chain, draw, ...) and its own statistics."""
-
-    params: Params
-    stats: dict[str, Array]
-
 
 def nuts(
     model: LatentModel,
@@ -49,8 +37,7 @@ def nuts(
     sample_weight: Array | None,
     modes: Params,
     key: PRNGKeyArray,
-    n_draws: int,
-    n_warmup: int,
+    schedule: Schedule,
     progress: bool,
 ) -> Draws:
     """Draw by NUTS (Hoffman and Gelman, 2014), one chain from each of ``modes``.
@@ -60,18 +47,16 @@ def nuts(
     """
     chains = jax.tree.leaves(modes)[0].shape[0]
     keys = jax.random.split(key, chains)
-    state = _begin(model, x, sample_weight, modes, keys, n_warmup)
-    total = n_warmup + n_draws
-    trail = _empty_trail(state, n_draws)
-    steps = _PROGRESS_STEPS if progress else 1
-    edges = [total * i // steps for i in range(steps + 1)]
-    bar = tqdm(total=total, desc=f"NUTS, {chains} chains", disable=not progress, leave=False)
-    with bar:
-        for start, stop in itertools.pairwise(edges):
-            state, trail = _advance(model, x, sample_weight, state, trail, start, stop, n_warmup)
-            jax.block_until_ready(trail)
-            bar.update(stop - start)
-    return Draws(_constrain(model, x, sample_weight, trail["z"]), trail["stats"])
+    state = _begin(model, x, sample_weight, modes, keys, schedule.n_warmup)
+    kept = trail(jax.eval_shape(_record, state), schedule.n_draws)
+
+    def advance(state: Any, kept: Any, start: int, stop: int) -> tuple[Any, Any]:
+        counts = schedule.n_warmup, schedule.thinning
+        return _advance(model, x, sample_weight, state, kept, start, stop, *counts)
+
+    kept = run(advance, state, kept, schedule.total, f"NUTS, {chains} chains", progress)
+    params = _constrain(model, x, sample_weight, kept["z"])
+    return Draws(*chains_first((params, kept["stats"])))
 
 
 def _kernels(model: LatentModel, x: Array, sample_weight: Array | None) -> tuple[Any, Any]:
@@ -132,12 +117,6 @@ def _begin(
     return jax.vmap(one)(modes, keys)
 
 
-def _empty_trail(state: Any, n_draws: int) -> dict[str, Any]:
-    """Room for the draws: a leading axis of draws on every recorded quantity."""
-    recorded = jax.eval_shape(_record, state)
-    return jax.tree.map(lambda leaf: jnp.zeros((n_draws, *leaf.shape), leaf.dtype), recorded)
-
-
 def _record(state: Any) -> dict[str, Any]:
     return {
         "z": state.z,
@@ -151,40 +130,35 @@ def _record(state: Any) -> dict[str, Any]:
     }
 
 
-@functools.partial(jax.jit, static_argnames="n_warmup", donate_argnames="trail")
+@functools.partial(jax.jit, static_argnames="n_warmup", donate_argnames="kept")
 def _advance(
     model: LatentModel,
     x: Array,
     sample_weight: Array | None,
     state: Any,
-    trail: dict[str, Any],
+    kept: dict[str, Any],
     start: Array | int,
     stop: Array | int,
     n_warmup: int,
+    thinning: Array | int,
 ) -> tuple[Any, dict[str, Any]]:
-    """Iterations ``start`` to ``stop`` of all chains; the bounds are traced."""
     init_kernel, sample_kernel = _kernels(model, x, sample_weight)
     # NumPyro's kernel learns its settings from its init; nothing of this is computed.
     jax.eval_shape(jax.vmap(lambda s: _init(init_kernel, s.rng_key, s.z, None, n_warmup)), state)
 
-    def iterate(i: Array, carry: tuple[Any, Any]) -> tuple[Any, Any]:
-        state, trail = carry
-        state = jax.vmap(sample_kernel)(state)
-        # Warm-up iterations write to row 0, which the first draw then overwrites.
-        row = jnp.maximum(i - n_warmup, 0)
-        trail = jax.tree.map(lambda room, new: room.at[row].set(new), trail, _record(state))
-        return state, trail
+    def step(state: Any) -> tuple[Any, dict[str, Any]]:
+        state = sample_kernel(state)
+        return state, _record(state)
 
-    return lax.fori_loop(start, stop, iterate, (state, trail))
+    return iterate(step, state, kept, start, stop, n_warmup, thinning)
 
 
 @jax.jit
 def _constrain(model: LatentModel, x: Array, sample_weight: Array | None, z: Sites) -> Params:
-    """Unconstrained draws (draw, chain, ...) as parameters (chain, draw, ...)."""
+    """Unconstrained draws as parameters."""
     kwargs = {"sample_weight": sample_weight}
 
     def one(z: Sites) -> Params:
         return model.from_sites(constrain_fn(model.numpyro_model, (x,), kwargs, z))
 
-    params = jax.vmap(jax.vmap(one))(z)
-    return jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), params)
+    return jax.vmap(jax.vmap(one))(z)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import jax
@@ -14,11 +13,13 @@ from jaxgmm._checks import check_count, check_key, check_name, feature_names
 from jaxgmm._contract import LatentModel, Params, Sites
 from jaxgmm._posterior import Posterior
 from jaxgmm._results import SAME_OPTIMUM, Fit, Status, fingerprint
+from jaxgmm.bayes._chains import Schedule
+from jaxgmm.bayes._gibbs import gibbs
 from jaxgmm.bayes._nuts import nuts
 from jaxgmm.bayes._relabel import stephens
 
 # A new sampler is one file and one line here.
-METHODS = {"nuts": nuts}
+METHODS = {"nuts": nuts, "gibbs": gibbs}
 
 _DEFAULT_WARMUP = 500
 
@@ -40,13 +41,15 @@ def sample(
     n_chains: int = 4,
     n_draws: int = 1000,
     n_warmup: int | None = None,
+    thinning: int = 1,
     sample_weight: Any = None,
     progress: bool = True,
 ) -> Posterior:
     """`jaxgmm.sample` with the fit that it starts from."""
     check_name("method", method, METHODS)
     check_key(key, "sampling is random")
-    for name, count, least in (("n_chains", n_chains, 1), ("n_draws", n_draws, 4)):
+    least_counts = {"n_chains": (n_chains, 1), "n_draws": (n_draws, 4), "thinning": (thinning, 1)}
+    for name, (count, least) in least_counts.items():
         check_count(name, count, least)
     n_warmup = _DEFAULT_WARMUP if n_warmup is None else check_count("n_warmup", n_warmup, 0)
     names = feature_names(x)
@@ -67,11 +70,14 @@ def sample(
     )
     working, modes = _to_working(*wide, modes)
     key, _ = jax.random.split(key)
-    draws = METHODS[method](working, wide[1], wide[2], modes, key, n_draws, n_warmup, progress)
+    schedule = Schedule(n_draws, n_warmup, thinning)
+    draws = METHODS[method](working, wide[1], wide[2], modes, key, schedule, progress)
     raw = _to_user(working, draws.params)
     order = _label_order(model, x, raw, start.params)
     relabelled = _relabelled(model, raw, order)
-    log_prior, log_likelihood = _log_densities(*wide, raw)
+    log_likelihood = draws.log_likelihood
+    if log_likelihood is None:
+        log_likelihood = _log_likelihood(*wide, raw)
     narrow = lambda tree: jax.tree.map(lambda a: np.asarray(a, x.dtype), tree)
     return Posterior(
         model=model,
@@ -82,9 +88,9 @@ def sample(
         draws_raw=narrow(_all_sites(model, raw)),
         params=jax.tree.map(np.asarray, relabelled),
         labels=np.asarray(order),
-        log_prior=np.asarray(log_prior),
+        log_prior=np.asarray(_log_prior(wide[0], raw)),
         log_likelihood=np.asarray(log_likelihood),
-        sample_stats={name: np.asarray(s).T for name, s in draws.stats.items()},
+        sample_stats={name: np.asarray(s) for name, s in draws.stats.items()},
         n_warmup=n_warmup,
         fingerprint=digest,
         feature_names=names,
@@ -149,15 +155,14 @@ def _all_sites(model: LatentModel, params: Params) -> Sites:
 
 
 @jax.jit
-def _log_densities(
+def _log_prior(model: LatentModel, params: Params) -> Array:
+    return jax.vmap(jax.vmap(model.log_prior))(params)
+
+
+@jax.jit
+def _log_likelihood(
     model: LatentModel, x: Array, sample_weight: Array | None, params: Params
-) -> tuple[Array, Array]:
-    """Log prior and log likelihood of each draw, one draw at a time."""
-    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), params)
-    shape = jax.tree.leaves(params)[0].shape[:2]
-
-    def both(p: Params) -> tuple[Array, Array]:
-        return model.log_prior(p), model.log_likelihood(p, x, sample_weight)
-
-    values = jax.lax.map(both, flat)
-    return jax.tree.map(functools.partial(jnp.reshape, shape=shape), values)
+) -> Array:
+    """Of each draw, one draw at a time."""
+    one = lambda p: model.log_likelihood(p, x, sample_weight)
+    return jax.lax.map(lambda chain: jax.lax.map(one, chain), params)

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxgmm._contract import LatentModel, expected_labels
+from jaxgmm._labels import one_hot, sampled_labels
 from jaxgmm.em._step import Move, Point, Step, choose, em_step, evaluate, next_params
 
 # Annealing starts at this inverse temperature and reaches one after so many steps. Much
@@ -26,15 +27,7 @@ _SOFTEST, _ANNEALING_STEPS = 0.7, 20
 def hard_labels(logits: Float[Array, "k n"], first_row: Array | int) -> tuple[Array, Array]:
     """Each row wholly in its most probable label, and its log density jointly with it."""
     labels = jnp.argmax(logits, axis=0)
-    return _one_hot(labels, logits), jnp.max(logits, axis=0)
-
-
-def sampled_labels(
-    key: PRNGKeyArray, logits: Float[Array, "k n"], first_row: Array | int
-) -> tuple[Array, Array]:
-    """Each row wholly in a label drawn from its posterior (Gumbel noise), and log p(row)."""
-    noise = jax.random.gumbel(jax.random.fold_in(key, first_row), logits.shape, logits.dtype)
-    return _one_hot(jnp.argmax(logits + noise, axis=0), logits), expected_labels(logits, 0)[1]
+    return one_hot(labels, logits), jnp.max(logits, axis=0)
 
 
 def tempered_labels(
@@ -43,10 +36,6 @@ def tempered_labels(
     """Posterior probabilities to a power at most one, rescaled, and log p(row)."""
     softened, _ = expected_labels(inverse_temperature * logits, first_row)
     return softened, expected_labels(logits, first_row)[1]
-
-
-def _one_hot(labels: Array, logits: Float[Array, "k n"]) -> Float[Array, "k n"]:
-    return (labels == jnp.arange(logits.shape[0])[:, None]).astype(logits.dtype)
 
 
 def classification(

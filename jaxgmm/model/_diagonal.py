@@ -65,10 +65,10 @@ class Diagonal(Structure):
         return constraints.positive
 
     def entry_prior(self, prior, d):
-        return dist.InverseGamma(prior.dof / 2, prior.scale / 2)
+        return dist.InverseGamma(jnp.asarray(prior.dof)[..., None] / 2, prior.scale / 2)
 
     def mean_prior(self, prior, covariances, k, d):
-        spread = jnp.sqrt(covariances / prior.mean_precision)
+        spread = jnp.sqrt(covariances / jnp.asarray(prior.mean_precision)[..., None])
         return dist.Normal(prior.mean, spread).expand([k, d]).to_event(2)
 
     def prior_rows(self, dof, d):

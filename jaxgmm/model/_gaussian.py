@@ -232,31 +232,48 @@ class Gaussian(ConjugateFamily):
 
     # -- the update -------------------------------------------------------------
 
+    def updated(self, statistics: Moments, prior: ConjugatePrior) -> ConjugatePrior:
+        """The prior of the components after labelled rows, each mean with its own.
+
+        References
+        ----------
+        Fraley and Raftery (2007), J. Classification 24:155-181, table 1; Gelman et al.
+        (2013), Bayesian Data Analysis, 3rd ed., section 3.6.
+        """
+        structure, kappa = self._structure, prior.mean_precision
+        counts, averages, scatter = statistics
+        total = kappa + counts
+        means = (kappa * prior.mean + counts[:, None] * averages) / total[:, None]
+        pull = jnp.sqrt(kappa * counts / total)[:, None]
+        scatter = scatter + structure.outer(pull * (averages - prior.mean))
+        scatter, rows = structure.gathered(scatter, counts)
+        return dataclasses.replace(
+            prior,
+            mean=means,
+            mean_precision=total,
+            dof=prior.dof + rows * structure.dof_of_row(self._n_features()),
+            scale=prior.scale + scatter,
+        )
+
     def update(
         self,
         statistics: Moments,
         prior: ConjugatePrior | None,
         params: GaussianParams | None = None,
     ) -> tuple[Array, Array]:
-        """Means and covariances at the mode of the conjugate update.
+        """Means and covariances at the mode given labelled rows, with or without a prior.
 
         ``params`` are those before the step, if any: no structure ends lower than there.
-
-        References
-        ----------
-        Fraley and Raftery (2007), J. Classification 24:155-181, table 1; the
-        denominators are those of the mode of the joint density of means and covariances.
         """
         structure, d = self._structure, self._n_features()
         counts, means, scatter = statistics
-        if prior is not None:
-            kappa, averages = prior.mean_precision, means
-            total = kappa + counts
-            means = (kappa * prior.mean + counts[:, None] * averages) / total[:, None]
-            pull = jnp.sqrt(kappa * counts / total)[:, None]
-            scatter = scatter + structure.outer(pull * (averages - prior.mean))
         previous = None if params is None else params.covariance_site
-        covariances = structure.mode(scatter, counts, prior, d, previous)
+        if prior is None:
+            covariances = structure.minimise(*structure.gathered(scatter, counts), d, previous)
+        else:
+            posterior = self.updated(statistics, prior)
+            means = posterior.mean
+            covariances = structure.mode(posterior, len(counts), d, previous)
         return means, structure.ridge(covariances, jnp.broadcast_to(self.reg_covar, (d,)))
 
     def _n_features(self) -> int:

@@ -86,7 +86,7 @@ class Matrix(Structure):
         return dist.InverseWishart(prior.dof, prior.scale)
 
     def mean_prior(self, prior, covariances, k, d):
-        spread = covariances / prior.mean_precision
+        spread = covariances / jnp.asarray(prior.mean_precision)[..., None, None]
         normal = dist.MultivariateNormal(prior.mean, covariance_matrix=spread)
         return normal.expand([k]).to_event(1)
 

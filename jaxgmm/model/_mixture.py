@@ -270,6 +270,15 @@ class Mixture(LatentModel):
                 weights = jnp.maximum(weights, jnp.finfo(weights.dtype).tiny)
         return GaussianParams(weights, means, covariances, self.family.name)
 
+    def updated(self, statistics: Statistics) -> Mixture:
+        prior = self._numbers()
+        if prior is None:
+            raise ValueError("prior: flat priors are not conjugate; use a ConjugatePrior")
+        after = self.family.updated(statistics, prior)
+        concentration = prior.concentration + statistics.counts
+        after = dataclasses.replace(after, concentration=concentration)
+        return dataclasses.replace(self, prior=after)
+
     def responsibilities(self, params: GaussianParams, x: Array) -> Float[Array, "n k"]:
         """Probability of each component given each row; rows sum to one."""
         return normalise(self._logits(params, x))[0].T

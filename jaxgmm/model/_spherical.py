@@ -67,11 +67,14 @@ class Spherical(Structure):
         return dist.InverseGamma(prior.dof / 2, prior.scale / 2)
 
     def mean_prior(self, prior, covariances, k, d):
-        spread = jnp.sqrt(covariances[..., None] / prior.mean_precision)
+        spread = jnp.sqrt((covariances / prior.mean_precision)[..., None])
         return dist.Normal(prior.mean, spread).expand([k, d]).to_event(2)
 
     def prior_rows(self, dof, d):
         return (dof + 2) / d
+
+    def dof_of_row(self, d):
+        return d
 
     def entry_volume_power(self, d):
         # The columns share one scale s, so that prod s_j^p is s^(d p).

@@ -183,7 +183,11 @@ class Structure(abc.ABC):
 
     @abc.abstractmethod
     def entry_prior(self, prior: ConjugatePrior, d: int) -> dist.Distribution:
-        """The conjugate prior of an entry, or of each of its variances."""
+        """The conjugate prior of an entry, or of each of its variances.
+
+        Here and in `mean_prior` each component may have hyper-parameters of its own, as it
+        has once rows have updated them.
+        """
 
     @abc.abstractmethod
     def mean_prior(
@@ -194,6 +198,10 @@ class Structure(abc.ABC):
     @abc.abstractmethod
     def prior_rows(self, dof: Array, d: int) -> Array:
         """How many rows the prior of an entry counts for in the M-step's ``N_k``."""
+
+    def dof_of_row(self, d: int) -> int:
+        """How many degrees of freedom a row adds to those of an entry's prior."""
+        return 1
 
     @abc.abstractmethod
     def entry_volume_power(self, d: int) -> float:
@@ -223,27 +231,18 @@ class Structure(abc.ABC):
     # -- the update ---------------------------------------------------------------
 
     def mode(
-        self,
-        scatter: Array,
-        counts: Float[Array, " k"],
-        prior: ConjugatePrior | None,
-        d: int,
-        previous: Array | None = None,
+        self, posterior: ConjugatePrior, k: int, d: int, previous: Array | None = None
     ) -> Array:
-        """The site that maximises likelihood times prior, given scatter and counts.
+        """The site at the mode of the joint density of means and covariances.
 
-        ``scatter`` is about the posterior means and includes the prior mean's pull
-        (Fraley and Raftery, 2007, table 1). A minimiser without a closed form ends no
-        higher than at ``previous``, the site before.
+        A minimiser without a closed form ends no higher than at ``previous``, the site before.
         """
-        if prior is None:
-            return self.minimise(*self._gathered(scatter, counts), d, previous)
         # The mean of each component is one more normal row with its covariance.
-        scatter, rows = self._gathered(scatter, counts + 1)
-        rows = rows + self.prior_rows(prior.dof, d)
-        return self.minimise(scatter + prior.scale, rows, d, previous)
+        rows = self.prior_rows(posterior.dof, d) + (k if self.shared else 1)
+        return self.minimise(posterior.scale, rows, d, previous)
 
-    def _gathered(self, scatter: Array, counts: Array) -> tuple[Array, Array]:
+    def gathered(self, scatter: Array, counts: Float[Array, " k"]) -> tuple[Array, Array]:
+        """Scatter and counts by entry of the site: summed where one entry serves all."""
         return (jnp.sum(scatter, 0), jnp.sum(counts)) if self.shared else (scatter, counts)
 
     @abc.abstractmethod

@@ -1,0 +1,102 @@
+"""Chains: iterations of which some are kept, with a bar, compiled once per shape."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array
+from tqdm.auto import tqdm
+
+from jaxgmm._contract import Params
+
+# Host calls per run: each draws one step of the progress bar.
+_PROGRESS_STEPS = 20
+
+
+class Draws(NamedTuple):
+    """What a sampler returns, (chain, draw, ...) throughout.
+
+    Attributes
+    ----------
+    params : pytree
+        In the units of the model that was sampled.
+    stats : dict of arrays
+        The sampler's own statistics.
+    log_likelihood : array or None
+        At each draw, where the sampler knows it.
+    """
+
+    params: Params
+    stats: dict[str, Array]
+    log_likelihood: Array | None = None
+
+
+class Schedule(NamedTuple):
+    """Which iterations are kept: after ``n_warmup``, each ``thinning``-th."""
+
+    n_draws: int
+    n_warmup: int
+    thinning: int
+
+    @property
+    def total(self) -> int:
+        return self.n_warmup + self.n_draws * self.thinning
+
+
+def trail(record: Any, n_draws: int) -> Any:
+    """Room for ``n_draws`` records of the same form as ``record``."""
+    return jax.tree.map(lambda leaf: jnp.zeros((n_draws, *leaf.shape), leaf.dtype), record)
+
+
+def iterate(
+    step: Callable[[Any], tuple[Any, Any]],
+    state: Any,
+    kept: Any,
+    start: Array | int,
+    stop: Array | int,
+    n_warmup: Array | int,
+    thinning: Array | int,
+) -> tuple[Any, Any]:
+    """Iterations ``start`` to ``stop`` of all chains, with their records where kept.
+
+    ``step`` takes the state of one chain to the next state and a record. All counts may be
+    traced.
+    """
+
+    def body(i: Array, carry: tuple[Any, Any]) -> tuple[Any, Any]:
+        state, kept = carry
+        state, record = jax.vmap(step)(state)
+        # What is not kept writes where the next one that is will write over it.
+        row = jnp.maximum(i - n_warmup, 0) // thinning
+        return state, jax.tree.map(lambda room, new: room.at[row].set(new), kept, record)
+
+    return lax.fori_loop(start, stop, body, (state, kept))
+
+
+def run(
+    advance: Callable[[Any, Any, int, int], tuple[Any, Any]],
+    state: Any,
+    kept: Any,
+    total: int,
+    title: str,
+    progress: bool,
+) -> Any:
+    """All iterations, a part at a time where somebody watches: the records."""
+    steps = _PROGRESS_STEPS if progress else 1
+    edges = [total * i // steps for i in range(steps + 1)]
+    with tqdm(total=total, desc=title, disable=not progress, leave=False) as bar:
+        for start, stop in itertools.pairwise(edges):
+            state, kept = advance(state, kept, start, stop)
+            jax.block_until_ready(kept)
+            bar.update(stop - start)
+    return kept
+
+
+def chains_first(records: Any) -> Any:
+    """Records (draw, chain, ...) as (chain, draw, ...)."""
+    return jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), records)

@@ -1,0 +1,114 @@
+"""Blocked Gibbs sampling of a model with a conjugate prior, compiled once per shape.
+
+A sweep draws all labels given the parameters, then all parameters given the labels. It
+costs one E-step.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from jaxgmm._contract import Assignment, LatentModel, Params
+from jaxgmm._labels import row_keys, sampled_labels
+from jaxgmm._numerics import normalise
+from jaxgmm.bayes._chains import Draws, Schedule, chains_first, iterate, run, trail
+
+
+class _Chain(NamedTuple):
+    params: Params
+    key: PRNGKeyArray
+    refused: Array
+
+
+def gibbs(
+    model: LatentModel,
+    x: Array,
+    sample_weight: Array | None,
+    modes: Params,
+    key: PRNGKeyArray,
+    schedule: Schedule,
+    progress: bool,
+) -> Draws:
+    """Draw by data augmentation (Diebolt and Robert, 1994), one chain from each of ``modes``.
+
+    A weight is a number of copies of a row, and each copy has a label of its own: the
+    target is that of the marginal likelihood to the power of the weight.
+    """
+    if sample_weight is not None and np.any(np.asarray(sample_weight) % 1 != 0):
+        raise ValueError(
+            "sample_weight: Gibbs sampling labels each copy of a row, so weights must be whole "
+            'numbers; use method="nuts"'
+        )
+    chains = jax.tree.leaves(modes)[0].shape[0]
+    state = _Chain(modes, jax.random.split(key, chains), jnp.zeros(chains, bool))
+    # A sweep records what it starts from: the first one, the mode, is no draw.
+    schedule = schedule._replace(n_warmup=schedule.n_warmup + 1)
+    kept = _room(model, x, sample_weight, state, schedule.n_draws)
+
+    def advance(state: _Chain, kept: Draws, start: int, stop: int) -> tuple[_Chain, Draws]:
+        return _advance(model, x, sample_weight, state, kept, start, stop, schedule[1:])
+
+    return chains_first(
+        run(advance, state, kept, schedule.total, f"Gibbs, {chains} chains", progress)
+    )
+
+
+def _sweep(
+    model: LatentModel, x: Array, sample_weight: Array | None, chain: _Chain
+) -> tuple[_Chain, Draws]:
+    """Parameters to parameters by way of labels; the record is of the former."""
+    key, key_labels, key_params = jax.random.split(chain.key, 3)
+    assign: Assignment = functools.partial(sampled_labels, key_labels)
+    if sample_weight is not None:
+        assign = functools.partial(_labelled_copies, key_labels, sample_weight)
+    statistics, log_likelihood = model.e_step(chain.params, x, None, assign)
+    record = Draws(chain.params, {"diverging": chain.refused}, log_likelihood)
+    drawn = model.updated(statistics).draw_prior(key_params)
+    # Only rounding can take a draw out of the space of the density: the chain then waits.
+    refused = model.collapsed(drawn)
+    params = jax.tree.map(functools.partial(jnp.where, refused), chain.params, drawn)
+    return _Chain(params, key, refused), record
+
+
+def _labelled_copies(
+    key: PRNGKeyArray,
+    copies: Float[Array, " all"],
+    logits: Float[Array, "k n"],
+    first_row: Array | int,
+) -> tuple[Array, Array]:
+    """How many copies of each row each label gets, and log p(row) once per copy."""
+    probability, log_density = normalise(logits)
+    copies = lax.dynamic_slice_in_dim(copies, first_row, logits.shape[1])
+    draw = functools.partial(jax.random.multinomial, dtype=logits.dtype)
+    counts = jax.vmap(draw)(row_keys(key, logits, first_row), copies, probability.T)
+    return counts.T, copies * log_density
+
+
+@functools.partial(jax.jit, static_argnames="n_draws")
+def _room(
+    model: LatentModel, x: Array, sample_weight: Array | None, state: _Chain, n_draws: int
+) -> Draws:
+    sweep = functools.partial(_sweep, model, x, sample_weight)
+    return trail(jax.eval_shape(jax.vmap(sweep), state)[1], n_draws)
+
+
+@functools.partial(jax.jit, donate_argnames="kept")
+def _advance(
+    model: LatentModel,
+    x: Array,
+    sample_weight: Array | None,
+    state: _Chain,
+    kept: Draws,
+    start: Array | int,
+    stop: Array | int,
+    counts: Any,
+) -> tuple[_Chain, Draws]:
+    sweep = functools.partial(_sweep, model, x, sample_weight)
+    return iterate(sweep, state, kept, start, stop, *counts)
