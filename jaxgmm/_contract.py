@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -72,6 +72,8 @@ class LatentModel(abc.ABC):
     """
 
     n_components: int
+    # Whether rows are places, so that `translate` applies.
+    moves: ClassVar[bool] = False
 
     # -- the definition ------------------------------------------------------
 
@@ -174,12 +176,12 @@ class LatentModel(abc.ABC):
         """Parameters of a standardised model in the user's units."""
         return params
 
-    def translate(self, offset: Any, params: Params = None) -> tuple[LatentModel, Params] | None:
+    def translate(self, offset: Any, params: Params = None) -> tuple[LatentModel, Params]:
         """This model, and its parameters where given, for rows moved by ``offset`` (D,).
 
-        None where rows are not places that could be moved.
+        Only called where `moves` says that rows are places which could be moved.
         """
-        return None
+        raise NotImplementedError(f"translate: {type(self).__name__} has no rows to be moved")
 
     def embed(self, x: Array) -> Float[Array, "n e"]:
         """Rows as vectors whose Euclidean distances make sense, for starts."""

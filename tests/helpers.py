@@ -98,8 +98,13 @@ def tight_fit(data, structure, prior, k):
 
 def some_params(model, x, seed=0):
     """Parameters of any structure: the M-step at random responsibilities."""
-    working = model.standardise(x)
     labels = jnp.asarray(soft_labels(len(x), model.n_components, seed), x.dtype)
+    return _first_params(model, jnp.asarray(x), labels)
+
+
+@jax.jit
+def _first_params(model, x, labels):
+    working = model.standardise(x)
     return working.to_user(working.m_step(working.statistics(labels, x)))
 
 

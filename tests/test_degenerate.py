@@ -7,7 +7,7 @@ import textwrap
 import jax
 import numpy as np
 import pytest
-from helpers import SMALL, STRUCTURE_OF, STRUCTURES, mixture
+from helpers import STRUCTURE_OF, STRUCTURES, mixture
 
 import jaxgmm as jg
 

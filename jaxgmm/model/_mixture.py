@@ -30,7 +30,6 @@ from jaxgmm.model._door import check_bounded, check_prior, check_rule_defined, c
 from jaxgmm.model._gaussian import Gaussian, GaussianParams
 from jaxgmm.model._prior import RULES, ConjugatePrior, PriorRule, simplex_prior
 
-
 # A component that holds less of a row than this holds none.
 _EMPTY_ROWS = 1e-3
 
@@ -72,6 +71,8 @@ class Mixture(LatentModel):
     >>> model.n_parameters(n_features=2)
     11
     """
+
+    moves = True
 
     family: Gaussian
     n_components: int = dataclasses.field(metadata={"static": True})
@@ -147,6 +148,8 @@ class Mixture(LatentModel):
         family, _ = self.family.centred_on(params)
         return sum_over_blocks(block, x, sample_weight, family.block_rows(x, self.n_components))
 
+    # Compiled, so that eager calls do not compile the choice of form every time.
+    @jax.jit
     def _logits(self, params: GaussianParams, x: Array) -> Float[Array, "k n"]:
         """log p(label, row), in the units that keep the squares of the rows small."""
         x = as_rows(x)
