@@ -93,6 +93,7 @@ def test_where_every_leap_collapses_em_goes_on(acceleration):
     np.testing.assert_allclose(run.trace[steps], plain.trace[steps], rtol=1e-12)
 
 
+@pytest.mark.slow
 @each_acceleration
 def test_an_accelerated_run_is_a_function_to_map_and_differentiate(acceleration):
     x, stack = jnp.asarray(SMALL), jnp.asarray(starts(SMALL, 2, 3))

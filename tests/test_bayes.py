@@ -94,7 +94,7 @@ def test_two_components_agree_with_the_sum_over_all_assignments():
 # -- what comes back -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", [pytest.param("float32", marks=pytest.mark.slow), "float64"])
 def test_draws_have_the_sites_shapes_and_the_datas_dtype(dtype):
     _, post = old_faithful(dtype)
     shapes = {name: draw.shape for name, draw in post.draws.items()}

@@ -148,24 +148,15 @@ class Mixture(LatentModel):
         family, _ = self.family.centred_on(params)
         return sum_over_blocks(block, x, sample_weight, family.block_rows(x, self.n_components))
 
-    # Compiled, so that eager calls do not compile the choice of form every time.
     @jax.jit
     def _logits(self, params: GaussianParams, x: Array) -> Float[Array, "k n"]:
-        """log p(label, row), in the units that keep the squares of the rows small."""
-        x = as_rows(x)
+        """log p(label, row), in the units that keep the squares of the rows small.
+
+        Always in the fast form: a sampler's gradient would pay for the choice of another.
+        """
         family, working = self.family.centred_on(params)
-
-        def density(form: Family) -> Array:
-            return form.log_density(working, form.features(x))
-
-        # Recomputed in a backward pass, the centred form leaves nothing there to be stored
-        # while the fast one is used.
-        log_density = lax.cond(
-            family.cancels(working),
-            jax.checkpoint(lambda: density(family.centred(working.means))),
-            lambda: density(family),
-        )
-        return jnp.log(params.weights)[:, None] + log_density
+        density = family.log_density(working, family.features(as_rows(x)))
+        return jnp.log(params.weights)[:, None] + density
 
     def sites(self, params: GaussianParams) -> Sites:
         own = self.family.sites(params)
