@@ -189,7 +189,7 @@ FILES = {
     "ragged": ("a,b\n1,2\n3\n", "line 3 has 1 cells, the first has 2"),
     "empty": ("", "no rows"),
     "header only": ("a,b\n", "only a header"),
-    "not finite": ("a,b\n1,2\n3,nan\n4,5\n", "(nan) at row 1, column 1"),
+    "not finite": ("a,b\n1,2\n3,nan\n4,5\n", "nan at row 1, column 1"),
     "constant": ("a,b\n1,2\n3,2\n4,2\n", "constant"),
     "too few rows": ("a\n1\n2\n", "rows"),
 }
