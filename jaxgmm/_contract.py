@@ -163,12 +163,12 @@ class LatentModel(abc.ABC):
         """Parameters of a standardised model in the user's units."""
         return params
 
-    def translate(self, offset: Any, params: Params = None) -> tuple[LatentModel, Params] | None:
-        """This model, and its parameters where given, for rows moved by ``offset`` (D,).
+    # Whether rows are places, which `translate` can follow.
+    translates = False
 
-        None where rows are not places that could be moved.
-        """
-        return None
+    def translate(self, offset: Any, params: Params = None) -> tuple[LatentModel, Params]:
+        """This model, and its parameters where given, for rows moved by ``offset`` (D,)."""
+        raise NotImplementedError
 
     def embed(self, x: Array) -> Float[Array, "n e"]:
         """Rows as vectors whose Euclidean distances make sense, for starts."""

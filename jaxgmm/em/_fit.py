@@ -118,8 +118,8 @@ def fit(
     if not isinstance(model, LatentModel):
         raise TypeError(f"model: needs a model such as jaxgmm.Mixture, found {model!r}")
     rows, weight = model.check_data(x, sample_weight)
-    names, narrowed = feature_names(x), centred_rows(x, rows)
-    if narrowed is not None and model.translate(narrowed[1]) is not None:
+    names, narrowed = feature_names(x), centred_rows(x, rows) if model.translates else None
+    if narrowed is not None:
         options = {"key": key, "n_init": n_init, "sample_weight": sample_weight, "tol": tol}
         options |= {"max_iter": max_iter, "algorithm": algorithm, "acceleration": acceleration}
         found = _fit_about(model, *narrowed, start, options)

@@ -100,7 +100,7 @@ def check_rule_defined(rule: str, x: np.ndarray, total_weight: float, name: str)
             f"prior: {rule!r} needs rows that differ to set its scale, found {n} equal row(s); "
             f"{explicit}"
         )
-    if not total_weight > 1:
+    if total_weight < 1 or np.isclose(total_weight, 1):
         raise ValueError(
             f"prior: {rule!r} takes weights as counts of rows and needs a total above 1, found "
             f"{total_weight:.3g}; scale sample_weight to sum to the number of rows, or {explicit}"

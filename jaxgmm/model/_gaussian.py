@@ -356,8 +356,8 @@ class Gaussian(ConjugateFamily):
         noise = _COLLAPSE_EPS * jnp.finfo(pivots.dtype).eps
         flat = noise * self._structure.variances(params.covariance_site)
         small = jnp.maximum(noise**2, _COLLAPSE_VARIANCE) * self.data_pivots
-        bounded = jnp.all(jnp.asarray(self.reg_covar) > 0) | bounded
-        return ~jnp.all(pivots > jnp.where(bounded, flat, jnp.maximum(flat, small)))
+        held = jnp.all(jnp.asarray(self.reg_covar) > 0) | bounded
+        return ~jnp.all(pivots > jnp.where(held, flat, jnp.maximum(flat, small)))
 
     def cancellation(self, params: GaussianParams) -> Float[Array, " k"]:
         """Size of the parts of the quadratic form for a row one standard deviation away.

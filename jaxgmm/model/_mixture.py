@@ -30,7 +30,6 @@ from jaxgmm.model._door import check_bounded, check_prior, check_rule_defined, c
 from jaxgmm.model._gaussian import Gaussian, GaussianParams
 from jaxgmm.model._prior import RULES, ConjugatePrior, PriorRule, simplex_prior
 
-
 # A component that holds less of a row than this holds none.
 _EMPTY_ROWS = 1e-3
 
@@ -345,6 +344,8 @@ class Mixture(LatentModel):
 
     def to_user(self, params: GaussianParams) -> GaussianParams:
         return self.family.to_user(params)
+
+    translates = True
 
     def translate(self, offset: Any, params: Any = None) -> tuple[Mixture, Any]:
         prior = self.prior
