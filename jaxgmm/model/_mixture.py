@@ -148,15 +148,9 @@ class Mixture(LatentModel):
         family, _ = self.family.centred_on(params)
         return sum_over_blocks(block, x, sample_weight, family.block_rows(x, self.n_components))
 
-    @jax.jit
     def _logits(self, params: GaussianParams, x: Array) -> Float[Array, "k n"]:
-        """log p(label, row), in the units that keep the squares of the rows small.
-
-        Always in the fast form: a sampler's gradient would pay for the choice of another.
-        """
-        family, working = self.family.centred_on(params)
-        density = family.log_density(working, family.features(as_rows(x)))
-        return jnp.log(params.weights)[:, None] + density
+        """log p(label, row)."""
+        return jnp.log(params.weights)[:, None] + _log_density(self.family, params, as_rows(x))
 
     def sites(self, params: GaussianParams) -> Sites:
         own = self.family.sites(params)
@@ -471,6 +465,16 @@ class Mixture(LatentModel):
             jnp.asarray(site, dtype),
             self.family.name,
         )
+
+
+@jax.jit
+def _log_density(family: Gaussian, params: GaussianParams, x: Array) -> Float[Array, "k n"]:
+    """log p(row | label), in the units that keep the squares of the rows small.
+
+    Always in the fast form: a sampler's gradient would pay for the choice of another.
+    """
+    family, working = family.centred_on(params)
+    return family.log_density(working, family.features(x))
 
 
 class MixtureOfRows(dist.Distribution):
