@@ -60,6 +60,7 @@ def test_errors_of_one_gaussian_are_the_textbooks(kind, key):
     assert np.allclose(boot.draws["means"].mean(axis=0), fit.params.means, atol=4 * expected / 28)
 
 
+@pytest.mark.slow
 def test_the_key_decides_and_batches_do_not(key):
     fit, x = small_fit()
     one = jg.bootstrap(fit, x, key=key, n_replicates=7)
@@ -71,6 +72,7 @@ def test_the_key_decides_and_batches_do_not(key):
     assert not np.allclose(one.draws["means"], other.draws["means"], rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_an_integer_weight_is_the_row_repeated(key):
     weight = 1.0 + np.arange(100) % 3
     fit, x = small_fit(sample_weight=weight)
@@ -191,6 +193,7 @@ def gaussians(k):
     return jg.Mixture(jg.Gaussian("V"), k)
 
 
+@pytest.mark.slow
 def test_two_components_are_needed_and_a_third_is_not(key):
     needed = jg.bootstrap_lrt(gaussians(1), TWO, key=key, n_replicates=39)
     assert needed.p_value == 1 / (40 - needed.n_failed)

@@ -158,7 +158,17 @@ LANES = [
 ]
 
 
-@pytest.mark.parametrize(("structure", "prior", "dtype"), LANES)
+# One lane for each prior and dtype is enough for the quick tests.
+QUICK = (0, 4, 6, 10)
+
+
+@pytest.mark.parametrize(
+    ("structure", "prior", "dtype"),
+    [
+        pytest.param(*lane, marks=[pytest.mark.slow] * (i not in QUICK))
+        for i, lane in enumerate(LANES)
+    ],
+)
 def test_a_refusal_or_a_status(structure, prior, dtype):
     model = _model(structure, prior)
     for name, (x, weight) in CASES.items():
