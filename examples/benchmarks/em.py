@@ -68,14 +68,15 @@ def data(n, d, k, dtype):
     return x.astype(dtype), start.astype(dtype)
 
 
-def difference(run, short=2, long=8):
-    """Seconds per iteration: ``run(m)`` makes m of them."""
-    seconds = {}
-    for iterations in (short, long):
+def timed(run, short=2, long=8):
+    """A measurement: seconds of ``short`` and of ``long`` iterations, and their difference."""
+
+    def seconds(iterations):
         begin = time.perf_counter()
         run(iterations)
-        seconds[iterations] = time.perf_counter() - begin
-    return (seconds[long] - seconds[short]) / (long - short)
+        return time.perf_counter() - begin
+
+    return lambda: (seconds(short), seconds(long), long - short)
 
 
 def ours(x, means):
@@ -93,7 +94,7 @@ def ours(x, means):
         assert int(result.n_iter) == iterations, result.status
 
     go(2), go(8)  # compile
-    return lambda: difference(go)
+    return timed(go)
 
 
 def sklearn(x, means):
@@ -111,7 +112,7 @@ def sklearn(x, means):
                 precisions_init=eye, random_state=0,
             ).fit(x)  # fmt: skip
 
-    return lambda: difference(go, 1, 4)
+    return timed(go, 1, 4)
 
 
 def gmmx(x, means):
@@ -126,10 +127,11 @@ def gmmx(x, means):
     rows = jnp.asarray(x)
 
     def go(iterations):
-        gmmx.EMFitter(max_iter=iterations, tol=0.0).fit(rows, start)
+        # It returns before it has computed.
+        jax.block_until_ready(gmmx.EMFitter(max_iter=iterations, tol=0.0).fit(rows, start).gmm)
 
     go(1), go(3)  # compile
-    return lambda: difference(go, 1, 3)
+    return timed(go, 1, 3)
 
 
 def armadillo(x, means, folder):
@@ -146,7 +148,7 @@ def armadillo(x, means, folder):
     def measure():
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         short, long = map(float, done.stdout.split())
-        return (long - short) / 6
+        return short, long, 6
 
     return measure
 
@@ -174,7 +176,7 @@ def products(x, means):
     def measure():
         begin = time.perf_counter()
         jax.block_until_ready(passes(natural, features))
-        return time.perf_counter() - begin
+        return 0.0, time.perf_counter() - begin, 1
 
     return measure
 
@@ -205,10 +207,16 @@ def row(shape, dtype, folder):
             contenders["Armadillo"] = armadillo(x, means, folder)
         except subprocess.CalledProcessError:
             print("Armadillo: does not compile here")
-    best = dict.fromkeys(contenders, np.inf)
+    rounds = {name: [] for name in contenders}
     for _ in range(ROUNDS):
         for name, measure in contenders.items():
-            best[name] = min(best[name], measure())
+            rounds[name].append(measure())
+    # The fastest short and the fastest long run: the least of their differences would be
+    # that of the unluckiest short run.
+    best = {}
+    for name, measured in rounds.items():
+        short, long, iterations = np.min(measured, axis=0)
+        best[name] = (long - short) / iterations
     flops = 4 * n * k * (1 + d + d * (d + 1) // 2)
     best["flops at the GEMM rate"] = flops / gemm_rate(dtype)
     return {"n": n, "D": d, "K": k, "dtype": dtype, "ms": {m: 1e3 * t for m, t in best.items()}}
