@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array
 
 from jaxgmm._contract import LatentModel, Params
+from jaxgmm._evidence import Evidence
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -36,6 +37,16 @@ class Posterior:
         At each draw, in the declared coordinates and the units of the data.
     sample_stats : dict of (chain, draw) arrays
         The sampler's own statistics.
+    log_weights : (chain, draw) array or None
+        Where the draws are those of an approximation: their log importance weights, Pareto-
+        smoothed and normalised. None where the draws are the posterior's own.
+    pareto_k : float or None
+        The shape of the tail of those weights: above 0.7 they, and the approximation, are not
+        to be trusted.
+    evidence : Evidence or None
+        log p(x) with its error, where the engine estimates it.
+    diagnostics : dict
+        What the engine says of itself, such as the trace of a bound.
     """
 
     model: LatentModel
@@ -52,6 +63,10 @@ class Posterior:
     n_warmup: int
     fingerprint: str
     feature_names: tuple[str, ...]
+    log_weights: np.ndarray | None = None
+    pareto_k: float | None = None
+    evidence: Evidence | None = None
+    diagnostics: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def log_joint(self) -> np.ndarray:

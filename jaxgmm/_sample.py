@@ -27,6 +27,7 @@ def sample(
     thinning: int = 1,
     sample_weight: Any = None,
     progress: bool = True,
+    **options: Any,
 ) -> Posterior:
     """Draw from the posterior of the model that EM fits.
 
@@ -56,6 +57,8 @@ def sample(
         draws a label for each copy of a row.
     progress : bool
         Whether to show a bar.
+    **options
+        Those of the method; the methods above have none.
 
     Returns
     -------
@@ -102,4 +105,5 @@ def sample(
         thinning=thinning,
         sample_weight=sample_weight,
         progress=progress,
+        **options,
     )

@@ -13,6 +13,7 @@ from jaxtyping import Array
 from tqdm.auto import tqdm
 
 from jaxgmm._contract import Params
+from jaxgmm._evidence import Evidence
 
 # Host calls per run: each draws one step of the progress bar.
 _PROGRESS_STEPS = 20
@@ -29,11 +30,21 @@ class Draws(NamedTuple):
         The sampler's own statistics.
     log_likelihood : array or None
         At each draw, where the sampler knows it.
+    log_proposal : array or None
+        Log density of each draw where it comes from an approximation: that of the sites
+        in the measure and units of ``log_prior`` (`LatentModel.log_units` included).
+    evidence : Evidence or None
+        Where the engine estimates it.
+    diagnostics : dict
+        What the engine says of itself beyond its draws, such as the trace of a bound.
     """
 
     params: Params
     stats: dict[str, Array]
     log_likelihood: Array | None = None
+    log_proposal: Array | None = None
+    evidence: Evidence | None = None
+    diagnostics: dict[str, Any] = {}  # noqa: RUF012 (nothing writes into it)
 
 
 class Schedule(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxgmm._checks import check_count, check_key, check_name, feature_names
 from jaxgmm._contract import LatentModel, Params, Sites
+from jaxgmm._evidence import importance
 from jaxgmm._posterior import Posterior
 from jaxgmm._results import SAME_OPTIMUM, Fit, Status, fingerprint
 from jaxgmm.bayes._chains import Schedule
@@ -18,7 +20,7 @@ from jaxgmm.bayes._gibbs import gibbs
 from jaxgmm.bayes._nuts import nuts
 from jaxgmm.bayes._relabel import stephens
 
-# A new sampler is one file and one line here.
+# A new engine is one file and one line here. What it takes by keyword only are its options.
 METHODS = {"nuts": nuts, "gibbs": gibbs}
 
 _DEFAULT_WARMUP = 500
@@ -44,9 +46,11 @@ def sample(
     thinning: int = 1,
     sample_weight: Any = None,
     progress: bool = True,
+    **options: Any,
 ) -> Posterior:
     """`jaxgmm.sample` with the fit that it starts from."""
     check_name("method", method, METHODS)
+    _check_options(method, options)
     check_key(key, "sampling is random")
     least_counts = {"n_chains": (n_chains, 1), "n_draws": (n_draws, 4), "thinning": (thinning, 1)}
     for name, (count, least) in least_counts.items():
@@ -71,13 +75,17 @@ def sample(
     working, modes = _to_working(*wide, modes)
     key, _ = jax.random.split(key)
     schedule = Schedule(n_draws, n_warmup, thinning)
-    draws = METHODS[method](working, wide[1], wide[2], modes, key, schedule, progress)
+    draws = METHODS[method](working, wide[1], wide[2], modes, key, schedule, progress, **options)
     raw = _to_user(working, draws.params)
     order = _label_order(model, x, raw, start.params)
     relabelled = _relabelled(model, raw, order)
     log_likelihood = draws.log_likelihood
     if log_likelihood is None:
         log_likelihood = _log_likelihood(*wide, raw)
+    log_prior = np.asarray(_log_prior(wide[0], raw))
+    weighing = None
+    if draws.log_proposal is not None:
+        weighing = importance(log_prior + np.asarray(log_likelihood), draws.log_proposal)
     narrow = lambda tree: jax.tree.map(lambda a: np.asarray(a, x.dtype), tree)
     return Posterior(
         model=model,
@@ -88,13 +96,26 @@ def sample(
         draws_raw=narrow(_all_sites(model, raw)),
         params=jax.tree.map(np.asarray, relabelled),
         labels=np.asarray(order),
-        log_prior=np.asarray(_log_prior(wide[0], raw)),
+        log_prior=log_prior,
         log_likelihood=np.asarray(log_likelihood),
         sample_stats={name: np.asarray(s) for name, s in draws.stats.items()},
         n_warmup=n_warmup,
         fingerprint=digest,
         feature_names=names,
+        log_weights=None if weighing is None else weighing.log_weights,
+        pareto_k=None if weighing is None else weighing.pareto_k,
+        evidence=draws.evidence,
+        diagnostics=jax.tree.map(np.asarray, draws.diagnostics),
     )
+
+
+def _check_options(method: str, options: dict[str, Any]) -> None:
+    parameters = inspect.signature(METHODS[method]).parameters.values()
+    known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    for name in options:
+        if name not in known:
+            has = f"its options are {', '.join(known)}" if known else "it has no options"
+            raise TypeError(f"{name}: not an option of method={method!r}; {has}")
 
 
 def _chain_starts(fit: Fit, n_chains: int) -> Params:
