@@ -12,11 +12,11 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxgmm._checks import check_count, check_key, check_name, feature_names
 from jaxgmm._contract import LatentModel, Params, Sites
-from jaxgmm._evidence import importance
 from jaxgmm._posterior import Posterior
 from jaxgmm._results import SAME_OPTIMUM, Fit, Status, fingerprint
 from jaxgmm.bayes._chains import Schedule
 from jaxgmm.bayes._gibbs import gibbs
+from jaxgmm.bayes._importance import importance
 from jaxgmm.bayes._nuts import nuts
 from jaxgmm.bayes._relabel import stephens
 
@@ -85,7 +85,7 @@ def sample(
     log_prior = np.asarray(_log_prior(wide[0], raw))
     weighing = None
     if draws.log_proposal is not None:
-        weighing = importance(log_prior + np.asarray(log_likelihood), draws.log_proposal)
+        weighing = importance(log_prior + np.asarray(log_likelihood), np.asarray(draws.log_proposal))
     narrow = lambda tree: jax.tree.map(lambda a: np.asarray(a, x.dtype), tree)
     return Posterior(
         model=model,

@@ -1,0 +1,57 @@
+"""Pareto-smoothed importance weights of draws from an approximation."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from arviz_stats.base import array_stats
+from jaxtyping import Float
+
+# Smoothed weights can be trusted below this shape (Vehtari et al., 2024, section 3.2.4).
+TRUSTED_PARETO_K = 0.7
+
+
+class Importance(NamedTuple):
+    """Importance weights of draws from an approximation.
+
+    Attributes
+    ----------
+    log_weights : (...) array
+        Pareto-smoothed, normalised to sum to one.
+    pareto_k : float
+        Shape of the tail of the raw weights.
+    log_mean : float
+        Log of the mean smoothed weight: the log integral of the target.
+    error : float
+        Standard error of ``log_mean``.
+    """
+
+    log_weights: np.ndarray
+    pareto_k: float
+    log_mean: float
+    error: float
+
+
+def importance(
+    log_target: Float[np.ndarray, "*draws"], log_proposal: Float[np.ndarray, "*draws"]
+) -> Importance:
+    """Pareto-smoothed importance sampling (Vehtari, Simpson, Gelman, Yao and Gabry, 2024).
+
+    Both densities are at the draws of the proposal and in the same measure.
+    """
+    log_ratios = np.asarray(log_target, np.float64) - np.asarray(log_proposal, np.float64)
+    # ArviZ smooths the weights that leave a row out: it takes the negative.
+    smoothed, pareto_k = array_stats.psislw(-log_ratios.ravel())
+    # Smoothing keeps the weights up to a common factor but for the tail, which it trims to the
+    # largest raw weight: the body's factor is that of normalising.
+    body = np.argmin(log_ratios)
+    log_factor = log_ratios.ravel()[body] - smoothed[body]
+    count = smoothed.size
+    weights = np.exp(smoothed)
+    return Importance(
+        smoothed.reshape(log_ratios.shape),
+        float(pareto_k),
+        float(log_factor - np.log(count)),
+        float(np.sqrt(np.sum((count * weights - 1) ** 2) / (count - 1) / count)),
+    )
