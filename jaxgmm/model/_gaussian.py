@@ -164,8 +164,9 @@ class Gaussian(ConjugateFamily):
 
     def features(self, x):
         assert self.chart is not None
-        z = lax.optimization_barrier(self.chart.apply(x).T)
-        return stack([jnp.ones((1, z.shape[1]), z.dtype), z, *self._structure.squares(z)])
+        z = self.chart.apply(x).T
+        first = lax.optimization_barrier(jnp.concatenate([jnp.ones((1, len(x)), z.dtype), z]))
+        return stack([first, *self._structure.squares(first[1:])])
 
     def natural(self, params: GaussianParams) -> Float[Array, "k f"]:
         assert self.chart is not None
