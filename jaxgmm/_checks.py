@@ -76,7 +76,8 @@ def check_rows(x: Any) -> jax.Array:
             )
     # A JAX array that is right as it is need not be copied.
     kept = isinstance(x, jax.Array) and (x.shape, x.dtype) == (array.shape, array.dtype)
-    return x if kept else jnp.asarray(array)
+    # `jnp.asarray` would copy twice.
+    return x if kept else jax.device_put(array)
 
 
 # Columns further from zero than so many times their range lose digits in float32.

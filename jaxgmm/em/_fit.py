@@ -155,8 +155,9 @@ def fit(
             starts = jax.random.split(check_key(key, f"start {kind!r} is random"), n_init)
     else:
         starts, kind = _given_starts(model, x, start)
-    record = _fit_all(
-        model, x, sample_weight, starts, noise, tolerance, kind, max_iter, algorithm, acceleration
+    working, params = _first_params(model, x, sample_weight, starts, tolerance, kind)
+    record = _run_all(
+        working, x, sample_weight, params, noise, tolerance, max_iter, algorithm, acceleration
     )
     settings = {
         "tol": float(tol),
@@ -186,22 +187,30 @@ def _standardised(model: LatentModel, x: Array, sample_weight: Array | None) -> 
     return model.standardise(x, sample_weight)
 
 
-@functools.partial(jax.jit, static_argnames=("kind", "max_iter", "algorithm", "acceleration"))
-def _fit_all(
+# Starts and runs compile apart: XLA's compiler takes memory by the length of a program, and
+# the runs are the same whatever they start from.
+@functools.partial(jax.jit, static_argnames="kind")
+def _first_params(
     model: LatentModel,
     x: Array,
     sample_weight: Array | None,
     starts: Any,
-    noise: PRNGKeyArray | None,
     tol: Array,
     kind: str,
-    max_iter: int,
-    algorithm: str,
-    acceleration: str | None,
-) -> Run:
-    """Every start; ``starts`` are keys, responsibilities or parameters by ``kind``."""
+) -> tuple[LatentModel, Params]:
+    """The model in working units, and there the parameters that each start means.
+
+    ``starts`` are keys, responsibilities or parameters by ``kind``.
+    """
     working = model.standardise(x, sample_weight)
-    first = functools.partial(_first_params, working, x, sample_weight, kind)
+    if kind == "parameters":
+        return working, jax.vmap(working.to_working)(starts)
+
+    def first(start: Any) -> Params:
+        if kind in STARTS:
+            start = STARTS[kind](start, working, x, sample_weight)
+        return working.m_step(working.statistics(start, x, sample_weight))
+
     short = kind == "short-run"
     if short:
         starts = jax.vmap(lambda key: jax.random.split(key, SHORT_RUNS))(starts).reshape(-1)
@@ -209,14 +218,31 @@ def _fit_all(
     params = lax.map(first, starts, batch_size=batch)
     if short:
         params = _best_of_short_runs(working, x, sample_weight, params, tol)
-    step = ALGORITHMS[algorithm](working, x, sample_weight, noise)
-    step = accelerated(working, step, acceleration)
-    ends = run_starts(working, step, x, params, sample_weight, tol, max_iter)
+    return working, params
+
+
+@functools.partial(jax.jit, static_argnames=("max_iter", "algorithm", "acceleration"))
+def _run_all(
+    model: LatentModel,
+    x: Array,
+    sample_weight: Array | None,
+    params: Params,
+    noise: PRNGKeyArray | None,
+    tol: Array,
+    max_iter: int,
+    algorithm: str,
+    acceleration: str | None,
+) -> Run:
+    """Every start to its end, in one call; ``model`` and ``params`` are in working units."""
+    step = ALGORITHMS[algorithm](model, x, sample_weight, noise)
+    step = accelerated(model, step, acceleration)
+    ends = run_starts(model, step, x, params, sample_weight, tol, max_iter)
     if not step.declared:
-        declared = functools.partial(evaluate, working, x=x, sample_weight=sample_weight)
+        declared = functools.partial(evaluate, model, x=x, sample_weight=sample_weight)
+        batch = number_of_slots(model, x, len(ends.status))
         points = lax.map(declared, ends.point.params, batch_size=batch)
         ends = ends._replace(point=points, n_evaluations=ends.n_evaluations + 1)
-    return as_run(working, ends)
+    return as_run(model, ends)
 
 
 def _best_of_short_runs(
@@ -228,17 +254,6 @@ def _best_of_short_runs(
     height = jnp.where(jnp.isfinite(point.objective), point.objective, -jnp.inf)
     best = jnp.argmax(height.reshape(-1, SHORT_RUNS), axis=1)
     return jax.tree.map(lambda leaf: leaf[best + SHORT_RUNS * jnp.arange(len(best))], point.params)
-
-
-def _first_params(
-    model: LatentModel, x: Array, sample_weight: Array | None, kind: str, start: Any
-) -> Params:
-    """What one start means, in the working units of ``model``."""
-    if kind == "parameters":
-        return model.to_working(start)
-    if kind in STARTS:
-        start = STARTS[kind](start, model, x, sample_weight)
-    return model.m_step(model.statistics(start, x, sample_weight))
 
 
 def _is_array(start: Any) -> bool:

@@ -383,6 +383,7 @@ class Gaussian(ConjugateFamily):
         The fast form expands it about the working origin: where the parts are large
         beside the number of features, which is what they add up to, digits are lost.
         """
+        params = lax.stop_gradient(params)
         d = params.means.shape[-1]
         own = jnp.diagonal(params.covariances, axis1=-2, axis2=-1)
         reach = jnp.abs(params.means) + jnp.sqrt(own)
@@ -390,12 +391,10 @@ class Gaussian(ConjugateFamily):
         parts = quadratic[:, 1 + d :] * stack(self._structure.squares(reach.T)).T
         return 2 * jnp.sum(parts, axis=-1)
 
-    def cancels(self, params: GaussianParams) -> Array:
+    def cancels(self, cancellation: Float[Array, " k"]) -> Array:
         """Whether the fast form loses more than it may, in any lane of a ``vmap``."""
-        params = lax.stop_gradient(params)
-        eps, d = jnp.finfo(params.means.dtype).eps, params.means.shape[-1]
-        largest = jnp.max(self.cancellation(params))
-        return anywhere(largest * eps > _digits_lost(params.means.dtype) * d)
+        eps, d = jnp.finfo(cancellation.dtype).eps, self._n_features()
+        return anywhere(jnp.max(cancellation) * eps > _digits_lost(cancellation.dtype) * d)
 
     def cancelled(self, statistics: Moments) -> Array:
         """The same of moments whose sums were taken about the working origin."""

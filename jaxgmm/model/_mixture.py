@@ -197,7 +197,8 @@ class Mixture(LatentModel):
         once = total(family, family)
         # Digits are lost in the densities of a component far out, and in the moments of one
         # that has just shrunk.
-        before, after = family.cancels(params), family.cancelled(once[0])
+        before = family.cancels(family.cancellation(params))
+        after = family.cancelled(once[0])
         origin = jnp.where(before, params.means, once[0].means)
         return lax.cond(
             before | after,
@@ -366,8 +367,8 @@ class Mixture(LatentModel):
         return params.weights * total_weight < _EMPTY_ROWS
 
     def cancellation(self, params: GaussianParams) -> Array:
-        kept = self.family.cancels(params)
-        return jnp.where(kept, 0.0, params.weights @ self.family.cancellation(params))
+        lost = self.family.cancellation(params)
+        return jnp.where(self.family.cancels(lost), 0.0, params.weights @ lost)
 
     def spurious(self, params: GaussianParams, statistics: Statistics) -> Array:
         if self.bounded():
