@@ -44,8 +44,9 @@ def importance(
     # ArviZ smooths the weights that leave a row out: it takes the negative.
     smoothed, pareto_k = array_stats.psislw(-log_ratios.ravel())
     # Smoothing keeps the weights up to a common factor but for the tail, which it trims to the
-    # largest raw weight: the body's factor is that of normalising.
-    body = np.argmin(log_ratios)
+    # largest raw weight: the body's factor is that of normalising. Its upper half may be trusted
+    # to be finite.
+    body = np.argsort(log_ratios, axis=None)[log_ratios.size // 2]
     log_factor = log_ratios.ravel()[body] - smoothed[body]
     count = smoothed.size
     weights = np.exp(smoothed)

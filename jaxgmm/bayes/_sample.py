@@ -17,11 +17,12 @@ from jaxgmm._results import SAME_OPTIMUM, Fit, Status, fingerprint
 from jaxgmm.bayes._chains import Schedule
 from jaxgmm.bayes._gibbs import gibbs
 from jaxgmm.bayes._importance import importance
+from jaxgmm.bayes._laplace import laplace
 from jaxgmm.bayes._nuts import nuts
 from jaxgmm.bayes._relabel import stephens
 
 # A new engine is one file and one line here. What it takes by keyword only are its options.
-METHODS = {"nuts": nuts, "gibbs": gibbs}
+METHODS = {"nuts": nuts, "gibbs": gibbs, "laplace": laplace}
 
 _DEFAULT_WARMUP = 500
 
@@ -85,7 +86,9 @@ def sample(
     log_prior = np.asarray(_log_prior(wide[0], raw))
     weighing = None
     if draws.log_proposal is not None:
-        weighing = importance(log_prior + np.asarray(log_likelihood), np.asarray(draws.log_proposal))
+        weighing = importance(
+            log_prior + np.asarray(log_likelihood), np.asarray(draws.log_proposal)
+        )
     narrow = lambda tree: jax.tree.map(lambda a: np.asarray(a, x.dtype), tree)
     return Posterior(
         model=model,
