@@ -21,25 +21,26 @@ class Ascent(NamedTuple):
     Attributes
     ----------
     point : (d,) array
-    value : scalar
     gradient : (d,) array
     curvature : (d, d) array
         Minus the Hessian.
     n_steps : int
         Steps taken.
     going : bool
-        Whether there is a step to take.
+        Whether there may be a step to take.
     arrived : bool
         Whether the last step promised no gain beyond rounding.
+    done : bool
+        Whether nothing is left to compute.
     """
 
     point: Float[Array, " d"]
-    value: Array
     gradient: Float[Array, " d"]
     curvature: Float[Array, "d d"]
     n_steps: Array
     going: Array
     arrived: Array
+    done: Array
 
 
 def ascend(
@@ -66,6 +67,11 @@ def ascend(
     rounding : callable
         From a value to how much of it rounding may have changed.
 
+    Returns
+    -------
+    Ascent
+        With the derivatives at its point.
+
     References
     ----------
     Levenberg (1944), Quarterly of Applied Mathematics 2:164-168; Nocedal and Wright (2006),
@@ -73,33 +79,34 @@ def ascend(
     """
     damping = jnp.asarray(_DAMPING, point.dtype)
     eps = jnp.finfo(point.dtype).eps
-
-    def at(point: Array, value: Array, n_steps: Array, going: Array, arrived: Array) -> Ascent:
-        gradient, hessian = derivatives(point)
-        return Ascent(point, value, gradient, -hessian, n_steps, going, arrived)
+    nowhere = jnp.zeros((1, point.size), point.dtype)
 
     def body(state: Ascent) -> Ascent:
-        curvature, axes = jnp.linalg.eigh(state.curvature)
+        gradient, hessian = derivatives(state.point)
+        curvature, axes = jnp.linalg.eigh(-hessian)
         largest = jnp.max(jnp.abs(curvature))
         # Curvature below its own rounding is none.
         curvature = jnp.maximum(jnp.abs(curvature), point.size * eps * largest)
-        slope = axes.T @ state.gradient
+        slope = axes.T @ gradient
         steps = (slope / (curvature + damping[:, None] * largest)) @ axes.T
-        values = lax.map(lambda step: value(state.point + step), steps)
-        values = jnp.where(jnp.isnan(values), -jnp.inf, values)
-        bound = rounding(state.value)
+        # The objective itself comes last: compiled code holds it once.
+        heights = lax.map(lambda step: value(state.point + step), jnp.concatenate([steps, nowhere]))
+        heights, height = jnp.nan_to_num(heights[:-1], nan=-jnp.inf), heights[-1]
+        bound = rounding(height)
         arrived = jnp.sum(slope**2 / curvature) <= bound
-        best = jnp.where(arrived, 0, jnp.argmax(values))
-        moves = values[best] > state.value - jnp.where(arrived, bound, 0)
-        return at(
-            jnp.where(moves, state.point + steps[best], state.point),
-            jnp.where(moves, values[best], state.value),
-            state.n_steps + moves,
-            moves & ~arrived,
-            arrived,
+        best = jnp.where(arrived, 0, jnp.argmax(heights))
+        higher = heights[best] > height - jnp.where(arrived, bound, 0)
+        moves = state.going & higher & (state.n_steps < _MAX_STEPS)
+        return Ascent(
+            point=jnp.where(moves, state.point + steps[best], state.point),
+            gradient=gradient,
+            curvature=-hessian,
+            n_steps=state.n_steps + moves,
+            going=moves & ~arrived,
+            arrived=state.arrived | arrived,
+            done=~moves,
         )
 
-    first = at(point, value(point), jnp.array(0), jnp.array(True), jnp.array(False))
-    finite = jnp.all(jnp.isfinite(first.gradient)) & jnp.all(jnp.isfinite(first.curvature))
-    first = first._replace(going=finite & jnp.isfinite(first.value))
-    return lax.while_loop(lambda s: s.going & (s.n_steps < _MAX_STEPS), body, first)
+    no = jnp.array(False)
+    first = Ascent(point, nowhere[0], nowhere.T * nowhere, jnp.array(0), ~no, no, no)
+    return lax.while_loop(lambda state: ~state.done, body, first)

@@ -9,14 +9,14 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.scipy.special import gammaln, logsumexp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from jaxgmm._checks import check_name
 from jaxgmm._contract import LatentModel, Params, Sites
@@ -31,7 +31,7 @@ from jaxgmm.bayes._unconstrained import from_vector, to_vector
 MEASURES = ("unconstrained", "declared")
 
 # Degrees of freedom of the proposal for the evidence: tails heavier than the posterior's.
-_DOF = 6.0
+_DOF = 6
 
 # Up to this many components the proposal is summed over all labellings, 120 at most.
 _MOST_LABELLED = 5
@@ -131,17 +131,22 @@ def _climb(
     def derivatives(vector: Array) -> tuple[Array, Array]:
         """Block by block, so that memory does not grow with the rows."""
 
-        def of_data(rows: Array, weights: Array, _: Array | int) -> tuple[Array, Array]:
-            log_likelihood = lambda vector: weights @ model.log_prob(at(vector)[0], rows)
-            return jax.grad(log_likelihood)(vector), jax.hessian(log_likelihood)(vector)
+        def block(rows: Array, weights: Array, first: Array | int) -> tuple[Array, Array]:
+            def part(vector: Array) -> Array:
+                params, log_volume = at(vector)
+                prior = model.log_prior(params) + jacobian * log_volume
+                # The prior belongs to the first block.
+                return weights @ model.log_prob(params, rows) + jnp.where(first == 0, prior, 0)
 
-        def of_prior(vector: Array) -> Array:
-            params, log_volume = at(vector)
-            return model.log_prior(params) + jacobian * log_volume
+            def twice(vector: Array) -> tuple[Array, Array]:
+                gradient = jax.grad(part)(vector)
+                return gradient, gradient
 
-        block = block_rows(vector.size * model.n_components, vector.dtype)
-        gradient, hessian = sum_over_blocks(of_data, x, sample_weight, block)
-        return gradient + jax.grad(of_prior)(vector), hessian + jax.hessian(of_prior)(vector)
+            hessian, gradient = jax.jacfwd(twice, has_aux=True)(vector)
+            return gradient, hessian
+
+        rows = block_rows(vector.size * model.n_components, vector.dtype)
+        return sum_over_blocks(block, x, sample_weight, rows)
 
     total = x.shape[0] if sample_weight is None else jnp.sum(sample_weight)
     rounding = lambda value: rounding_bound(value, total, model.cancellation(start))
@@ -244,34 +249,31 @@ def _weigh(
 
     key_normal, key_tail = jax.random.split(key)
     noise = jax.random.normal(key_normal, (count, bell.centre.size), bell.centre.dtype)
-    tail = jax.random.chisquare(key_tail, _DOF, (count, 1), bell.centre.dtype) / _DOF
-    vectors = bell.centre + noise / jnp.sqrt(tail) @ bell.spread.T
+    tail = jnp.sum(jax.random.normal(key_tail, (count, _DOF), bell.centre.dtype) ** 2, axis=1)
+    vectors = bell.centre + jnp.sqrt(_DOF / tail)[:, None] * noise @ bell.spread.T
 
-    # Neighbours' swaps generate all permutations.
-    somewhere = at(vectors[0])
-    height = target(somewhere)
+    # Whether a point without symmetries tells labels apart: all permutations are made of swaps.
+    somewhere = jax.vmap(lambda order: relabelled(at(vectors[0]), order))(_swaps(orders[0]))
+    centre, log_volume = from_vector(model, bell.centre, start)
+    join = lambda one, more: jnp.concatenate([one[None], more])
+    at_centre, height, *swapped = lax.map(target, jax.tree.map(join, centre, somewhere))
     total = x.shape[0] if sample_weight is None else jnp.sum(sample_weight)
-    bound = rounding_bound(height, total, model.cancellation(somewhere))
-    swapped = lax.map(lambda swap: target(relabelled(somewhere, swap)), _swaps(model.n_components))
-    exchangeable = jnp.all(jnp.abs(swapped - height) <= bound)
-
-    def summed(params: Params) -> Array:
-        return lax.cond(
-            exchangeable,
-            lambda: target(params) + jnp.log(len(orders)),
-            lambda: logsumexp(lax.map(lambda order: target(relabelled(params, order)), orders)),
-        )
+    bound = rounding_bound(height, total, model.cancellation(centre))
+    exchangeable = jnp.all(jnp.abs(jnp.array(swapped) - height) <= bound)
+    trips = jnp.where(exchangeable, 1, len(orders))
+    copies = jnp.where(exchangeable, jnp.log(len(orders)), 0.0)
 
     def weigh(vector: Array) -> tuple[Array, Array]:
         params = at(vector)
+        add = lambda i, total: jnp.logaddexp(total, target(relabelled(params, orders[i])))
+        log_target = copies + lax.fori_loop(0, trips, add, -jnp.inf * jnp.ones_like(vector[0]))
         log_proposal = jax.vmap(lambda order: proposal(relabelled(params, order)))(orders)
-        return summed(params), logsumexp(log_proposal)
+        return log_target, logsumexp(log_proposal)
 
     most = max(1, _BATCH_NUMBERS // (x.shape[0] * model.n_components))
     batch = max(b for b in range(1, min(most, count) + 1) if count % b == 0)
     log_target, log_proposal = lax.map(jax.vmap(weigh), vectors.reshape(count // batch, batch, -1))
-    params, log_volume = from_vector(model, bell.centre, start)
-    log_laplace = summed(params) + log_volume - _log_units(model) - bell.normal(bell.centre)
+    log_laplace = at_centre + log_volume - _log_units(model) - bell.normal(bell.centre) + copies
     return _Weighing(log_target.ravel(), log_proposal.ravel(), exchangeable, log_laplace)
 
 
@@ -282,12 +284,17 @@ def _labellings(n_components: int) -> Array:
     return jnp.array(list(itertools.permutations(range(n_components))))
 
 
-def _swaps(n_components: int) -> Array:
-    labels = np.arange(n_components)
-    swaps = np.tile(labels, (max(n_components - 1, 1), 1))
-    for row, k in zip(swaps, labels[:-1], strict=False):
-        row[[k, k + 1]] = row[[k + 1, k]]
-    return jnp.asarray(swaps)
+def _swaps(identity: Int[Array, " k"]) -> Int[Array, "_ k"]:
+    """No change, and the exchange of each label and the next."""
+    return jnp.stack(
+        [
+            identity,
+            *(
+                identity.at[jnp.array([k, k + 1])].set(jnp.array([k + 1, k]))
+                for k in range(identity.size - 1)
+            ),
+        ]
+    )
 
 
 def _evidence(model: LatentModel, weighing: _Weighing) -> tuple[Evidence, float]:
