@@ -203,8 +203,10 @@ def _convergence(trace: Float[np.ndarray, " steps"]) -> dict[str, Any]:
     """Whether the last quarter of the steps still gained on the quarter before it."""
     _, _, before, after = np.array_split(trace, 4)
     before, after = before[np.isfinite(before)], after[np.isfinite(after)]
-    gain = after.mean() - before.mean() if len(before) and len(after) else np.nan
-    error = np.hypot(*(np.std(part) / max(len(part), 1) ** 0.5 for part in (before, after)))
+    gain, error = np.nan, np.nan
+    if len(before) and len(after):
+        gain = after.mean() - before.mean()
+        error = np.hypot(before.std() / len(before) ** 0.5, after.std() / len(after) ** 0.5)
     converged = bool(gain <= _STILL + 2 * error)
     if np.isnan(gain):
         status = "not converged: the ELBO is not finite; lower learning_rate"
