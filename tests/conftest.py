@@ -22,7 +22,6 @@ _TYPED = (
     "bayes._laplace",
     "bayes._nuts",
     "bayes._relabel",
-    "bayes._svi",
     "bayes._unconstrained",
     "report._curvature",
 )

@@ -42,7 +42,7 @@ def two_components(x, prior, weights=None):
     def labelling(counts):
         if weights is not None:
             return counts @ np.log(weights)
-        alpha = np.asarray(prior.concentration)
+        alpha = np.broadcast_to(prior.concentration, 2)
         after = alpha + counts
         ratio = np.sum(gammaln(after) - gammaln(alpha))
         return ratio + gammaln(alpha.sum()) - gammaln(after.sum())

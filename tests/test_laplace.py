@@ -154,19 +154,13 @@ def test_single_precision_stays_single():
 
 def test_one_component_has_a_closed_form_and_a_weight_is_a_number_of_copies():
     prior = jg.ConjugatePrior(**PRIOR)
+    assert one_component(STANDARD, prior) == pytest.approx(-563.177028, abs=1e-6)
     model = jg.Mixture(jg.Gaussian(), 1, prior=prior)
-    fit = jg.fit(model, STANDARD, key=jax.random.key(0))
-    truth = one_component(STANDARD, prior)
-    assert truth == pytest.approx(-563.177028, abs=1e-6)
-    evidence = laplace(fit, STANDARD).evidence
-    assert 0 < evidence.error < 0.02
-    assert abs(evidence.log_evidence - truth) < SIGMAS * evidence.error
-
     copies = np.arange(len(STANDARD)) % 3
-    weighted = jg.fit(model, STANDARD, key=jax.random.key(0), sample_weight=copies)
-    evidence = laplace(weighted, STANDARD, sample_weight=copies).evidence
+    fit = jg.fit(model, STANDARD, key=jax.random.key(0), sample_weight=copies)
+    evidence = laplace(fit, STANDARD, sample_weight=copies).evidence
     truth = one_component(np.repeat(STANDARD, copies, axis=0), prior)
-    assert abs(evidence.log_evidence - truth) < SIGMAS * evidence.error
+    assert abs(evidence.log_evidence - truth) < SIGMAS * evidence.error < 0.1
 
 
 @pytest.mark.parametrize("measure", ["unconstrained", "declared"])
@@ -236,7 +230,7 @@ def test_hundreds_of_dimensions():
 
 
 def test_a_second_call_compiles_nothing(compilations):
-    the_posterior()
+    laplace(the_fit(), STANDARD)
     x = STANDARD + np.array([0.5, -3.0])  # other data of the same shape
     prior = {**PRIOR, "dof": 5.0}
     model = jg.Mixture(jg.Gaussian(), 2, prior=jg.ConjugatePrior(concentration=2.0, **prior))

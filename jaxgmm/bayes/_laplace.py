@@ -26,7 +26,7 @@ from jaxgmm._spectrum import Spectrum, spectrum
 from jaxgmm.bayes._ascent import Ascent, ascend
 from jaxgmm.bayes._chains import Draws, Schedule
 from jaxgmm.bayes._importance import importance
-from jaxgmm.bayes._unconstrained import from_vector, to_vector
+from jaxgmm.bayes._unconstrained import from_vector, log_units, to_vector
 
 MEASURES = ("unconstrained", "declared")
 
@@ -188,15 +188,10 @@ def _draw(
     def one(noise: Array) -> tuple[Params, Array]:
         vector = bell.centre + bell.spread @ noise
         params, log_volume = from_vector(model, vector, start)
-        return params, bell.normal(vector) - log_volume + _log_units(model)
+        return params, bell.normal(vector) - log_volume + log_units(model)
 
     noise = jax.random.normal(key, (*counts, bell.centre.size), bell.centre.dtype)
     return jax.vmap(jax.vmap(one))(noise)
-
-
-def _log_units(model: LatentModel) -> Array | float:
-    units = model.log_units()
-    return 0.0 if units is None else units
 
 
 @jax.jit
@@ -244,7 +239,7 @@ def _weigh(
 
     def proposal(params: Params) -> Array:
         vector = to_vector(model, params)
-        value = bell.student(vector) - from_vector(model, vector, start)[1] + _log_units(model)
+        value = bell.student(vector) - from_vector(model, vector, start)[1] + log_units(model)
         return jnp.where(jnp.isnan(value), -jnp.inf, value)
 
     key_normal, key_tail = jax.random.split(key)
@@ -273,7 +268,7 @@ def _weigh(
     most = max(1, _BATCH_NUMBERS // (x.shape[0] * model.n_components))
     batch = max(b for b in range(1, min(most, count) + 1) if count % b == 0)
     log_target, log_proposal = lax.map(jax.vmap(weigh), vectors.reshape(count // batch, batch, -1))
-    log_laplace = at_centre + log_volume - _log_units(model) - bell.normal(bell.centre) + copies
+    log_laplace = at_centre + log_volume - log_units(model) - bell.normal(bell.centre) + copies
     return _Weighing(log_target.ravel(), log_proposal.ravel(), exchangeable, log_laplace)
 
 

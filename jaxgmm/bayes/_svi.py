@@ -31,6 +31,7 @@ from numpyro.optim import Adam
 from jaxgmm._checks import check_count, check_name
 from jaxgmm._contract import LatentModel, Params
 from jaxgmm.bayes._chains import Draws, Schedule, run
+from jaxgmm.bayes._unconstrained import log_units
 
 GUIDES = {
     "full-rank": AutoMultivariateNormal,
@@ -160,9 +161,11 @@ def _advance(
 
     def step(i: Array, fitted: tuple[Any, Array]) -> tuple[Any, Array]:
         state, trace = fitted
-        # A step that would lead out of the finite numbers is not taken.
+        # The bound is that of the evidence whatever units the sites are measured in: what the
+        # working model adds for them is taken off. A step that would lead out of the finite
+        # numbers is not taken.
         state, loss = svi.stable_update(state, x, sample_weight=sample_weight)
-        return state, trace.at[i].set(-loss)
+        return state, trace.at[i].set(-loss - log_units(model))
 
     return lax.fori_loop(first, last, step, fitted)
 
@@ -185,13 +188,12 @@ def _draw(
     kwargs = {"sample_weight": sample_weight}
     svi.init(key, x, **kwargs)
     learned = svi.get_params(state)
-    units = model.log_units()
 
     def one(key: PRNGKeyArray) -> tuple[Params, Array, Array, Array]:
         log_proposal, found = log_density(handlers.seed(svi.guide, key), (x,), kwargs, learned)
         params = model.from_sites({name: found[name]["value"] for name in model.prior_sites()})
         log_likelihood = model.log_likelihood(params, x, sample_weight)
-        log_proposal = log_proposal if units is None else log_proposal + units
+        log_proposal += log_units(model)
         log_ratio = model.log_prior(params) + log_likelihood - log_proposal
         return params, log_likelihood, log_proposal, log_ratio
 

@@ -1,4 +1,4 @@
-"""Parameters as one vector of NumPyro's unconstrained coordinates."""
+"""Densities of parameters in one measure or another: unconstrained, declared, the user's."""
 
 from __future__ import annotations
 
@@ -33,6 +33,12 @@ def from_vector(
         sites[name] = to_site(coordinates[name])
         log_volume += jnp.sum(to_site.log_abs_det_jacobian(coordinates[name], sites[name]))
     return model.from_sites(sites), log_volume
+
+
+def log_units(model: LatentModel) -> Array | float:
+    """What a log density of the sites gains when they are measured in the user's units."""
+    units = model.log_units()
+    return 0.0 if units is None else units
 
 
 def _raveled(model: LatentModel, params: Params) -> tuple[Array, Any]:
