@@ -44,9 +44,8 @@ def importance(
     # ArviZ smooths the weights that leave a row out: it takes the negative.
     smoothed, pareto_k = array_stats.psislw(-log_ratios.ravel())
     # Smoothing keeps the weights up to a common factor but for the tail, which it trims to the
-    # largest raw weight: the body's factor is that of normalising. Its upper half may be trusted
-    # to be finite.
-    body = np.argsort(log_ratios, axis=None)[log_ratios.size // 2]
+    # largest raw weight: the body's factor is that of normalising. A draw may weigh nothing.
+    body = np.argmin(np.where(np.isneginf(log_ratios), np.inf, log_ratios))
     log_factor = log_ratios.ravel()[body] - smoothed[body]
     count = smoothed.size
     weights = np.exp(smoothed)

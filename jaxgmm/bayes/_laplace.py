@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -92,7 +93,7 @@ def laplace(
             "Gaussian around it; fit again from other starts or with a stronger prior"
         )
     shape = spectrum(np.asarray(ascent.curvature), ascent.point.dtype == jnp.float32)
-    bell = jax.tree.map(lambda a: jnp.asarray(a, ascent.point.dtype), _bell(ascent, shape))
+    bell = _bell(ascent, shape)
 
     key_draws, key_weighing = jax.random.split(key)
     counts = jax.tree.leaves(modes)[0].shape[0], schedule.n_draws
@@ -148,20 +149,27 @@ def _climb(
         rows = block_rows(vector.size * model.n_components, vector.dtype)
         return sum_over_blocks(block, x, sample_weight, rows)
 
-    total = x.shape[0] if sample_weight is None else jnp.sum(sample_weight)
-    rounding = lambda value: rounding_bound(value, total, model.cancellation(start))
-    return ascend(value, derivatives, vector, rounding)
+    return ascend(value, derivatives, vector, _rounding(model, x, sample_weight, start))
+
+
+def _rounding(
+    model: LatentModel, x: Array, sample_weight: Array | None, params: Params
+) -> Callable[[Array], Array]:
+    """How much of a log joint near ``params`` rounding may have changed."""
+    total = jnp.asarray(x.shape[0]) if sample_weight is None else jnp.sum(sample_weight)
+    return lambda value: rounding_bound(value, total, model.cancellation(params))
 
 
 def _bell(ascent: Ascent, shape: Spectrum) -> _Bell:
     """The Gaussian of the curvature; where that is not positive, of its size."""
     curvature = np.maximum(np.abs(shape.values), shape.threshold * np.max(np.abs(shape.values)))
     roots = np.sqrt(curvature)
+    asarray = lambda a: jnp.asarray(a, ascent.point.dtype)
     return _Bell(
         centre=ascent.point,
-        spread=shape.vectors / roots / shape.scale[:, None],
-        whiten=roots[:, None] * shape.vectors.T * shape.scale,
-        log_det=-np.sum(np.log(roots)) - np.sum(np.log(shape.scale)),
+        spread=asarray(shape.vectors / roots / shape.scale[:, None]),
+        whiten=asarray(roots[:, None] * shape.vectors.T * shape.scale),
+        log_det=asarray(-np.sum(np.log(roots)) - np.sum(np.log(shape.scale))),
     )
 
 
@@ -252,11 +260,11 @@ def _weigh(
     centre, log_volume = from_vector(model, bell.centre, start)
     join = lambda one, more: jnp.concatenate([one[None], more])
     at_centre, height, *swapped = lax.map(target, jax.tree.map(join, centre, somewhere))
-    total = x.shape[0] if sample_weight is None else jnp.sum(sample_weight)
-    bound = rounding_bound(height, total, model.cancellation(centre))
+    bound = _rounding(model, x, sample_weight, centre)(height)
     exchangeable = jnp.all(jnp.abs(jnp.array(swapped) - height) <= bound)
+    # Labellings of one density are counted, those of several are visited.
     trips = jnp.where(exchangeable, 1, len(orders))
-    copies = jnp.where(exchangeable, jnp.log(len(orders)), 0.0)
+    copies = jnp.where(exchangeable, math.lgamma(model.n_components + 1), 0.0)
 
     def weigh(vector: Array) -> tuple[Array, Array]:
         params = at(vector)
@@ -294,13 +302,11 @@ def _swaps(identity: Int[Array, " k"]) -> Int[Array, "_ k"]:
 
 def _evidence(model: LatentModel, weighing: _Weighing) -> tuple[Evidence, float]:
     found = importance(np.asarray(weighing.log_target), np.asarray(weighing.log_proposal))
-    k, log_evidence = model.n_components, found.log_mean
-    method = "importance sampling from a multivariate t at the mode"
+    k, method = model.n_components, "importance sampling from a multivariate t at the mode"
     if 1 < k <= _MOST_LABELLED:
         method += ", summed over all labellings"
     elif k > 1 and weighing.exchangeable:
-        log_evidence += math.lgamma(k + 1)
         method += " of one labelling, plus log K!"
     elif k > 1:
         method += " of one labelling; the others, of other densities, are not counted"
-    return Evidence(log_evidence, found.error, method), found.pareto_k
+    return Evidence(found.log_mean, found.error, method), found.pareto_k
