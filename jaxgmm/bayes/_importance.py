@@ -41,6 +41,8 @@ def importance(
     Both densities are at the draws of the proposal and in the same measure.
     """
     log_ratios = np.asarray(log_target, np.float64) - np.asarray(log_proposal, np.float64)
+    # Far out a draw may have left the numbers that have a density.
+    log_ratios = np.where(np.isnan(log_ratios), -np.inf, log_ratios)
     # ArviZ smooths the weights that leave a row out: it takes the negative.
     smoothed, pareto_k = array_stats.psislw(-log_ratios.ravel())
     # Smoothing keeps the weights up to a common factor but for the tail, which it trims to the
