@@ -43,7 +43,9 @@ def sample(
     method : str
         ``"nuts"``: NumPyro's no-U-turn sampler on ``model.numpyro_model``. ``"gibbs"``: all
         labels given the parameters, then all parameters given the labels, where the prior
-        is conjugate; a sweep costs one step of EM.
+        is conjugate; a sweep costs one step of EM. ``"laplace"``: the Gaussian at the mode of
+        ``start``, with importance weights and the evidence. ``"svi"``: a NumPyro guide fitted
+        from there by stochastic gradients, with importance weights.
     start : Fit, optional
         Chains start spread over its optimum, or over its distinct optima where several
         are in reach. Without it `jaxgmm.fit` runs first.
@@ -58,7 +60,11 @@ def sample(
     progress : bool
         Whether to show a bar.
     **options
-        Those of the method; the methods above have none.
+        Those of the method. ``"laplace"``: ``measure``, ``"unconstrained"`` (default) or
+        ``"declared"``, the coordinates in whose density the mode is one and the curvature is
+        taken. ``"svi"``: ``guide``, ``"full-rank"`` (default), ``"mean-field"``, ``"low-rank"`` or
+        what makes a NumPyro AutoGuide of a model; ``n_steps`` (5000) of Adam; ``learning_rate``
+        (0.01), which falls to a hundredth. The others have none.
 
     Returns
     -------
@@ -70,12 +76,14 @@ def sample(
     ValueError, TypeError
         For arguments that do not fit; for a model without a proper prior, whose
         posterior does not exist; for a start from other data; for Gibbs, for weights that
-        are not whole numbers or a model without a conjugate prior.
+        are not whole numbers or a model without a conjugate prior; for Laplace, where the log
+        joint has no finite derivatives at the fit.
 
     References
     ----------
     Hoffman and Gelman (2014), JMLR 15:1593-1623; Diebolt and Robert (1994), JRSS B
-    56:363-375; Stephens (2000), JRSS B 62:795-809.
+    56:363-375; Stephens (2000), JRSS B 62:795-809; Tierney and Kadane (1986), JASA 81:82-86;
+    Kucukelbir and others (2017), JMLR 18(14):1-45; Vehtari and others (2024), JMLR 25(72):1-58.
 
     Examples
     --------

@@ -16,10 +16,13 @@ _TYPED = (
     "em._step",
     "em._variants",
     "em._start",
+    "bayes._ascent",
     "bayes._chains",
     "bayes._gibbs",
+    "bayes._laplace",
     "bayes._nuts",
     "bayes._relabel",
+    "bayes._unconstrained",
     "report._curvature",
 )
 with install_import_hook([f"jaxgmm.{name}" for name in _TYPED], "beartype.beartype"):

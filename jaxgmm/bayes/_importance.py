@@ -41,11 +41,13 @@ def importance(
     Both densities are at the draws of the proposal and in the same measure.
     """
     log_ratios = np.asarray(log_target, np.float64) - np.asarray(log_proposal, np.float64)
+    # Far out a draw may have left the numbers that have a density.
+    log_ratios = np.where(np.isnan(log_ratios), -np.inf, log_ratios)
     # ArviZ smooths the weights that leave a row out: it takes the negative.
     smoothed, pareto_k = array_stats.psislw(-log_ratios.ravel())
     # Smoothing keeps the weights up to a common factor but for the tail, which it trims to the
-    # largest raw weight: the body's factor is that of normalising.
-    body = np.argmin(log_ratios)
+    # largest raw weight: the body's factor is that of normalising. A draw may weigh nothing.
+    body = np.argmin(np.where(np.isneginf(log_ratios), np.inf, log_ratios))
     log_factor = log_ratios.ravel()[body] - smoothed[body]
     count = smoothed.size
     weights = np.exp(smoothed)

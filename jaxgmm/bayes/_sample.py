@@ -17,11 +17,13 @@ from jaxgmm._results import SAME_OPTIMUM, Fit, Status, fingerprint
 from jaxgmm.bayes._chains import Schedule
 from jaxgmm.bayes._gibbs import gibbs
 from jaxgmm.bayes._importance import importance
+from jaxgmm.bayes._laplace import laplace
 from jaxgmm.bayes._nuts import nuts
 from jaxgmm.bayes._relabel import stephens
+from jaxgmm.bayes._svi import svi
 
 # A new engine is one file and one line here. What it takes by keyword only are its options.
-METHODS = {"nuts": nuts, "gibbs": gibbs}
+METHODS = {"nuts": nuts, "gibbs": gibbs, "laplace": laplace, "svi": svi}
 
 _DEFAULT_WARMUP = 500
 

@@ -1,0 +1,312 @@
+"""Laplace's approximation: the Gaussian at a mode, weighed against the posterior.
+
+The Gaussian lives in NumPyro's unconstrained coordinates, so that each of its draws
+has a density. Compiled once per shape.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.scipy.special import gammaln, logsumexp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from jaxgmm._checks import check_name
+from jaxgmm._contract import LatentModel, Params, Sites
+from jaxgmm._evidence import Evidence
+from jaxgmm._numerics import block_rows, rounding_bound, sum_over_blocks
+from jaxgmm._spectrum import Spectrum, spectrum
+from jaxgmm.bayes._ascent import Ascent, ascend
+from jaxgmm.bayes._chains import Draws, Schedule
+from jaxgmm.bayes._importance import importance
+from jaxgmm.bayes._unconstrained import from_vector, log_units, to_vector
+
+MEASURES = ("unconstrained", "declared")
+
+# Degrees of freedom of the proposal for the evidence: tails heavier than the posterior's.
+_DOF = 6
+
+# Up to this many components the proposal is summed over all labellings, 120 at most.
+_MOST_LABELLED = 5
+
+# Numbers that the draws weighed at once may have in a label's log densities.
+_BATCH_NUMBERS = 2**18
+
+
+class _Bell(NamedTuple):
+    """A location and scale: ``centre + spread @ z``."""
+
+    centre: Float[Array, " d"]
+    spread: Float[Array, "d d"]
+    whiten: Float[Array, "d d"]  # the inverse of spread
+    log_det: Array  # of spread
+
+    def squared_distance(self, vector: Float[Array, " d"]) -> Array:
+        return jnp.sum((self.whiten @ (vector - self.centre)) ** 2)
+
+    def normal(self, vector: Float[Array, " d"]) -> Array:
+        """Log density of a Gaussian."""
+        d = vector.size
+        return -0.5 * (d * jnp.log(2 * jnp.pi) + self.squared_distance(vector)) - self.log_det
+
+    def student(self, vector: Float[Array, " d"]) -> Array:
+        """Log density of a multivariate t."""
+        d, total = vector.size, _DOF + vector.size
+        constant = gammaln(total / 2) - gammaln(_DOF / 2) - d / 2 * jnp.log(_DOF * jnp.pi)
+        tail = total / 2 * jnp.log1p(self.squared_distance(vector) / _DOF)
+        return constant - tail - self.log_det
+
+
+def laplace(
+    model: LatentModel,
+    x: Array,
+    sample_weight: Array | None,
+    modes: Params,
+    key: PRNGKeyArray,
+    schedule: Schedule,
+    progress: bool,
+    *,
+    measure: str = "unconstrained",
+) -> Draws:
+    """Independent draws of the Gaussian around the mode that is reached from the first start.
+
+    The mode is that of the density of the unconstrained coordinates, or of the density of
+    the sites as ``"declared"``, EM's own; the curvature is that of the same density. The
+    evidence is an importance sampling estimate with a multivariate t in the Gaussian's place.
+    """
+    check_name("measure", measure, MEASURES)
+    data = model, x, sample_weight
+    start = jax.tree.map(lambda leaf: leaf[0], modes)
+    jacobian = jnp.asarray(measure == "unconstrained", x.dtype)
+    ascent = _climb(*data, start, jacobian)
+    if not np.all(np.isfinite(ascent.gradient)) or not np.all(np.isfinite(ascent.curvature)):
+        raise ValueError(
+            "start: the log joint has no finite derivatives at this fit, so there is no "
+            "Gaussian around it; fit again from other starts or with a stronger prior"
+        )
+    shape = spectrum(np.asarray(ascent.curvature), ascent.point.dtype == jnp.float32)
+    bell = _bell(ascent, shape)
+
+    key_draws, key_weighing = jax.random.split(key)
+    counts = jax.tree.leaves(modes)[0].shape[0], schedule.n_draws
+    params, log_proposal = _draw(model, start, bell, key_draws, counts)
+    weighing = _weigh(*data, start, bell, key_weighing, math.prod(counts))
+    evidence, pareto_k = _evidence(model, weighing)
+    definite = not (shape.n_flat or shape.n_negative)
+    diagnostics = {
+        "measure": measure,
+        "status": _status(ascent, shape),
+        "converged": bool(ascent.arrived) and definite,
+        "n_steps": ascent.n_steps,
+        "newton_decrement": shape.newton_decrement(np.asarray(ascent.gradient)),
+        "condition": shape.values[-1] / shape.values[0] if definite else np.inf,
+        "n_flat": shape.n_flat,
+        "n_negative": shape.n_negative,
+        "centre": _sites(model, start, bell),
+        "log_evidence_laplace": weighing.log_laplace,
+        "pareto_k_t": pareto_k,
+    }
+    return Draws(params, {}, None, log_proposal, evidence, diagnostics)
+
+
+@jax.jit
+def _climb(
+    model: LatentModel, x: Array, sample_weight: Array | None, start: Params, jacobian: Array
+) -> Ascent:
+    """Newton's method on the log joint, plus the log volume where ``jacobian`` is one."""
+    vector = to_vector(model, start)
+    at = lambda vector: from_vector(model, vector, start)
+
+    def value(vector: Array) -> Array:
+        params, log_volume = at(vector)
+        return model.log_joint(params, x, sample_weight) + jacobian * log_volume
+
+    def derivatives(vector: Array) -> tuple[Array, Array]:
+        """Block by block, so that memory does not grow with the rows."""
+
+        def block(rows: Array, weights: Array, first: Array | int) -> tuple[Array, Array]:
+            def part(vector: Array) -> Array:
+                params, log_volume = at(vector)
+                prior = model.log_prior(params) + jacobian * log_volume
+                # The prior belongs to the first block.
+                return weights @ model.log_prob(params, rows) + jnp.where(first == 0, prior, 0)
+
+            def twice(vector: Array) -> tuple[Array, Array]:
+                gradient = jax.grad(part)(vector)
+                return gradient, gradient
+
+            hessian, gradient = jax.jacfwd(twice, has_aux=True)(vector)
+            return gradient, hessian
+
+        rows = block_rows(vector.size * model.n_components, vector.dtype)
+        return sum_over_blocks(block, x, sample_weight, rows)
+
+    return ascend(value, derivatives, vector, _rounding(model, x, sample_weight, start))
+
+
+def _rounding(
+    model: LatentModel, x: Array, sample_weight: Array | None, params: Params
+) -> Callable[[Array], Array]:
+    """How much of a log joint near ``params`` rounding may have changed."""
+    total = jnp.asarray(x.shape[0]) if sample_weight is None else jnp.sum(sample_weight)
+    return lambda value: rounding_bound(value, total, model.cancellation(params))
+
+
+def _bell(ascent: Ascent, shape: Spectrum) -> _Bell:
+    """The Gaussian of the curvature; where that is not positive, of its size."""
+    curvature = np.maximum(np.abs(shape.values), shape.threshold * np.max(np.abs(shape.values)))
+    roots = np.sqrt(curvature)
+    asarray = lambda a: jnp.asarray(a, ascent.point.dtype)
+    return _Bell(
+        centre=ascent.point,
+        spread=asarray(shape.vectors / roots / shape.scale[:, None]),
+        whiten=asarray(roots[:, None] * shape.vectors.T * shape.scale),
+        log_det=asarray(-np.sum(np.log(roots)) - np.sum(np.log(shape.scale))),
+    )
+
+
+def _status(ascent: Ascent, shape: Spectrum) -> str:
+    if not ascent.arrived:
+        reason = "no step leads higher" if not ascent.going else "the steps ran out"
+        return f"not converged: {reason} after {int(ascent.n_steps)} steps of Newton's method"
+    if shape.n_negative:
+        return (
+            f"not a maximum: the density rises in {shape.n_negative} direction(s); the Gaussian "
+            "is a guess along them"
+        )
+    if shape.n_flat:
+        return f"not identified: {shape.n_flat} flat direction(s); the Gaussian is wide along them"
+    return "a maximum: the curvature is positive definite"
+
+
+@functools.partial(jax.jit, static_argnames="counts")
+def _draw(
+    model: LatentModel, start: Params, bell: _Bell, key: PRNGKeyArray, counts: tuple[int, int]
+) -> tuple[Params, Array]:
+    """Draws of the Gaussian, and their log density as sites are declared."""
+
+    def one(noise: Array) -> tuple[Params, Array]:
+        vector = bell.centre + bell.spread @ noise
+        params, log_volume = from_vector(model, vector, start)
+        return params, bell.normal(vector) - log_volume + log_units(model)
+
+    noise = jax.random.normal(key, (*counts, bell.centre.size), bell.centre.dtype)
+    return jax.vmap(jax.vmap(one))(noise)
+
+
+@jax.jit
+def _sites(model: LatentModel, start: Params, bell: _Bell) -> Sites:
+    """The centre in the user's units."""
+    return model.sites(model.to_user(from_vector(model, bell.centre, start)[0]))
+
+
+# -- evidence ------------------------------------------------------------------------
+
+
+class _Weighing(NamedTuple):
+    log_target: Array
+    log_proposal: Array
+    exchangeable: Array  # whether no renaming of labels changes the log joint
+    log_laplace: Array  # Laplace's own formula, of all labellings
+
+
+@functools.partial(jax.jit, static_argnames="count")
+def _weigh(
+    model: LatentModel,
+    x: Array,
+    sample_weight: Array | None,
+    start: Params,
+    bell: _Bell,
+    key: PRNGKeyArray,
+    count: int,
+) -> _Weighing:
+    """Target and proposal at draws of the t, each summed over the labellings.
+
+    The mean ratio of the two sums estimates the evidence, whether or not labellings
+    overlap: it is importance sampling from the t with its labels shuffled at random.
+    """
+    orders = _labellings(model.n_components)
+    at = lambda vector: from_vector(model, vector, start)[0]
+
+    def relabelled(params: Params, order: Array) -> Params:
+        # By way of the sites: fixed weights stay where they are.
+        return model.from_sites(model.sites(model.permute(params, order)))
+
+    def target(params: Params) -> Array:
+        value = model.log_joint(params, x, sample_weight)
+        # A draw far out may leave the numbers that have a density.
+        return jnp.where(jnp.isnan(value), -jnp.inf, value)
+
+    def proposal(params: Params) -> Array:
+        vector = to_vector(model, params)
+        value = bell.student(vector) - from_vector(model, vector, start)[1] + log_units(model)
+        return jnp.where(jnp.isnan(value), -jnp.inf, value)
+
+    key_normal, key_tail = jax.random.split(key)
+    noise = jax.random.normal(key_normal, (count, bell.centre.size), bell.centre.dtype)
+    tail = jnp.sum(jax.random.normal(key_tail, (count, _DOF), bell.centre.dtype) ** 2, axis=1)
+    vectors = bell.centre + jnp.sqrt(_DOF / tail)[:, None] * noise @ bell.spread.T
+
+    # Whether a point without symmetries tells labels apart: all permutations are made of swaps.
+    somewhere = jax.vmap(lambda order: relabelled(at(vectors[0]), order))(_swaps(orders[0]))
+    centre, log_volume = from_vector(model, bell.centre, start)
+    join = lambda one, more: jnp.concatenate([one[None], more])
+    at_centre, height, *swapped = lax.map(target, jax.tree.map(join, centre, somewhere))
+    bound = _rounding(model, x, sample_weight, centre)(height)
+    exchangeable = jnp.all(jnp.abs(jnp.array(swapped) - height) <= bound)
+    # Labellings of one density are counted, those of several are visited.
+    trips = jnp.where(exchangeable, 1, len(orders))
+    copies = jnp.where(exchangeable, math.lgamma(model.n_components + 1), 0.0)
+
+    def weigh(vector: Array) -> tuple[Array, Array]:
+        params = at(vector)
+        add = lambda i, total: jnp.logaddexp(total, target(relabelled(params, orders[i])))
+        log_target = copies + lax.fori_loop(0, trips, add, -jnp.inf * jnp.ones_like(vector[0]))
+        log_proposal = jax.vmap(lambda order: proposal(relabelled(params, order)))(orders)
+        return log_target, logsumexp(log_proposal)
+
+    most = max(1, _BATCH_NUMBERS // (x.shape[0] * model.n_components))
+    batch = max(b for b in range(1, min(most, count) + 1) if count % b == 0)
+    log_target, log_proposal = lax.map(jax.vmap(weigh), vectors.reshape(count // batch, batch, -1))
+    log_laplace = at_centre + log_volume - log_units(model) - bell.normal(bell.centre) + copies
+    return _Weighing(log_target.ravel(), log_proposal.ravel(), exchangeable, log_laplace)
+
+
+def _labellings(n_components: int) -> Array:
+    """Permutations to sum over: all, or none but the identity."""
+    if n_components > _MOST_LABELLED:
+        return jnp.arange(n_components)[None]
+    return jnp.array(list(itertools.permutations(range(n_components))))
+
+
+def _swaps(identity: Int[Array, " k"]) -> Int[Array, "_ k"]:
+    """No change, and the exchange of each label and the next."""
+    return jnp.stack(
+        [
+            identity,
+            *(
+                identity.at[jnp.array([k, k + 1])].set(jnp.array([k + 1, k]))
+                for k in range(identity.size - 1)
+            ),
+        ]
+    )
+
+
+def _evidence(model: LatentModel, weighing: _Weighing) -> tuple[Evidence, float]:
+    found = importance(np.asarray(weighing.log_target), np.asarray(weighing.log_proposal))
+    k, method = model.n_components, "importance sampling from a multivariate t at the mode"
+    if 1 < k <= _MOST_LABELLED:
+        method += ", summed over all labellings"
+    elif k > 1 and weighing.exchangeable:
+        method += " of one labelling, plus log K!"
+    elif k > 1:
+        method += " of one labelling; the others, of other densities, are not counted"
+    return Evidence(found.log_mean, found.error, method), found.pareto_k

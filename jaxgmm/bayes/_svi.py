@@ -1,0 +1,228 @@
+"""Stochastic variational inference on the NumPyro model, compiled once per shape.
+
+`numpyro.infer.SVI.run` traces and compiles anew at each call; its steps, used here inside
+functions that JAX caches by shape, do not.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float, PRNGKeyArray
+from numpyro import handlers
+from numpyro.infer import SVI, Trace_ELBO, init_to_value
+from numpyro.infer.autoguide import (
+    AutoDelta,
+    AutoGuide,
+    AutoLaplaceApproximation,
+    AutoLowRankMultivariateNormal,
+    AutoMultivariateNormal,
+    AutoNormal,
+)
+from numpyro.infer.util import log_density
+from numpyro.optim import Adam
+
+from jaxgmm._checks import check_count, check_name
+from jaxgmm._contract import LatentModel, Params
+from jaxgmm.bayes._chains import Draws, Schedule, run
+from jaxgmm.bayes._unconstrained import log_units
+
+GUIDES = {
+    "full-rank": AutoMultivariateNormal,
+    "mean-field": AutoNormal,
+    "low-rank": AutoLowRankMultivariateNormal,
+}
+
+# Share of the first learning rate that is left at the end.
+_DECAY = 0.01
+
+# The last quarter of the steps may gain as many nats on the quarter before it, beyond two
+# standard errors, and count as converged.
+_STILL = 0.1
+
+
+def svi(
+    model: LatentModel,
+    x: Array,
+    sample_weight: Array | None,
+    modes: Params,
+    key: PRNGKeyArray,
+    schedule: Schedule,
+    progress: bool,
+    *,
+    guide: str | Callable[[Any], AutoGuide] = "full-rank",
+    n_steps: int = 5000,
+    learning_rate: float = 0.01,
+) -> Draws:
+    """Independent draws of a NumPyro guide that Adam has fitted, from the first of ``modes``."""
+    _check_guide(guide)
+    check_count("n_steps", n_steps, 4)
+    if not 0 < learning_rate < np.inf:
+        raise ValueError(f"learning_rate: must be positive, found {learning_rate!r}")
+    start = jax.tree.map(lambda leaf: leaf[0], modes)
+    rate = jnp.asarray(learning_rate, x.dtype)
+    data = model, x, sample_weight, start, rate
+
+    key_fit, key_draws = jax.random.split(key)
+    fitted = _begin(*data, key_fit, n_steps, guide), jnp.zeros(n_steps, x.dtype)
+
+    def advance(_: None, fitted: Any, first: int, last: int) -> tuple[None, Any]:
+        return None, _advance(*data, fitted, first, last, guide)
+
+    name = guide if isinstance(guide, str) else getattr(guide, "__name__", repr(guide))
+    state, trace = run(advance, None, fitted, n_steps, f"SVI, {name}", progress)
+    counts = jax.tree.leaves(modes)[0].shape[0], schedule.n_draws
+    params, log_likelihood, log_proposal, log_ratio = _draw(
+        *data, state, key_draws, n_steps, counts, guide
+    )
+    diagnostics = {
+        "guide": name,
+        **_convergence(np.asarray(trace, np.float64)),
+        "elbo": jnp.mean(log_ratio),
+        "elbo_error": jnp.std(log_ratio) / np.sqrt(log_ratio.size),
+        "elbo_trace": trace,
+    }
+    return Draws(params, {}, log_likelihood, log_proposal, None, diagnostics)
+
+
+def _check_guide(guide: Any) -> None:
+    if isinstance(guide, str):
+        check_name("guide", guide, GUIDES)
+    elif isinstance(guide, AutoGuide) or not callable(guide):
+        raise TypeError(
+            f"guide: needs a name ({', '.join(map(repr, GUIDES))}) or what makes a guide of a "
+            f"model, such as a class of numpyro.infer.autoguide; found {guide!r}"
+        )
+
+
+def _engine(
+    model: LatentModel,
+    x: Array,
+    start: Params,
+    rate: Array,
+    n_steps: int,
+    guide: str | Callable[[Any], AutoGuide],
+) -> SVI:
+    """NumPyro's SVI; it has to be initialised again wherever it is traced."""
+    program = model.numpyro_model
+    if isinstance(guide, str):
+        # Narrow enough to stay within one mode.
+        made = GUIDES[guide](program, init_scale=x.shape[0] ** -0.5)
+    else:
+        made = guide(program)
+    if not isinstance(made, AutoGuide):
+        raise TypeError(f"guide: needs to make a NumPyro AutoGuide, found {type(made).__name__}")
+    if isinstance(made, (AutoDelta, AutoLaplaceApproximation)):
+        raise ValueError(
+            f"guide: {type(made).__name__} has no density while it is fitted; use jaxgmm.fit for "
+            'the mode and method="laplace" for the Gaussian around it'
+        )
+    made.init_loc_fn = init_to_value(values=model.sites(start))
+    schedule = lambda step: rate * _DECAY ** (step / n_steps)
+    return SVI(program, made, Adam(schedule), Trace_ELBO())
+
+
+@functools.partial(jax.jit, static_argnames=("n_steps", "guide"))
+def _begin(
+    model: LatentModel,
+    x: Array,
+    sample_weight: Array | None,
+    start: Params,
+    rate: Array,
+    key: PRNGKeyArray,
+    n_steps: int,
+    guide: Any,
+) -> Any:
+    return _engine(model, x, start, rate, n_steps, guide).init(key, x, sample_weight=sample_weight)
+
+
+@functools.partial(jax.jit, static_argnames="guide", donate_argnames="fitted")
+def _advance(
+    model: LatentModel,
+    x: Array,
+    sample_weight: Array | None,
+    start: Params,
+    rate: Array,
+    fitted: tuple[Any, Array],
+    first: Array | int,
+    last: Array | int,
+    guide: Any,
+) -> tuple[Any, Array]:
+    """Steps ``first`` to ``last``, and the estimate of the ELBO at each."""
+    svi = _engine(model, x, start, rate, fitted[1].size, guide)
+    # The guide learns its shapes from its init; nothing of this is computed.
+    svi.init(fitted[0].rng_key, x, sample_weight=sample_weight)
+
+    def step(i: Array, fitted: tuple[Any, Array]) -> tuple[Any, Array]:
+        state, trace = fitted
+        # The bound is that of the evidence whatever units the sites are measured in: what the
+        # working model adds for them is taken off. A step that would lead out of the finite
+        # numbers is not taken.
+        state, loss = svi.stable_update(state, x, sample_weight=sample_weight)
+        return state, trace.at[i].set(-loss - log_units(model))
+
+    return lax.fori_loop(first, last, step, fitted)
+
+
+@functools.partial(jax.jit, static_argnames=("n_steps", "counts", "guide"))
+def _draw(
+    model: LatentModel,
+    x: Array,
+    sample_weight: Array | None,
+    start: Params,
+    rate: Array,
+    state: Any,
+    key: PRNGKeyArray,
+    n_steps: int,
+    counts: tuple[int, int],
+    guide: Any,
+) -> tuple[Params, Array, Array, Array]:
+    """Draws, their log likelihood and log proposal, and log joint minus log proposal."""
+    svi = _engine(model, x, start, rate, n_steps, guide)
+    kwargs = {"sample_weight": sample_weight}
+    svi.init(key, x, **kwargs)
+    learned = svi.get_params(state)
+
+    def one(key: PRNGKeyArray) -> tuple[Params, Array, Array, Array]:
+        log_proposal, found = log_density(handlers.seed(svi.guide, key), (x,), kwargs, learned)
+        params = model.from_sites({name: found[name]["value"] for name in model.prior_sites()})
+        log_likelihood = model.log_likelihood(params, x, sample_weight)
+        log_proposal += log_units(model)
+        log_ratio = model.log_prior(params) + log_likelihood - log_proposal
+        return params, log_likelihood, log_proposal, log_ratio
+
+    draws = lax.map(one, jax.random.split(key, counts[0] * counts[1]))
+    return jax.tree.map(lambda leaf: leaf.reshape(*counts, *leaf.shape[1:]), draws)
+
+
+def _convergence(trace: Float[np.ndarray, " steps"]) -> dict[str, Any]:
+    """Whether the last quarter of the steps still gained on the quarter before it."""
+    _, _, before, after = np.array_split(trace, 4)
+    before, after = before[np.isfinite(before)], after[np.isfinite(after)]
+    gain, error = np.nan, np.nan
+    if len(before) and len(after):
+        gain = after.mean() - before.mean()
+        error = np.hypot(before.std() / len(before) ** 0.5, after.std() / len(after) ** 0.5)
+    converged = bool(gain <= _STILL + 2 * error)
+    if np.isnan(gain):
+        status = "not converged: the ELBO is not finite; lower learning_rate"
+    elif converged:
+        status = f"converged: the last quarter of the steps gained no more than {_STILL} nats"
+    else:
+        status = (
+            f"not converged: the last quarter of the steps gained {gain:.2g} nats; raise n_steps "
+            "or learning_rate"
+        )
+    return {
+        "status": status,
+        "converged": converged,
+        "elbo_gain": gain,
+        "elbo_gain_error": error,
+        "n_refused": np.sum(~np.isfinite(trace)),
+    }

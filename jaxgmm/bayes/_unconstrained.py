@@ -1,0 +1,47 @@
+"""Densities of parameters in one measure or another: unconstrained, declared, the user's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float
+from numpyro.distributions import biject_to
+
+from jaxgmm._contract import LatentModel, Params, Sites
+
+
+def to_vector(model: LatentModel, params: Params) -> Float[Array, " d"]:
+    """Unconstrained coordinates of all sites, one after the other."""
+    return _raveled(model, params)[0]
+
+
+def from_vector(
+    model: LatentModel, vector: Float[Array, " d"], like: Params
+) -> tuple[Params, Array]:
+    """The inverse of `to_vector`, and the log volume that it gives a unit of the vector.
+
+    ``like`` are any parameters of the same shapes. A density of the sites, as they are
+    declared, is that of the vector divided by the volume.
+    """
+    coordinates = _raveled(model, like)[1](vector)
+    sites: Sites = {}
+    log_volume = jnp.zeros((), vector.dtype)
+    for name, conditional in model.prior_sites().items():
+        to_site = biject_to(conditional(sites).support)
+        sites[name] = to_site(coordinates[name])
+        log_volume += jnp.sum(to_site.log_abs_det_jacobian(coordinates[name], sites[name]))
+    return model.from_sites(sites), log_volume
+
+
+def log_units(model: LatentModel) -> Array | float:
+    """What a log density of the sites gains when they are measured in the user's units."""
+    units = model.log_units()
+    return 0.0 if units is None else units
+
+
+def _raveled(model: LatentModel, params: Params) -> tuple[Array, Any]:
+    sites = model.sites(params)
+    prior = model.prior_sites().items()
+    return ravel_pytree({name: biject_to(d(sites).support).inv(sites[name]) for name, d in prior})
