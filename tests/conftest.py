@@ -11,6 +11,9 @@ jax.config.update("jax_disable_most_optimizations", True)
 
 # Shapes in signatures are checked inside the engines; doors have checks of their own.
 _TYPED = (
+    "_labelling",
+    "_predictive",
+    "_relabel",
     "em._accelerate",
     "em._loop",
     "em._step",
@@ -19,7 +22,6 @@ _TYPED = (
     "bayes._chains",
     "bayes._gibbs",
     "bayes._nuts",
-    "bayes._relabel",
     "report._curvature",
 )
 with install_import_hook([f"jaxgmm.{name}" for name in _TYPED], "beartype.beartype"):

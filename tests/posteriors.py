@@ -22,5 +22,6 @@ def first_draws(post, n):
     """The posterior as it would be had the sampler stopped after ``n`` draws."""
     cut = lambda tree: jax.tree.map(lambda leaf: leaf[:, :n], tree)
     names = ("draws", "draws_raw", "params", "labels", "log_prior", "log_likelihood")
-    fields = {name: cut(getattr(post, name)) for name in (*names, "sample_stats")}
+    names = (*names, "sample_stats", "label_margins")
+    fields = {name: cut(getattr(post, name)) for name in names}
     return dataclasses.replace(post, **fields)
