@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -22,8 +22,9 @@ _MOST_ROWS = 2000
 _LEAST_ROWS = 200
 _MOST_NUMBERS = 2**26
 
-# A draw's labels are ambiguous where another renaming has odds above 1 to 20.
-AMBIGUOUS_MARGIN = float(np.log(20))
+# Labels are ambiguous where another renaming agrees nearly as well with the other draws: within
+# this share of what an exchange of two clear labels costs.
+AMBIGUOUS = 0.05
 
 # Draws that change their labels at more steps than this move freely between labellings.
 _FREE_MOVES = 0.05
@@ -61,12 +62,12 @@ class Labelling(NamedTuple):
     ----------
     order : (chain, draw, K) array
         New label k was ``order[..., k]``.
-    margins : (chain, draw) array
-        Log odds against the next best renaming, `_relabel.label_margins`.
+    clarity : (chain, draw) array
+        How much better it agrees with the other draws than any other.
     """
 
     order: Array
-    margins: Array
+    clarity: Array
 
 
 def _by_stephens(drawn: Drawn) -> Array:
@@ -135,8 +136,8 @@ def match_labels(
     rows = x[:: -(-n // most)]
     flat, probabilities = _flat_draws(model, rows, params)
     order = rule(Drawn(model, rows, flat, probabilities, reference), **options)
-    margins = _relabel.label_margins(probabilities, order) * (n / rows.shape[0])
-    return Labelling(order.reshape(*shape, k), margins.reshape(shape))
+    clarity = _relabel.clarity(probabilities, order)
+    return Labelling(order.reshape(*shape, k), clarity.reshape(shape))
 
 
 @jax.jit
@@ -191,10 +192,10 @@ def _kolmogorov_smirnov(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.max(np.abs(below(one) - below(other))))
 
 
-def _component_sites(model: LatentModel, sites: Sites) -> list[str]:
-    """Sites with a value for each component."""
+def _component_sites(model: LatentModel, names: Iterable[str]) -> list[str]:
+    """Those of the sites that have a value for each component."""
     dims = model.site_dims()
-    return [name for name in sites if dims.get(name, [])[:1] == ["component"]]
+    return [name for name in names if dims.get(name, [])[:1] == ["component"]]
 
 
 @jax.jit

@@ -14,7 +14,7 @@ from jaxgmm._checks import check_key
 from jaxgmm._contract import LatentModel, Params
 from jaxgmm._evidence import Evidence
 from jaxgmm._labelling import (
-    AMBIGUOUS_MARGIN,
+    AMBIGUOUS,
     all_sites,
     match_labels,
     relabelled,
@@ -61,9 +61,11 @@ class Posterior:
         What the engine says of itself, such as the trace of a bound.
     label_method : str
         The rule that matched the labels, one of `jaxgmm.bayes.RELABELLINGS`.
-    label_margins : (chain, draw) array or None
-        How clear the labels of each draw are: log odds of its renaming against the next best
-        one, by the Kullback-Leibler divergence from the average of all draws (Stephens, 2000).
+    label_clarity : (chain, draw) array or None
+        How much better the labels of each draw agree with the other draws than under any other
+        renaming: 1 for clear labels, 0 for a tie, negative where another one agrees better.
+        Agreement is the sum over labels of the cosine between the draw's responsibilities and
+        their average, as in `Bootstrap`.
 
     Notes
     -----
@@ -90,7 +92,7 @@ class Posterior:
     evidence: Evidence | None = None
     diagnostics: dict[str, Any] = dataclasses.field(default_factory=dict)
     label_method: str = "stephens"
-    label_margins: np.ndarray | None = None
+    label_clarity: np.ndarray | None = None
 
     @property
     def log_joint(self) -> np.ndarray:
@@ -124,13 +126,12 @@ class Posterior:
     def ambiguous_labels(self) -> float:
         """Share of the draws whose labels are ambiguous.
 
-        Those for which another renaming has odds above 1 to 20 (see ``label_margins``): their
-        labels could as well be others, and what is said of single components depends on the
-        rule that matched them.
+        Those with a ``label_clarity`` below 0.05, for which another renaming is as good or
+        nearly: what is said of single components depends on the rule that matched them.
         """
-        if self.label_margins is None:
+        if self.label_clarity is None:
             return 0.0
-        ambiguous = self.label_margins < AMBIGUOUS_MARGIN
+        ambiguous = self.label_clarity < AMBIGUOUS
         weights = None if self.log_weights is None else np.exp(self.log_weights)
         return float(np.average(ambiguous, weights=weights))
 
@@ -170,7 +171,7 @@ class Posterior:
         Returns
         -------
         Posterior
-            With other ``draws``, ``params``, ``labels`` and ``label_margins``.
+            With other ``draws``, ``params``, ``labels`` and ``label_clarity``.
 
         Raises
         ------
@@ -203,7 +204,7 @@ class Posterior:
             params=jax.tree.map(np.asarray, params),
             labels=np.asarray(labelling.order),
             label_method=method,
-            label_margins=np.asarray(labelling.margins),
+            label_clarity=np.asarray(labelling.clarity),
         )
 
     # -- what the draws say of rows ------------------------------------------------------
@@ -330,7 +331,7 @@ class Posterior:
         upto = np.cumsum(np.exp(self.log_weights.ravel()))
         chosen = np.searchsorted(upto / upto[-1], (np.arange(count) + 0.5) / count)
         names = ("draws", "draws_raw", "params", "labels", "log_prior", "log_likelihood")
-        names = (*names, "sample_stats", "label_margins")
+        names = (*names, "sample_stats", "label_clarity")
         take = lambda leaf: leaf.reshape(count, *leaf.shape[2:])[chosen].reshape(leaf.shape)
         fields = {name: jax.tree.map(take, getattr(self, name)) for name in names}
         return dataclasses.replace(self, **fields, log_weights=None)

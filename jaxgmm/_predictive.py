@@ -12,7 +12,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
 from jaxgmm._contract import LatentModel, Params
 from jaxgmm._labels import drawn_labels
@@ -46,13 +46,8 @@ def log_prob(
 ) -> Float[Array, " n"]:
     """Log posterior predictive density of each row."""
 
-    def add(total: Array, draw: tuple[Params, Array]) -> tuple[Array, None]:
-        p, log_weight = draw
-        return jnp.logaddexp(total, log_weight + model.log_prob(p, x)), None
-
-    like = jax.eval_shape(lambda d: add(0.0, d)[0], _first((params, log_weights)))
-    start = jnp.full(like.shape, -jnp.inf, like.dtype)
-    return lax.scan(add, start, (params, log_weights))[0]
+    weighted = lambda p, log_weight: log_weight + model.log_prob(p, x)
+    return _fold(jnp.logaddexp, -jnp.inf, weighted, params, log_weights)
 
 
 @jax.jit
@@ -77,7 +72,7 @@ def assignments(
 @functools.partial(jax.jit, static_argnames="n")
 def replicated(model: LatentModel, params: Params, key: PRNGKeyArray, n: int) -> Array:
     """``n`` rows drawn at each draw, (S, n, ...)."""
-    return lax.map(lambda draw: model.sample(*draw, n), (params, _keys(key, params)))
+    return lax.map(lambda draw: model.sample(draw[0], draw[1], n), (params, _keys(key, params)))
 
 
 @functools.partial(jax.jit, static_argnames="shape")
@@ -89,17 +84,27 @@ def prior_draws(model: LatentModel, key: PRNGKeyArray, shape: tuple[int, int]) -
 def _mean(
     of_draw: Callable[[Params], Array], params: Params, log_weights: Float[Array, " s"]
 ) -> Array:
+    weighted = lambda p, log_weight: jnp.exp(log_weight) * of_draw(p)
+    return _fold(jnp.add, 0.0, weighted, params, log_weights)
+
+
+def _fold(
+    combine: Callable[[Array, Array], Array],
+    start: float,
+    of_draw: Callable[[Params, Array], Array],
+    params: Params,
+    log_weights: Float[Array, " s"],
+) -> Array:
+    """What all draws give together, one at a time."""
+
     def add(total: Array, draw: tuple[Params, Array]) -> tuple[Array, None]:
-        p, log_weight = draw
-        return total + jnp.exp(log_weight) * of_draw(p), None
+        return combine(total, of_draw(*draw)), None
 
-    like = jax.eval_shape(lambda d: add(0.0, d)[0], _first((params, log_weights)))
-    return lax.scan(add, jnp.zeros(like.shape, like.dtype), (params, log_weights))[0]
-
-
-def _first(draws: Params) -> Params:
-    return jax.tree.map(lambda leaf: leaf[0], draws)
+    draws = (params, log_weights)
+    like = jax.eval_shape(of_draw, *jax.tree.map(lambda leaf: leaf[0], draws))
+    return lax.scan(add, jnp.full(like.shape, start, like.dtype), draws)[0]
 
 
-def _keys(key: PRNGKeyArray, params: Params) -> PRNGKeyArray:
+def _keys(key: PRNGKeyArray, params: Params) -> Key[Array, " s"]:
+    """A key for each draw."""
     return jax.random.split(key, jax.tree.leaves(params)[0].shape[0])

@@ -219,20 +219,29 @@ def data_based(
 
 
 @jax.jit
-def label_margins(
-    probabilities: Float[Array, "s k n"], order: Int[Array, "s k"]
-) -> Float[Array, " s"]:
-    """How much clearer the labels of each draw are than under its next best renaming.
+def clarity(probabilities: Float[Array, "s k n"], order: Int[Array, "s k"]) -> Float[Array, " s"]:
+    """How much better the labels of each draw agree with the rest than any other renaming.
 
-    Differences of the Kullback-Leibler divergence of Stephens (2000) from the draw to the
-    average of all draws as relabelled: log odds of the renaming against the best other one.
-    Negative where another renaming agrees better with the rest.
+    Agreement is the sum over labels of the cosine between the draw's responsibilities and the
+    average of all draws as relabelled, so that small components count like large ones. 1 for
+    labels as clear as can be, 0 for a tie, negative where another renaming agrees better.
     """
-    cost = _divergence(probabilities, _average(probabilities, order))
-    best = cheapest(cost)
-    total = lambda chosen: jnp.sum(jnp.take_along_axis(cost, chosen[:, None], axis=1)[:, 0], axis=1)
-    behind = total(best) - total(order)
-    return jnp.where(jnp.all(best == order, axis=1), margin(cost, best), behind)
+    agreement = jnp.einsum(
+        "sjn,kn->sjk", _directions(probabilities), _directions(_average(probabilities, order))
+    )
+    best = cheapest(-agreement)
+    total = lambda chosen: jnp.sum(
+        jnp.take_along_axis(agreement, chosen[:, None], axis=1)[:, 0], axis=1
+    )
+    behind = total(order) - total(best)
+    # An exchange of two clear labels lowers two cosines from one to zero.
+    return jnp.where(jnp.all(best == order, axis=1), margin(-agreement, best), behind) / 2
+
+
+def _directions(probabilities: Float[Array, "*s k n"]) -> Float[Array, "*s k n"]:
+    """Responsibilities of each label as a vector of unit length, zero for one without rows."""
+    length = jnp.sqrt(jnp.sum(probabilities**2, axis=-1, keepdims=True))
+    return probabilities / jnp.where(length > 0, length, 1)
 
 
 def _average(values: Float[Array, "s k n"], order: Int[Array, "s k"]) -> Float[Array, "k n"]:

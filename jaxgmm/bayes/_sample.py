@@ -93,7 +93,7 @@ def sample(
         draws_raw=narrow(all_sites(model, raw)),
         params=jax.tree.map(np.asarray, params),
         labels=np.asarray(labelling.order),
-        label_margins=np.asarray(labelling.margins),
+        label_clarity=np.asarray(labelling.clarity),
         log_prior=log_prior,
         log_likelihood=np.asarray(log_likelihood),
         sample_stats={name: np.asarray(s) for name, s in draws.stats.items()},
