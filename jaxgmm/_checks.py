@@ -6,7 +6,8 @@ They run on the host before anything is traced.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
+import inspect
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -27,6 +28,16 @@ def check_name(argument: str, found: object, known: Iterable[str]) -> str:
     if not isinstance(found, str) or found not in known:
         raise ValueError(unknown_name(argument, found, known))
     return found
+
+
+def check_options(method: str, function: Callable[..., Any], options: Iterable[str]) -> None:
+    """The options of a method are what its function takes by keyword only."""
+    parameters = inspect.signature(function).parameters.values()
+    known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    for name in options:
+        if name not in known:
+            has = f"its options are {', '.join(known)}" if known else "it has no options"
+            raise TypeError(f"{name}: not an option of method={method!r}; {has}")
 
 
 def check_count(argument: str, value: object, least: int) -> int:

@@ -18,9 +18,15 @@ def sampled_labels(
     not depend on how rows are cut into blocks.
     """
     probability, log_density = normalise(logits)
-    uniform = jax.vmap(lambda k: jax.random.uniform(k, (), logits.dtype))
-    labels = _inverse_cdf(probability, uniform(row_keys(key, logits, first_row)))
-    return one_hot(labels, logits), log_density
+    return one_hot(drawn_labels(key, probability, first_row), logits), log_density
+
+
+def drawn_labels(
+    key: PRNGKeyArray, probability: Float[Array, "k n"], first_row: Array | int
+) -> Int[Array, " n"]:
+    """A label for each row, as in `sampled_labels`."""
+    uniform = jax.vmap(lambda k: jax.random.uniform(k, (), probability.dtype))
+    return _inverse_cdf(probability, uniform(row_keys(key, probability, first_row)))
 
 
 def row_keys(

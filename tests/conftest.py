@@ -11,6 +11,9 @@ jax.config.update("jax_disable_most_optimizations", True)
 
 # Shapes in signatures are checked inside the engines; doors have checks of their own.
 _TYPED = (
+    "_labelling",
+    "_predictive",
+    "_relabel",
     "em._accelerate",
     "em._loop",
     "em._step",
@@ -21,7 +24,6 @@ _TYPED = (
     "bayes._gibbs",
     "bayes._laplace",
     "bayes._nuts",
-    "bayes._relabel",
     "bayes._unconstrained",
     "report._curvature",
 )

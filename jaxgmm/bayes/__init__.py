@@ -1,6 +1,16 @@
-"""Posteriors: samplers of the NumPyro model, and labels matched afterwards."""
+"""Posteriors: samplers of the NumPyro model, and the rules that match labels afterwards."""
 
-from jaxgmm.bayes._relabel import stephens
+from jaxgmm._labelling import RELABELLINGS
+from jaxgmm._relabel import data_based, ecr, ordering, pivotal, stephens
 from jaxgmm.bayes._sample import METHODS, sample
 
-__all__ = ["METHODS", "sample", "stephens"]
+__all__ = [
+    "METHODS",
+    "RELABELLINGS",
+    "data_based",
+    "ecr",
+    "ordering",
+    "pivotal",
+    "sample",
+    "stephens",
+]

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
-from jaxgmm._checks import check_count, check_key, check_name, feature_names
-from jaxgmm._contract import LatentModel, Params, Sites
+from jaxgmm._checks import check_count, check_key, check_name, check_options, feature_names
+from jaxgmm._contract import LatentModel, Params
+from jaxgmm._labelling import all_sites, match_labels, relabelled
 from jaxgmm._posterior import Posterior
 from jaxgmm._results import SAME_OPTIMUM, Fit, Status, fingerprint
 from jaxgmm.bayes._chains import Schedule
@@ -19,16 +19,12 @@ from jaxgmm.bayes._gibbs import gibbs
 from jaxgmm.bayes._importance import importance
 from jaxgmm.bayes._laplace import laplace
 from jaxgmm.bayes._nuts import nuts
-from jaxgmm.bayes._relabel import stephens
 from jaxgmm.bayes._svi import svi
 
 # A new engine is one file and one line here. What it takes by keyword only are its options.
 METHODS = {"nuts": nuts, "gibbs": gibbs, "laplace": laplace, "svi": svi}
 
 _DEFAULT_WARMUP = 500
-
-# Rows that decide the labels: more would not change them, only cost memory.
-_LABEL_ROWS = 2000
 
 # Chains start from every distinct optimum that is not hopeless: within this many units
 # of log joint of the best (odds of 1 to 20000).
@@ -52,7 +48,7 @@ def sample(
 ) -> Posterior:
     """`jaxgmm.sample` with the fit that it starts from."""
     check_name("method", method, METHODS)
-    _check_options(method, options)
+    check_options(method, METHODS[method], options)
     check_key(key, "sampling is random")
     least_counts = {"n_chains": (n_chains, 1), "n_draws": (n_draws, 4), "thinning": (thinning, 1)}
     for name, (count, least) in least_counts.items():
@@ -79,8 +75,8 @@ def sample(
     schedule = Schedule(n_draws, n_warmup, thinning)
     draws = METHODS[method](working, wide[1], wide[2], modes, key, schedule, progress, **options)
     raw = _to_user(working, draws.params)
-    order = _label_order(model, x, raw, start.params)
-    relabelled = _relabelled(model, raw, order)
+    labelling = match_labels(model, x, raw, start.params)
+    params = relabelled(model, raw, labelling.order)
     log_likelihood = draws.log_likelihood
     if log_likelihood is None:
         log_likelihood = _log_likelihood(*wide, raw)
@@ -95,10 +91,11 @@ def sample(
         method=method,
         x=x,
         sample_weight=sample_weight,
-        draws=narrow(_all_sites(model, relabelled)),
-        draws_raw=narrow(_all_sites(model, raw)),
-        params=jax.tree.map(np.asarray, relabelled),
-        labels=np.asarray(order),
+        draws=narrow(all_sites(model, params)),
+        draws_raw=narrow(all_sites(model, raw)),
+        params=jax.tree.map(np.asarray, params),
+        labels=np.asarray(labelling.order),
+        label_clarity=np.asarray(labelling.clarity),
         log_prior=log_prior,
         log_likelihood=np.asarray(log_likelihood),
         sample_stats={name: np.asarray(s) for name, s in draws.stats.items()},
@@ -110,15 +107,6 @@ def sample(
         evidence=draws.evidence,
         diagnostics=jax.tree.map(np.asarray, draws.diagnostics),
     )
-
-
-def _check_options(method: str, options: dict[str, Any]) -> None:
-    parameters = inspect.signature(METHODS[method]).parameters.values()
-    known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
-    for name in options:
-        if name not in known:
-            has = f"its options are {', '.join(known)}" if known else "it has no options"
-            raise TypeError(f"{name}: not an option of method={method!r}; {has}")
 
 
 def _chain_starts(fit: Fit, n_chains: int) -> Params:
@@ -146,36 +134,6 @@ def _to_working(
 @jax.jit
 def _to_user(working: LatentModel, params: Params) -> Params:
     return jax.vmap(jax.vmap(working.to_user))(params)
-
-
-def _label_order(model: LatentModel, x: Array, params: Params, reference: Params) -> Array:
-    """(chain, draw, K) permutations by Stephens' algorithm from the fit's responsibilities."""
-    chains, draws = jax.tree.leaves(params)[0].shape[:2]
-    if model.n_components == 1:
-        return jnp.zeros((chains, draws, 1), jnp.int32)
-    stride = -(-x.shape[0] // _LABEL_ROWS)
-    order = stephens(*_allocations(model, x[::stride], params, reference))
-    return order.reshape(chains, draws, -1)
-
-
-@jax.jit
-def _allocations(
-    model: LatentModel, x: Array, params: Params, reference: Params
-) -> tuple[Float[Array, "s k n"], Float[Array, "k n"]]:
-    probability = lambda p: model.responsibilities(p, x).T
-    drawn = jax.vmap(jax.vmap(probability))(params)
-    return drawn.reshape(-1, *drawn.shape[2:]), probability(reference)
-
-
-@jax.jit
-def _relabelled(model: LatentModel, params: Params, order: Array) -> Params:
-    return jax.vmap(jax.vmap(model.permute))(params, order)
-
-
-@jax.jit
-def _all_sites(model: LatentModel, params: Params) -> Sites:
-    both = lambda p: {**model.sites(p), **model.derived_sites(p)}
-    return jax.vmap(jax.vmap(both))(params)
 
 
 @jax.jit

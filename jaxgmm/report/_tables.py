@@ -9,28 +9,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-from arviz_stats.base import array_stats
 
 from jaxgmm import _coordinates, em
 from jaxgmm._posterior import Posterior, invariants
 from jaxgmm._results import SAME_OPTIMUM, Fit, Status
+from jaxgmm._summary import health
 
 # Draws that are pushed uphill: their shares are then good to a few per cent.
 _BASIN_DRAWS = 200
 
 _HEIGHTS = ("log_joint", "log_likelihood")
-
-
-def health(draws: np.ndarray) -> dict[str, float]:
-    """Rank-normalised split R-hat and bulk and tail effective draws (Vehtari et al., 2021)."""
-    draws = np.asarray(draws, np.float64)
-    if np.ptp(draws) == 0:
-        return {"r_hat": np.nan, "ess_bulk": np.nan, "ess_tail": np.nan}
-    return {
-        "r_hat": float(np.asarray(array_stats.rhat(draws))),
-        "ess_bulk": float(np.asarray(array_stats.ess(draws, method="bulk"))),
-        "ess_tail": float(np.asarray(array_stats.ess(draws, method="tail", prob=(0.05, 0.95)))),
-    }
 
 
 def parameter_table(fit: Fit, post: Posterior) -> pd.DataFrame:

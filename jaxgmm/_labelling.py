@@ -1,0 +1,228 @@
+"""Labels of a posterior's draws: the rules by name, how clear they are, what they hide."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxgmm import _relabel
+from jaxgmm._checks import check_name, check_options
+from jaxgmm._contract import LatentModel, Params, Sites
+from jaxgmm._numerics import as_rows
+
+# Rows that decide the labels: more would not change them, only cost memory. Fewer where
+# draws x labels x rows would be too many numbers.
+_MOST_ROWS = 2000
+_LEAST_ROWS = 200
+_MOST_NUMBERS = 2**26
+
+# Labels are ambiguous where another renaming agrees nearly as well with the other draws: within
+# this share of what an exchange of two clear labels costs.
+AMBIGUOUS = 0.05
+
+# Draws that change their labels at more steps than this move freely between labellings.
+_FREE_MOVES = 0.05
+# Kolmogorov-Smirnov distance that 400 effective draws of one distribution exceed by chance
+# in one of twenty comparisons.
+_SAME_MARGINAL = 0.1
+
+
+class Drawn(NamedTuple):
+    """Draws whose labels are to be matched.
+
+    Attributes
+    ----------
+    model : LatentModel
+    x : array
+        Rows that decide.
+    params : pytree (S, ...)
+    probabilities : (S, K, n) array
+        Responsibilities.
+    reference : pytree
+        Parameters whose labels the draws are to take.
+    """
+
+    model: LatentModel
+    x: Array
+    params: Params
+    probabilities: Array
+    reference: Params
+
+
+class Labelling(NamedTuple):
+    """Permutations of the labels and how clear they are.
+
+    Attributes
+    ----------
+    order : (chain, draw, K) array
+        New label k was ``order[..., k]``.
+    clarity : (chain, draw) array
+        How much better it agrees with the other draws than any other.
+    """
+
+    order: Array
+    clarity: Array
+
+
+def _by_stephens(drawn: Drawn) -> Array:
+    return _relabel.stephens(drawn.probabilities, _allocation(drawn))
+
+
+def _by_ecr(drawn: Drawn) -> Array:
+    return _relabel.ecr(drawn.probabilities, jnp.argmax(_allocation(drawn), axis=0))
+
+
+def _by_pivot(drawn: Drawn) -> Array:
+    if not _component_sites(drawn.model, drawn.model.sites(drawn.reference)):
+        raise ValueError(
+            f"method: {type(drawn.model).__name__} names no site with a value for each "
+            'component in site_dims, so there is no pivot; use "stephens"'
+        )
+    return _relabel.pivotal(*_component_coordinates(drawn.model, drawn.params, drawn.reference))
+
+
+def _by_ordering(
+    drawn: Drawn, *, by: str = "means", coordinate: int | tuple[int, ...] = 0
+) -> Array:
+    sites = jax.vmap(drawn.model.sites)(drawn.params)
+    values = sites[check_name("by", by, _component_sites(drawn.model, sites))]
+    index = coordinate if isinstance(coordinate, tuple) else (coordinate,) * (values.ndim > 2)
+    shape = values.shape[2:]
+    if len(index) != len(shape) or not all(-n <= i < n for i, n in zip(index, shape, strict=True)):
+        raise ValueError(
+            f"coordinate: {coordinate!r} is no index into {by!r}, which has shape {shape} "
+            "for each component"
+        )
+    return _relabel.ordering(values[(..., *index)])
+
+
+def _by_data(drawn: Drawn) -> Array:
+    rows = as_rows(drawn.x).astype(drawn.probabilities.dtype)
+    return _relabel.data_based(drawn.probabilities, rows, _allocation(drawn))
+
+
+# A new rule is one function here and one line. What it takes by keyword only are its options.
+RELABELLINGS: dict[str, Callable[..., Array]] = {
+    "stephens": _by_stephens,
+    "ecr": _by_ecr,
+    "pivot": _by_pivot,
+    "ordering": _by_ordering,
+    "data-based": _by_data,
+}
+
+
+def match_labels(
+    model: LatentModel,
+    x: Array,
+    params: Params,
+    reference: Params,
+    method: str = "stephens",
+    **options: Any,
+) -> Labelling:
+    """Permutations by a rule of `RELABELLINGS` for draws ``params`` (chain, draw, ...)."""
+    rule = RELABELLINGS[check_name("method", method, RELABELLINGS)]
+    check_options(method, rule, options)
+    shape = jax.tree.leaves(params)[0].shape[:2]
+    k, n, n_draws = model.n_components, x.shape[0], shape[0] * shape[1]
+    if k == 1:
+        return Labelling(jnp.zeros((*shape, 1), jnp.int32), jnp.full(shape, jnp.inf))
+    most = min(_MOST_ROWS, max(_LEAST_ROWS, _MOST_NUMBERS // (n_draws * k)))
+    rows = x[:: -(-n // most)]
+    flat, probabilities = _flat_draws(model, rows, params)
+    order = rule(Drawn(model, rows, flat, probabilities, reference), **options)
+    clarity = _relabel.clarity(probabilities, order)
+    return Labelling(order.reshape(*shape, k), clarity.reshape(shape))
+
+
+@jax.jit
+def relabelled(model: LatentModel, params: Params, order: Array) -> Params:
+    """Draws (chain, draw, ...) with their labels renamed."""
+    return jax.vmap(jax.vmap(model.permute))(params, order)
+
+
+@jax.jit
+def all_sites(model: LatentModel, params: Params) -> Sites:
+    """Sites of draws (chain, draw, ...), and what the model derives from them."""
+    both = lambda p: {**model.sites(p), **model.derived_sites(p)}
+    return jax.vmap(jax.vmap(both))(params)
+
+
+def symmetry_note(model: LatentModel, labels: np.ndarray, sites: dict[str, np.ndarray]) -> str:
+    """A sentence where the draws themselves say that labels are a convention; else nothing.
+
+    Two rules, either suffices. The draws move freely between labellings: the permutation
+    changes at more than one of twenty steps. Two labels coincide: in every number that each
+    component has, the Kolmogorov-Smirnov distance of their relabelled marginals is below 0.1.
+    """
+    notes = []
+    moves = float(np.mean(np.any(labels[:, 1:] != labels[:, :-1], axis=-1)))
+    if moves > _FREE_MOVES:
+        notes.append(f"the draws change their labelling at {moves:.0%} of the steps")
+    drawn = [sites[name] for name in _component_sites(model, sites)]
+    pairs = [
+        f"{j} and {k}"
+        for j, k in itertools.combinations(range(model.n_components), 2)
+        if drawn and all(_coincide(site[:, :, j], site[:, :, k]) for site in drawn)
+    ]
+    if pairs:
+        notes.append(f"the marginals of components {', '.join(pairs)} coincide")
+    if not notes:
+        return ""
+    return " and ".join(notes) + ": which component is which is a convention of the relabelling"
+
+
+def _coincide(one: np.ndarray, other: np.ndarray) -> bool:
+    columns = lambda draws: draws.reshape(draws.shape[0] * draws.shape[1], -1).T
+    return all(
+        _kolmogorov_smirnov(a, b) < _SAME_MARGINAL
+        for a, b in zip(columns(one), columns(other), strict=True)
+    )
+
+
+def _kolmogorov_smirnov(one: np.ndarray, other: np.ndarray) -> float:
+    """Largest difference of the two empirical distribution functions."""
+    points = np.concatenate([one, other])
+    below = lambda draws: np.searchsorted(np.sort(draws), points, side="right") / draws.size
+    return float(np.max(np.abs(below(one) - below(other))))
+
+
+def _component_sites(model: LatentModel, names: Iterable[str]) -> list[str]:
+    """Those of the sites that have a value for each component."""
+    dims = model.site_dims()
+    return [name for name in names if dims.get(name, [])[:1] == ["component"]]
+
+
+@jax.jit
+def _component_coordinates(
+    model: LatentModel, params: Params, reference: Params
+) -> tuple[Float[Array, "s k p"], Float[Array, "k p"]]:
+    """What each component has, as vectors, of draws and of a point."""
+
+    def vectors(p: Params) -> Float[Array, "k p"]:
+        sites = model.sites(p)
+        names = _component_sites(model, sites)
+        return jnp.concatenate([sites[n].reshape(model.n_components, -1) for n in names], axis=1)
+
+    return jax.vmap(vectors)(params), vectors(reference)
+
+
+@jax.jit
+def _flat_draws(model: LatentModel, x: Array, params: Params) -> tuple[Params, Array]:
+    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), params)
+    return flat, jax.vmap(lambda p: model.responsibilities(p, x).T)(flat)
+
+
+def _allocation(drawn: Drawn) -> Float[Array, "k n"]:
+    """Responsibilities of the reference."""
+    return _responsibilities(drawn.model, drawn.reference, drawn.x).T
+
+
+@jax.jit
+def _responsibilities(model: LatentModel, params: Params, x: Array) -> Float[Array, "n k"]:
+    return model.responsibilities(params, x)

@@ -1,0 +1,110 @@
+"""What draws of a posterior say of rows: averages over draws, one draw at a time.
+
+``params`` are draws (S, ...) and ``log_weights`` (S,) their normalised log weights. Memory
+beyond the result is that of one draw.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
+
+from jaxgmm._contract import LatentModel, Params
+from jaxgmm._labels import drawn_labels
+
+
+@jax.jit
+def responsibilities(
+    model: LatentModel, params: Params, log_weights: Float[Array, " s"], x: Array
+) -> Float[Array, "n k"]:
+    """Posterior mean probability of each label of each row."""
+    return _mean(lambda p: model.responsibilities(p, x), params, log_weights)
+
+
+@jax.jit
+def co_clustering(
+    model: LatentModel, params: Params, log_weights: Float[Array, " s"], x: Array
+) -> Float[Array, "n n"]:
+    """Posterior probability that two rows carry one label."""
+
+    def of_draw(p: Params) -> Float[Array, "n n"]:
+        probability = model.responsibilities(p, x)
+        return probability @ probability.T
+
+    together = _mean(of_draw, params, log_weights)
+    return jnp.fill_diagonal(together, 1, inplace=False)
+
+
+@jax.jit
+def log_prob(
+    model: LatentModel, params: Params, log_weights: Float[Array, " s"], x: Array
+) -> Float[Array, " n"]:
+    """Log posterior predictive density of each row."""
+
+    weighted = lambda p, log_weight: log_weight + model.log_prob(p, x)
+    return _fold(jnp.logaddexp, -jnp.inf, weighted, params, log_weights)
+
+
+@jax.jit
+def pointwise(model: LatentModel, params: Params, x: Array) -> Float[Array, "s n"]:
+    """Log density of each row at each draw, the label summed out."""
+    return lax.map(lambda p: model.log_prob(p, x), params)
+
+
+@jax.jit
+def assignments(
+    model: LatentModel, params: Params, key: PRNGKeyArray, x: Array
+) -> Int[Array, "s n"]:
+    """Labels of all rows drawn given each draw."""
+
+    def of_draw(draw: tuple[Params, PRNGKeyArray]) -> Array:
+        p, own_key = draw
+        return drawn_labels(own_key, model.responsibilities(p, x).T, 0)
+
+    return lax.map(of_draw, (params, _keys(key, params))).astype(jnp.int32)
+
+
+@functools.partial(jax.jit, static_argnames="n")
+def replicated(model: LatentModel, params: Params, key: PRNGKeyArray, n: int) -> Array:
+    """``n`` rows drawn at each draw, (S, n, ...)."""
+    return lax.map(lambda draw: model.sample(draw[0], draw[1], n), (params, _keys(key, params)))
+
+
+@functools.partial(jax.jit, static_argnames="shape")
+def prior_draws(model: LatentModel, key: PRNGKeyArray, shape: tuple[int, int]) -> Params:
+    """Parameters drawn from the prior, with leading axes ``shape``."""
+    return jax.vmap(jax.vmap(model.draw_prior))(jax.random.split(key, shape))
+
+
+def _mean(
+    of_draw: Callable[[Params], Array], params: Params, log_weights: Float[Array, " s"]
+) -> Array:
+    weighted = lambda p, log_weight: jnp.exp(log_weight) * of_draw(p)
+    return _fold(jnp.add, 0.0, weighted, params, log_weights)
+
+
+def _fold(
+    combine: Callable[[Array, Array], Array],
+    start: float,
+    of_draw: Callable[[Params, Array], Array],
+    params: Params,
+    log_weights: Float[Array, " s"],
+) -> Array:
+    """What all draws give together, one at a time."""
+
+    def add(total: Array, draw: tuple[Params, Array]) -> tuple[Array, None]:
+        return combine(total, of_draw(*draw)), None
+
+    draws = (params, log_weights)
+    like = jax.eval_shape(of_draw, *jax.tree.map(lambda leaf: leaf[0], draws))
+    return lax.scan(add, jnp.full(like.shape, start, like.dtype), draws)[0]
+
+
+def _keys(key: PRNGKeyArray, params: Params) -> Key[Array, " s"]:
+    """A key for each draw."""
+    return jax.random.split(key, jax.tree.leaves(params)[0].shape[0])

@@ -1,0 +1,76 @@
+"""A posterior as a table: a row per number, for terminals and notebooks."""
+
+from __future__ import annotations
+
+import itertools
+from html import escape
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jaxgmm._coordinates import coordinates
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from jaxgmm._posterior import Posterior
+
+# Rows of the table in a notebook.
+_MOST_SHOWN = 40
+
+
+def health(draws: np.ndarray) -> dict[str, float]:
+    """Rank-normalised split R-hat and bulk and tail effective draws (Vehtari et al., 2021)."""
+    from arviz_stats.base import array_stats
+
+    draws = np.asarray(draws, np.float64)
+    if np.ptp(draws) == 0:
+        return {"r_hat": np.nan, "ess_bulk": np.nan, "ess_tail": np.nan}
+    return {
+        "r_hat": float(np.asarray(array_stats.rhat(draws))),
+        "ess_bulk": float(np.asarray(array_stats.ess(draws, method="bulk"))),
+        "ess_tail": float(np.asarray(array_stats.ess(draws, method="tail", prob=(0.05, 0.95)))),
+    }
+
+
+def summary(post: Posterior, most: int | None = None) -> pd.DataFrame:
+    """The first ``most`` rows of `Posterior.summary`."""
+    import pandas as pd
+
+    equal = post.resample()
+    sites = {name: post.draws[name][0, 0] for name in post.model.sites(post.params)}
+    names = coordinates(post.model, sites, post.feature_names)
+    rows = []
+    for site, index, label in itertools.islice(names, most):
+        draws = np.asarray(equal.draws[site][(..., *index)], np.float64)
+        low, high = np.quantile(draws, [0.055, 0.945])
+        # Weighted draws are no chains: their effective number is that of the weights.
+        judged = health(draws) if post.log_weights is None else {"r_hat": np.nan}
+        rows.append(
+            {
+                "quantity": label,
+                "mean": draws.mean(),
+                "sd": draws.std(ddof=1),
+                "eti89_low": low,
+                "eti89_high": high,
+                "ess_bulk": judged.get("ess_bulk", post.effective_draws),
+                "ess_tail": judged.get("ess_tail", post.effective_draws),
+                "r_hat": judged["r_hat"],
+            }
+        )
+    return pd.DataFrame(rows).set_index("quantity")
+
+
+def posterior_html(post: Posterior) -> str:
+    """The posterior for notebooks: what it is, and its numbers."""
+    table = summary(post, _MOST_SHOWN)
+    shown = table.map("{:.4g}".format)
+    shown["r_hat"] = table["r_hat"].map(lambda v: "" if np.isnan(v) else f"{v:.3f}")
+    for name in ("ess_bulk", "ess_tail"):
+        shown[name] = table[name].map("{:.0f}".format)
+    shown.index.name = None
+    cut = f"<p>The first {_MOST_SHOWN} rows; <code>summary()</code> has all.</p>"
+    return (
+        f'<div class="jaxgmm-posterior">\n<pre>{escape(repr(post))}</pre>\n'
+        f"{shown.to_html(border=0)}\n{cut if len(table) == _MOST_SHOWN else ''}</div>"
+    )
