@@ -28,7 +28,7 @@ from jaxgmm._contract import (
 from jaxgmm._numerics import as_rows, log_sum_exp, normalise, sum_over_blocks
 from jaxgmm.model._door import check_bounded, check_prior, check_rule_defined, check_squares
 from jaxgmm.model._gaussian import Gaussian, GaussianParams
-from jaxgmm.model._prior import RULES, ConjugatePrior, PriorRule, simplex_prior
+from jaxgmm.model._prior import RULES, ConjugatePrior, PriorRule, simplex_means, simplex_prior
 
 # A component that holds less of a row than this holds none.
 _EMPTY_ROWS = 1e-3
@@ -181,12 +181,24 @@ class Mixture(LatentModel):
         sample_weight: Array | None = None,
         assign: Assignment = expected_labels,
     ) -> tuple[Statistics, Array]:
-        log_weights, family = jnp.log(params.weights)[:, None], self.family
+        return self._e_step(jnp.log(params.weights), params, x, sample_weight, assign)
+
+    def _e_step(
+        self,
+        log_weights: Float[Array, " k"],
+        params: GaussianParams,
+        x: Array,
+        sample_weight: Array | None,
+        assign: Assignment,
+    ) -> tuple[Statistics, Array]:
+        """The E-step at ``params`` but for their weights."""
+        family = self.family
 
         def total(density: Family, moments: Family) -> tuple[Statistics, Array]:
             def block(rows: Array, weights: Array, first: Array | int) -> tuple[Any, Array]:
                 features = density.features(rows)
-                labels, value = assign(log_weights + density.log_density(params, features), first)
+                logits = log_weights[:, None] + density.log_density(params, features)
+                labels, value = assign(logits, first)
                 counted = features if moments is density else moments.features(rows)
                 return moments.sums(counted, weights * labels), weights @ value
 
@@ -266,6 +278,35 @@ class Mixture(LatentModel):
         concentration = prior.concentration + statistics.counts
         after = dataclasses.replace(after, concentration=concentration)
         return dataclasses.replace(self, prior=after)
+
+    def expected_step(
+        self, x: Array, sample_weight: Array | None = None
+    ) -> tuple[Statistics, Array]:
+        centre, log_weights = self._centre()
+        return self._e_step(log_weights, centre, x, sample_weight, expected_labels)
+
+    def divergence(self, other: LatentModel) -> Array:
+        assert isinstance(other, Mixture)
+        centre, log_weights = self._centre()
+        ratio = self.log_prior(centre) - other.log_prior(centre)
+        # Labelled rows are what makes the two priors differ, so that the log of their ratio is
+        # linear in log p(label, row): its mean is its value at the same centre, with the
+        # same constants, a time for each row.
+        counts = self._numbers().mean_precision - other._numbers().mean_precision
+        return ratio + counts @ (log_weights - jnp.log(centre.weights))
+
+    def _centre(self) -> tuple[GaussianParams, Float[Array, " k"]]:
+        """Parameters, and log weights, whose log p(label, row) is the mean over the prior."""
+        prior = self._numbers()
+        assert prior is not None
+        assert self.n_features is not None
+        sites, constants = self.family.centre(prior, self.n_components, self.n_features)
+        if self.weights is not None:
+            weights = self._fixed(constants.dtype)
+            log_weights = jnp.log(weights)
+        else:
+            weights, log_weights = simplex_means(prior.concentration)
+        return self.family.from_sites(weights, sites), log_weights + constants
 
     def responsibilities(self, params: GaussianParams, x: Array) -> Float[Array, "n k"]:
         """Probability of each component given each row; rows sum to one."""

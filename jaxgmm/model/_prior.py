@@ -6,7 +6,9 @@ import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpyro.distributions as dist
+from jax.scipy.special import digamma
 from jaxtyping import Array
 from numpyro.distributions import constraints
 
@@ -83,3 +85,9 @@ def simplex_prior(concentration: Array | None, n_components: int) -> dist.Distri
     if concentration is None:
         return improper(constraints.simplex, (n_components,))
     return dist.Dirichlet(concentration)
+
+
+def simplex_means(concentration: Array) -> tuple[Array, Array]:
+    """Means of Dirichlet weights and of their logarithms."""
+    total = jnp.sum(concentration)
+    return concentration / total, digamma(concentration) - digamma(total)
