@@ -86,7 +86,9 @@ def sample(
     log_prior = np.asarray(_log_prior(wide[0], raw))
     weighing = None
     if draws.log_proposal is not None:
-        weighing = importance(log_prior + np.asarray(log_likelihood), np.asarray(draws.log_proposal))
+        weighing = importance(
+            log_prior + np.asarray(log_likelihood), np.asarray(draws.log_proposal)
+        )
     narrow = lambda tree: jax.tree.map(lambda a: np.asarray(a, x.dtype), tree)
     return Posterior(
         model=model,

@@ -28,7 +28,8 @@ from jaxgmm._contract import (
 from jaxgmm._numerics import as_rows, log_sum_exp, normalise, sum_over_blocks
 from jaxgmm.model._door import check_bounded, check_prior, check_rule_defined, check_squares
 from jaxgmm.model._gaussian import Gaussian, GaussianParams
-from jaxgmm.model._prior import RULES, ConjugatePrior, PriorRule, simplex_means, simplex_prior
+from jaxgmm.model._prior import RULES, ConjugatePrior, PriorRule
+from jaxgmm.model._weights import SIMPLEX, STICKS, Weighting
 
 # A component that holds less of a row than this holds none.
 _EMPTY_ROWS = 1e-3
@@ -61,8 +62,8 @@ class Mixture(LatentModel):
     Notes
     -----
     ``params`` everywhere below is a `GaussianParams`, as made by `params`. The sites
-    are ``weights`` (K,) unless fixed, ``means`` (K, D) and ``covariances`` in the
-    structure's own shape.
+    are ``weights`` (K,), or ``sticks`` (K - 1,) under a stick-breaking prior, unless they
+    are fixed; ``means`` (K, D); and ``covariances`` in the structure's own shape.
 
     Examples
     --------
@@ -119,7 +120,17 @@ class Mixture(LatentModel):
         if self.weights is not None:
             return sites
         concentration = None if prior is None else prior.concentration
-        return {"weights": lambda _: simplex_prior(concentration, self.n_components), **sites}
+        weighting = self._weighting
+        return {
+            weighting.site: lambda _: weighting.prior(concentration, self.n_components),
+            **sites,
+        }
+
+    @property
+    def _weighting(self) -> Weighting:
+        """What the site of the weights is, where they are free."""
+        broken = isinstance(self.prior, ConjugatePrior) and self.prior.stick_breaking
+        return STICKS if broken else SIMPLEX
 
     def _numbers(self) -> ConjugatePrior | None:
         """The prior as numbers; raises where it is still a rule."""
@@ -154,10 +165,15 @@ class Mixture(LatentModel):
 
     def sites(self, params: GaussianParams) -> Sites:
         own = self.family.sites(params)
-        return own if self.weights is not None else {"weights": params.weights, **own}
+        if self.weights is not None:
+            return own
+        return {self._weighting.site: self._weighting.to_site(params.weights), **own}
 
     def from_sites(self, sites: Sites) -> GaussianParams:
-        weights = sites["weights"] if self.weights is None else self._fixed(sites["means"].dtype)
+        if self.weights is not None:
+            weights = self._fixed(sites["means"].dtype)
+        else:
+            weights = self._weighting.from_site(sites[self._weighting.site])
         return self.family.from_sites(weights, sites)
 
     def _fixed(self, dtype: Any) -> Float[Array, " k"]:
@@ -260,14 +276,13 @@ class Mixture(LatentModel):
         counts = statistics.counts
         if self.weights is not None:
             weights = self._fixed(means.dtype)
-        else:
-            if prior is not None:
-                counts = counts + prior.concentration - 1
+        elif prior is None:
             weights = counts / jnp.sum(counts)
-            if prior is not None:
-                # A component that lost all its rows stays at its prior mode; its weight,
-                # zero to rounding, keeps a logarithm.
-                weights = jnp.maximum(weights, jnp.finfo(weights.dtype).tiny)
+        else:
+            weights = self._weighting.mode(self._weighting.updated(prior.concentration, counts))
+            # A component that lost all its rows stays at its prior mode; its weight, zero
+            # to rounding, keeps a logarithm.
+            weights = jnp.maximum(weights, jnp.finfo(weights.dtype).tiny)
         return GaussianParams(weights, means, covariances, self.family.name)
 
     def updated(self, statistics: Statistics) -> Mixture:
@@ -275,7 +290,7 @@ class Mixture(LatentModel):
         if prior is None:
             raise ValueError("prior: flat priors are not conjugate; use a ConjugatePrior")
         after = self.family.updated(statistics, prior)
-        concentration = prior.concentration + statistics.counts
+        concentration = self._weighting.updated(prior.concentration, statistics.counts)
         after = dataclasses.replace(after, concentration=concentration)
         return dataclasses.replace(self, prior=after)
 
@@ -305,7 +320,7 @@ class Mixture(LatentModel):
             weights = self._fixed(constants.dtype)
             log_weights = jnp.log(weights)
         else:
-            weights, log_weights = simplex_means(prior.concentration)
+            weights, log_weights = self._weighting.means(prior.concentration)
         return self.family.from_sites(weights, sites), log_weights + constants
 
     def responsibilities(self, params: GaussianParams, x: Array) -> Float[Array, "n k"]:
@@ -343,10 +358,13 @@ class Mixture(LatentModel):
             prior = self.family.default_prior(rows, sample_weight, self.n_components)
         elif prior is not None:
             prior = jax.tree.map(lambda leaf: jnp.asarray(leaf, rows.dtype), _as_arrays(prior))
-            prior = dataclasses.replace(
-                prior,
-                concentration=jnp.broadcast_to(prior.concentration, (self.n_components,)),
-            )
+            k = self.n_components
+            if k == 1:  # its one weight has no stick
+                one = jnp.ones(1, rows.dtype)
+                prior = dataclasses.replace(prior, concentration=one, stick_breaking=False)
+            weighting = STICKS if prior.stick_breaking else SIMPLEX
+            concentration = weighting.resolved(prior.concentration, k)
+            prior = dataclasses.replace(prior, concentration=concentration)
         return dataclasses.replace(self, prior=prior, n_features=rows.shape[1])
 
     def check_data(self, x: Any, sample_weight: Any = None) -> tuple[Array, Array | None]:
@@ -440,12 +458,16 @@ class Mixture(LatentModel):
         return dataclasses.replace(renamed, weights=params.weights[order])
 
     def derived_sites(self, params: GaussianParams) -> Sites:
-        return {"covariances_full": params.covariances}
+        derived = {"covariances_full": params.covariances}
+        if self.weights is None and self._weighting is STICKS:
+            derived["weights"] = params.weights
+        return derived
 
     def site_dims(self) -> dict[str, list[str]]:
         """ArviZ dimensions of each site."""
         return {
             "weights": ["component"],
+            "sticks": ["stick"],
             "means": ["component", "feature"],
             "covariances": self.family.covariance_dims,
             "covariances_full": ["component", "feature", "feature_bis"],
@@ -550,7 +572,7 @@ def _probabilities(weights: Any, n_components: int) -> np.ndarray:
 
 def _as_arrays(prior: ConjugatePrior) -> ConjugatePrior:
     """Lists in place of arrays are one leaf each, not a tree of numbers."""
-    fields = dataclasses.fields(prior)
+    fields = [f for f in dataclasses.fields(prior) if not f.metadata.get("static")]
     return dataclasses.replace(
         prior,
         **{
