@@ -141,6 +141,13 @@ class Mixture(LatentModel):
             )
         return self.prior
 
+    def _conjugate(self) -> ConjugatePrior:
+        """The prior as numbers; raises where there is none that rows update."""
+        prior = self._numbers()
+        if prior is None:
+            raise ValueError("prior: flat priors are not conjugate; use a ConjugatePrior")
+        return prior
+
     def likelihood(self, params: GaussianParams) -> MixtureOfRows:
         return MixtureOfRows(self, params)
 
@@ -286,9 +293,7 @@ class Mixture(LatentModel):
         return GaussianParams(weights, means, covariances, self.family.name)
 
     def updated(self, statistics: Statistics) -> Mixture:
-        prior = self._numbers()
-        if prior is None:
-            raise ValueError("prior: flat priors are not conjugate; use a ConjugatePrior")
+        prior = self._conjugate()
         after = self.family.updated(statistics, prior)
         concentration = self._weighting.updated(prior.concentration, statistics.counts)
         after = dataclasses.replace(after, concentration=concentration)
@@ -304,16 +309,15 @@ class Mixture(LatentModel):
         assert isinstance(other, Mixture)
         centre, log_weights = self._centre()
         ratio = self.log_prior(centre) - other.log_prior(centre)
-        # Labelled rows are what makes the two priors differ, so that the log of their ratio is
-        # linear in log p(label, row): its mean is its value at the same centre, with the
-        # same constants, a time for each row.
-        counts = self._numbers().mean_precision - other._numbers().mean_precision
+        # Labelled rows are all that the two priors differ by, so the log of their ratio is linear
+        # in log p(label, row): its mean is its value at the centre, plus the constants that
+        # means of log p(label, row) have there, once for each row.
+        counts = self._conjugate().mean_precision - other._conjugate().mean_precision
         return ratio + counts @ (log_weights - jnp.log(centre.weights))
 
     def _centre(self) -> tuple[GaussianParams, Float[Array, " k"]]:
         """Parameters, and log weights, whose log p(label, row) is the mean over the prior."""
-        prior = self._numbers()
-        assert prior is not None
+        prior = self._conjugate()
         assert self.n_features is not None
         sites, constants = self.family.centre(prior, self.n_components, self.n_features)
         if self.weights is not None:
