@@ -43,7 +43,9 @@ def sample(
     method : str
         ``"nuts"``: NumPyro's no-U-turn sampler on ``model.numpyro_model``. ``"gibbs"``: all
         labels given the parameters, then all parameters given the labels, where the prior
-        is conjugate; a sweep costs one step of EM.
+        is conjugate; a sweep costs one step of EM. ``"vb"``: independent draws of the closest
+        distribution under which labels and parameters are independent, by coordinate ascent
+        where the prior is conjugate.
     start : Fit, optional
         Chains start spread over its optimum, or over its distinct optima where several
         are in reach. Without it `jaxgmm.fit` runs first.
@@ -58,7 +60,9 @@ def sample(
     progress : bool
         Whether to show a bar.
     **options
-        Those of the method; the methods above have none.
+        Those of the method. For ``"vb"``: ``n_init`` random starts beside those at EM's optima
+        (0), ``tol``, the gain of the bound per unit of weight that ends the ascent, and
+        ``max_iter``; it needs neither ``n_warmup`` nor ``thinning``. The others have none.
 
     Returns
     -------
@@ -70,12 +74,14 @@ def sample(
     ValueError, TypeError
         For arguments that do not fit; for a model without a proper prior, whose
         posterior does not exist; for a start from other data; for Gibbs, for weights that
-        are not whole numbers or a model without a conjugate prior.
+        are not whole numbers; for Gibbs and variational Bayes, for a model without a
+        conjugate prior; for a bound that is finite from no start.
 
     References
     ----------
     Hoffman and Gelman (2014), JMLR 15:1593-1623; Diebolt and Robert (1994), JRSS B
-    56:363-375; Stephens (2000), JRSS B 62:795-809.
+    56:363-375; Bishop (2006), Pattern Recognition and Machine Learning, section 10.2; Stephens
+    (2000), JRSS B 62:795-809.
 
     Examples
     --------
