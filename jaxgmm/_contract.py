@@ -128,6 +128,30 @@ class LatentModel(abc.ABC):
             'so there is no Gibbs sampler of it; use method="nuts"'
         )
 
+    def expected_step(
+        self, x: Array, sample_weight: Array | None = None
+    ) -> tuple[Statistics, Array]:
+        """`e_step` with the mean of log p(label, row) over the prior in place of its value.
+
+        Of an `updated` model the prior is a posterior, and this the E-step of variational
+        Bayes. Raises a `ValueError` unless the model has such means.
+        """
+        raise ValueError(
+            f"method: {type(self).__name__} has no mean log density under a conjugate prior, so "
+            'there is no variational Bayes of it; use method="nuts"'
+        )
+
+    def divergence(self, other: LatentModel) -> Array:
+        """Kullback-Leibler divergence of this model's prior from that of ``other``.
+
+        This model is ``other`` after `updated`. Raises a `ValueError` unless the model knows
+        it, as `expected_step` does.
+        """
+        raise ValueError(
+            f"method: {type(self).__name__} has no divergence between conjugate priors, so there "
+            'is no variational Bayes of it; use method="nuts"'
+        )
+
     @abc.abstractmethod
     def responsibilities(self, params: Params, x: Array) -> Float[Array, "n k"]:
         """Probability of each label given each row."""

@@ -44,8 +44,10 @@ def sample(
         ``"nuts"``: NumPyro's no-U-turn sampler on ``model.numpyro_model``. ``"gibbs"``: all
         labels given the parameters, then all parameters given the labels, where the prior
         is conjugate; a sweep costs one step of EM. ``"laplace"``: the Gaussian at the mode of
-        ``start``, with importance weights and the evidence. ``"svi"``: a NumPyro guide fitted
-        from there by stochastic gradients, with importance weights.
+        ``start``, with importance weights and the evidence. ``"vb"``: independent draws of the
+        closest distribution under which labels and parameters are independent, by coordinate
+        ascent where the prior is conjugate. ``"svi"``: a NumPyro guide fitted from EM's mode by
+        stochastic gradients. Both with importance weights.
     start : Fit, optional
         Chains start spread over its optimum, or over its distinct optima where several
         are in reach. Without it `jaxgmm.fit` runs first.
@@ -62,7 +64,9 @@ def sample(
     **options
         Those of the method. ``"laplace"``: ``measure``, ``"unconstrained"`` (default) or
         ``"declared"``, the coordinates in whose density the mode is one and the curvature is
-        taken. ``"svi"``: ``guide``, ``"full-rank"`` (default), ``"mean-field"``, ``"low-rank"`` or
+        taken. ``"vb"``: ``n_init`` random starts beside those at EM's optima (0), ``tol``, the
+        gain of the bound per unit of weight that ends the ascent, and ``max_iter``.
+        ``"svi"``: ``guide``, ``"full-rank"`` (default), ``"mean-field"``, ``"low-rank"`` or
         what makes a NumPyro AutoGuide of a model; ``n_steps`` (5000) of Adam; ``learning_rate``
         (0.01), which falls to a hundredth. The others have none.
 
@@ -76,14 +80,16 @@ def sample(
     ValueError, TypeError
         For arguments that do not fit; for a model without a proper prior, whose
         posterior does not exist; for a start from other data; for Gibbs, for weights that
-        are not whole numbers or a model without a conjugate prior; for Laplace, where the log
+        are not whole numbers; for Gibbs and variational Bayes, for a model without a
+        conjugate prior; for a bound that is finite from no start; for Laplace, where the log
         joint has no finite derivatives at the fit.
 
     References
     ----------
     Hoffman and Gelman (2014), JMLR 15:1593-1623; Diebolt and Robert (1994), JRSS B
     56:363-375; Stephens (2000), JRSS B 62:795-809; Tierney and Kadane (1986), JASA 81:82-86;
-    Kucukelbir and others (2017), JMLR 18(14):1-45; Vehtari and others (2024), JMLR 25(72):1-58.
+    Bishop (2006), Pattern Recognition and Machine Learning, section 10.2; Kucukelbir and others
+    (2017), JMLR 18(14):1-45; Vehtari and others (2024), JMLR 25(72):1-58.
 
     Examples
     --------

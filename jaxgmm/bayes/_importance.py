@@ -11,6 +11,9 @@ from jaxtyping import Float
 # Smoothed weights can be trusted below this shape (Vehtari et al., 2024, section 3.2.4).
 TRUSTED_PARETO_K = 0.7
 
+# Log densities that differ by no more than so many units of rounding are equal.
+_ROUNDING_FACTOR = 64.0
+
 
 class Importance(NamedTuple):
     """Importance weights of draws from an approximation.
@@ -20,7 +23,7 @@ class Importance(NamedTuple):
     log_weights : (...) array
         Pareto-smoothed, normalised to sum to one.
     pareto_k : float
-        Shape of the tail of the raw weights.
+        Shape of the tail of the raw weights; minus infinity where all are equal.
     log_mean : float
         Log of the mean smoothed weight: the log integral of the target.
     error : float
@@ -43,6 +46,11 @@ def importance(
     log_ratios = np.asarray(log_target, np.float64) - np.asarray(log_proposal, np.float64)
     # Far out a draw may have left the numbers that have a density.
     log_ratios = np.where(np.isnan(log_ratios), -np.inf, log_ratios)
+    size = np.max(np.abs(log_target), where=np.isfinite(log_target), initial=0)
+    rounding = _ROUNDING_FACTOR * np.finfo(log_target.dtype).eps * size
+    if np.ptp(log_ratios) <= rounding:  # draws of the target itself: there is no tail
+        equal = np.full(log_ratios.shape, -np.log(log_ratios.size))
+        return Importance(equal, -np.inf, float(np.mean(log_ratios)), 0.0)
     # ArviZ smooths the weights that leave a row out: it takes the negative.
     smoothed, pareto_k = array_stats.psislw(-log_ratios.ravel())
     # Smoothing keeps the weights up to a common factor but for the tail, which it trims to the

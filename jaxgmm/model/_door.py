@@ -125,9 +125,10 @@ def check_prior(prior: ConjugatePrior, name: str, k: int, d: int) -> None:
     check_univariate(name, d)
     structure = structure_named(name)
     concentration = numeric("prior.concentration", prior.concentration)
-    if concentration.shape not in {(), (k,)}:
+    shape = (2, k - 1) if prior.stick_breaking else (k,)
+    if concentration.shape not in {(), shape}:
         raise ValueError(
-            f"prior: concentration needs one number or shape ({k},), found {concentration.shape}"
+            f"prior: concentration needs one number or shape {shape}, found {concentration.shape}"
         )
     if not np.all(concentration >= 1):
         raise ValueError(

@@ -256,6 +256,26 @@ class Gaussian(ConjugateFamily):
             scale=prior.scale + scatter,
         )
 
+    def centre(self, prior: ConjugatePrior, k: int, d: int) -> tuple[Sites, Float[Array, " k"]]:
+        """Sites whose log density of a row is, but for constants, its mean over the prior.
+
+        ``E log N(x | mu, Sigma) = log N(x | m, E[Sigma^-1]^-1) + c``, with c by component.
+
+        References
+        ----------
+        Bishop (2006), Pattern Recognition and Machine Learning, eqs 10.64 and 10.65.
+        """
+        structure = self._structure
+        if isinstance(structure, Curved):
+            raise ValueError(
+                f"structure: {self.name!r} covariances have no closed-form variational posterior; "
+                'use method="nuts"'
+            )
+        covariances = structure.harmonic_mean(prior, k, d)
+        constants = 0.5 * (structure.log_det_excess(prior.dof, d) - d / prior.mean_precision)
+        sites = {"means": jnp.broadcast_to(prior.mean, (k, d)), "covariances": covariances}
+        return sites, jnp.broadcast_to(constants, (k,))
+
     def update(
         self,
         statistics: Moments,

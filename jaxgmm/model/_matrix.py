@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax.nn import logsumexp
 from jax.scipy.linalg import solve_triangular
+from jax.scipy.special import digamma
 from jaxtyping import Array
 from numpyro.distributions import constraints
 
@@ -92,6 +93,10 @@ class Matrix(Structure):
 
     def prior_rows(self, dof, d):
         return dof + d + 1
+
+    def log_det_excess(self, dof, d):
+        halves = (dof[..., None] - jnp.arange(d)) / 2
+        return jnp.sum(digamma(halves) - jnp.log(dof / 2)[..., None], axis=-1)
 
     def entry_volume_power(self, d):
         return d + 1

@@ -28,7 +28,8 @@ from jaxgmm._contract import (
 from jaxgmm._numerics import as_rows, log_sum_exp, normalise, sum_over_blocks
 from jaxgmm.model._door import check_bounded, check_prior, check_rule_defined, check_squares
 from jaxgmm.model._gaussian import Gaussian, GaussianParams
-from jaxgmm.model._prior import RULES, ConjugatePrior, PriorRule, simplex_prior
+from jaxgmm.model._prior import RULES, ConjugatePrior, PriorRule
+from jaxgmm.model._weights import SIMPLEX, STICKS, Weighting
 
 # A component that holds less of a row than this holds none.
 _EMPTY_ROWS = 1e-3
@@ -61,8 +62,8 @@ class Mixture(LatentModel):
     Notes
     -----
     ``params`` everywhere below is a `GaussianParams`, as made by `params`. The sites
-    are ``weights`` (K,) unless fixed, ``means`` (K, D) and ``covariances`` in the
-    structure's own shape.
+    are ``weights`` (K,), or ``sticks`` (K - 1,) under a stick-breaking prior, unless they
+    are fixed; ``means`` (K, D); and ``covariances`` in the structure's own shape.
 
     Examples
     --------
@@ -119,7 +120,17 @@ class Mixture(LatentModel):
         if self.weights is not None:
             return sites
         concentration = None if prior is None else prior.concentration
-        return {"weights": lambda _: simplex_prior(concentration, self.n_components), **sites}
+        weighting = self._weighting
+        return {
+            weighting.site: lambda _: weighting.prior(concentration, self.n_components),
+            **sites,
+        }
+
+    @property
+    def _weighting(self) -> Weighting:
+        """What the site of the weights is, where they are free."""
+        broken = isinstance(self.prior, ConjugatePrior) and self.prior.stick_breaking
+        return STICKS if broken else SIMPLEX
 
     def _numbers(self) -> ConjugatePrior | None:
         """The prior as numbers; raises where it is still a rule."""
@@ -129,6 +140,13 @@ class Mixture(LatentModel):
                 "call model.resolve(x) first, or use fit.model"
             )
         return self.prior
+
+    def _conjugate(self) -> ConjugatePrior:
+        """The prior as numbers; raises where there is none that rows update."""
+        prior = self._numbers()
+        if prior is None:
+            raise ValueError("prior: flat priors are not conjugate; use a ConjugatePrior")
+        return prior
 
     def likelihood(self, params: GaussianParams) -> MixtureOfRows:
         return MixtureOfRows(self, params)
@@ -154,10 +172,15 @@ class Mixture(LatentModel):
 
     def sites(self, params: GaussianParams) -> Sites:
         own = self.family.sites(params)
-        return own if self.weights is not None else {"weights": params.weights, **own}
+        if self.weights is not None:
+            return own
+        return {self._weighting.site: self._weighting.to_site(params.weights), **own}
 
     def from_sites(self, sites: Sites) -> GaussianParams:
-        weights = sites["weights"] if self.weights is None else self._fixed(sites["means"].dtype)
+        if self.weights is not None:
+            weights = self._fixed(sites["means"].dtype)
+        else:
+            weights = self._weighting.from_site(sites[self._weighting.site])
         return self.family.from_sites(weights, sites)
 
     def _fixed(self, dtype: Any) -> Float[Array, " k"]:
@@ -181,12 +204,24 @@ class Mixture(LatentModel):
         sample_weight: Array | None = None,
         assign: Assignment = expected_labels,
     ) -> tuple[Statistics, Array]:
-        log_weights, family = jnp.log(params.weights)[:, None], self.family
+        return self._e_step(jnp.log(params.weights), params, x, sample_weight, assign)
+
+    def _e_step(
+        self,
+        log_weights: Float[Array, " k"],
+        params: GaussianParams,
+        x: Array,
+        sample_weight: Array | None,
+        assign: Assignment,
+    ) -> tuple[Statistics, Array]:
+        """The E-step at ``params`` but for their weights."""
+        family = self.family
 
         def total(density: Family, moments: Family) -> tuple[Statistics, Array]:
             def block(rows: Array, weights: Array, first: Array | int) -> tuple[Any, Array]:
                 features = density.features(rows)
-                labels, value = assign(log_weights + density.log_density(params, features), first)
+                logits = log_weights[:, None] + density.log_density(params, features)
+                labels, value = assign(logits, first)
                 counted = features if moments is density else moments.features(rows)
                 return moments.sums(counted, weights * labels), weights @ value
 
@@ -249,24 +284,49 @@ class Mixture(LatentModel):
         counts = statistics.counts
         if self.weights is not None:
             weights = self._fixed(means.dtype)
-        else:
-            if prior is not None:
-                counts = counts + prior.concentration - 1
+        elif prior is None:
             weights = counts / jnp.sum(counts)
-            if prior is not None:
-                # A component that lost all its rows stays at its prior mode; its weight,
-                # zero to rounding, keeps a logarithm.
-                weights = jnp.maximum(weights, jnp.finfo(weights.dtype).tiny)
+        else:
+            weights = self._weighting.mode(self._weighting.updated(prior.concentration, counts))
+            # A component that lost all its rows stays at its prior mode; its weight, zero
+            # to rounding, keeps a logarithm.
+            weights = jnp.maximum(weights, jnp.finfo(weights.dtype).tiny)
         return GaussianParams(weights, means, covariances, self.family.name)
 
     def updated(self, statistics: Statistics) -> Mixture:
-        prior = self._numbers()
-        if prior is None:
-            raise ValueError("prior: flat priors are not conjugate; use a ConjugatePrior")
+        prior = self._conjugate()
         after = self.family.updated(statistics, prior)
-        concentration = prior.concentration + statistics.counts
+        concentration = self._weighting.updated(prior.concentration, statistics.counts)
         after = dataclasses.replace(after, concentration=concentration)
         return dataclasses.replace(self, prior=after)
+
+    def expected_step(
+        self, x: Array, sample_weight: Array | None = None
+    ) -> tuple[Statistics, Array]:
+        centre, log_weights = self._centre()
+        return self._e_step(log_weights, centre, x, sample_weight, expected_labels)
+
+    def divergence(self, other: LatentModel) -> Array:
+        assert isinstance(other, Mixture)
+        centre, log_weights = self._centre()
+        ratio = self.log_prior(centre) - other.log_prior(centre)
+        # Labelled rows are all that the two priors differ by, so the log of their ratio is linear
+        # in log p(label, row): its mean is its value at the centre, plus the constants that
+        # means of log p(label, row) have there, once for each row.
+        counts = self._conjugate().mean_precision - other._conjugate().mean_precision
+        return ratio + counts @ (log_weights - jnp.log(centre.weights))
+
+    def _centre(self) -> tuple[GaussianParams, Float[Array, " k"]]:
+        """Parameters, and log weights, whose log p(label, row) is the mean over the prior."""
+        prior = self._conjugate()
+        assert self.n_features is not None
+        sites, constants = self.family.centre(prior, self.n_components, self.n_features)
+        if self.weights is not None:
+            weights = self._fixed(constants.dtype)
+            log_weights = jnp.log(weights)
+        else:
+            weights, log_weights = self._weighting.means(prior.concentration)
+        return self.family.from_sites(weights, sites), log_weights + constants
 
     def responsibilities(self, params: GaussianParams, x: Array) -> Float[Array, "n k"]:
         """Probability of each component given each row; rows sum to one."""
@@ -303,10 +363,13 @@ class Mixture(LatentModel):
             prior = self.family.default_prior(rows, sample_weight, self.n_components)
         elif prior is not None:
             prior = jax.tree.map(lambda leaf: jnp.asarray(leaf, rows.dtype), _as_arrays(prior))
-            prior = dataclasses.replace(
-                prior,
-                concentration=jnp.broadcast_to(prior.concentration, (self.n_components,)),
-            )
+            k = self.n_components
+            if k == 1:  # its one weight has no stick
+                one = jnp.ones(1, rows.dtype)
+                prior = dataclasses.replace(prior, concentration=one, stick_breaking=False)
+            weighting = STICKS if prior.stick_breaking else SIMPLEX
+            concentration = weighting.resolved(prior.concentration, k)
+            prior = dataclasses.replace(prior, concentration=concentration)
         return dataclasses.replace(self, prior=prior, n_features=rows.shape[1])
 
     def check_data(self, x: Any, sample_weight: Any = None) -> tuple[Array, Array | None]:
@@ -400,12 +463,16 @@ class Mixture(LatentModel):
         return dataclasses.replace(renamed, weights=params.weights[order])
 
     def derived_sites(self, params: GaussianParams) -> Sites:
-        return {"covariances_full": params.covariances}
+        derived = {"covariances_full": params.covariances}
+        if self.weights is None and self._weighting is STICKS:
+            derived["weights"] = params.weights
+        return derived
 
     def site_dims(self) -> dict[str, list[str]]:
         """ArviZ dimensions of each site."""
         return {
             "weights": ["component"],
+            "sticks": ["stick"],
             "means": ["component", "feature"],
             "covariances": self.family.covariance_dims,
             "covariances_full": ["component", "feature", "feature_bis"],
@@ -510,7 +577,7 @@ def _probabilities(weights: Any, n_components: int) -> np.ndarray:
 
 def _as_arrays(prior: ConjugatePrior) -> ConjugatePrior:
     """Lists in place of arrays are one leaf each, not a tree of numbers."""
-    fields = dataclasses.fields(prior)
+    fields = [f for f in dataclasses.fields(prior) if not f.metadata.get("static")]
     return dataclasses.replace(
         prior,
         **{

@@ -7,14 +7,13 @@ from typing import Any
 
 import jax
 import numpyro.distributions as dist
-from jaxtyping import Array
 from numpyro.distributions import constraints
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ConjugatePrior:
-    """Dirichlet weights and normal-inverse-Wishart (or -gamma) components.
+    """Dirichlet or stick-breaking weights, normal-inverse-Wishart (or -gamma) components.
 
     ``weights ~ Dirichlet(concentration)``, ``mean | covariance ~ N(mean, covariance /
     mean_precision)`` and ``covariance ~ inverse-Wishart(dof, scale)`` or, where the
@@ -25,7 +24,8 @@ class ConjugatePrior:
     Parameters
     ----------
     concentration : float or (K,) array
-        Dirichlet concentration, at least one.
+        Dirichlet concentration, at least one. With ``stick_breaking`` that of the Dirichlet
+        process, or (2, K - 1) Beta concentrations of each stick.
     mean : (D,) array
         Prior mean of the component means, in the units of the data.
     mean_precision : float
@@ -36,6 +36,11 @@ class ConjugatePrior:
         Scale matrix (``full``, ``tied`` and all with orientations); scale of each variance
         (``diag``, EEI, VEI, EVI; one number stands for all features); one number
         (``spherical``, EII). Squared units of the data.
+    stick_breaking : bool
+        Whether the weights have the prior of a Dirichlet process truncated at K components in
+        place of the Dirichlet's: the site ``sticks`` (K - 1,) is ``Beta(1, concentration)``, each
+        the share that a weight takes of what those before it leave. Components are then not
+        exchangeable, and the mode is one in the sticks.
 
     Raises
     ------
@@ -45,7 +50,8 @@ class ConjugatePrior:
     References
     ----------
     Gelman, Carlin, Stern, Dunson, Vehtari and Rubin (2013), Bayesian Data Analysis,
-    3rd ed., section 3.6; Fraley and Raftery (2007), section 3.
+    3rd ed., section 3.6; Fraley and Raftery (2007), section 3; for the sticks Ishwaran and James
+    (2001), JASA 96:161-173.
 
     Examples
     --------
@@ -60,6 +66,7 @@ class ConjugatePrior:
     mean_precision: Any
     dof: Any
     scale: Any
+    stick_breaking: bool = dataclasses.field(default=False, metadata={"static": True})
 
 
 @jax.tree_util.register_static
@@ -76,10 +83,3 @@ RULES = ("fraley-raftery",)
 def improper(support: constraints.Constraint, shape: tuple[int, ...]) -> dist.Distribution:
     """A flat density over the whole site."""
     return dist.ImproperUniform(support, (), shape)
-
-
-def simplex_prior(concentration: Array | None, n_components: int) -> dist.Distribution:
-    """Dirichlet weights, or flat ones where no concentration is given."""
-    if concentration is None:
-        return improper(constraints.simplex, (n_components,))
-    return dist.Dirichlet(concentration)

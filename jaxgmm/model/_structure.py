@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
+from jax.scipy.special import digamma
 from jaxtyping import Array, Float
 from numpyro.distributions import biject_to, constraints
 
@@ -227,6 +228,16 @@ class Structure(abc.ABC):
     def log_volume_power(self, k: int, d: int) -> float:
         """p where scaling column j by s_j multiplies the site's volume by prod s_j^p."""
         return (1 if self.shared else k) * self.entry_volume_power(d)
+
+    def harmonic_mean(self, prior: ConjugatePrior, k: int, d: int) -> Array:
+        """The site whose precisions are the prior's means of them."""
+        dof = jnp.asarray(prior.dof)
+        entries = prior.scale / dof.reshape(dof.shape + (1,) * len(self.entry_dims))
+        return jnp.broadcast_to(entries, self.site_shape(k, d))
+
+    def log_det_excess(self, dof: Array, d: int) -> Array:
+        """log|Sigma| at the `harmonic_mean` less the prior's mean of it."""
+        return d * (digamma(dof / 2) - jnp.log(dof / 2))
 
     # -- the update ---------------------------------------------------------------
 

@@ -82,9 +82,15 @@ def _mixture_formulas(model: Mixture) -> list[str]:
         prior,
     ]
     if model.weights is None:
-        lines.insert(
-            1, "(<i>w</i><sub>1</sub>, …, <i>w<sub>K</sub></i>) ~ Dirichlet(<i>&alpha;</i>)"
-        )
+        weights = "(<i>w</i><sub>1</sub>, …, <i>w<sub>K</sub></i>) ~ Dirichlet(<i>&alpha;</i>)"
+        if model.prior.stick_breaking:
+            weights = (
+                "<i>w<sub>k</sub></i> = <i>v<sub>k</sub></i> &prod;<sub><i>j</i>&lt;<i>k</i></sub> "
+                "(1 &minus; <i>v<sub>j</sub></i>), &nbsp; <i>v<sub>k</sub></i> ~ "
+                "Beta(<i>&alpha;</i><sub>1<i>k</i></sub>, <i>&alpha;</i><sub>2<i>k</i></sub>), "
+                "&nbsp; <i>v<sub>K</sub></i> = 1"
+            )
+        lines.insert(1, weights)
     return lines
 
 
@@ -159,6 +165,8 @@ def _model_code(model: LatentModel) -> str:
     if isinstance(model.prior, ConjugatePrior):
         names = ("concentration", "mean", "mean_precision", "dof", "scale")
         numbers = [f"{name}={np.asarray(getattr(model.prior, name)).tolist()}" for name in names]
+        if model.prior.stick_breaking:
+            numbers.append("stick_breaking=True")
         parts.append("prior=jg.ConjugatePrior(\n" + "".join(f"    {n},\n" for n in numbers) + ")")
     if model.weights is not None:
         parts.append(f"weights={np.asarray(model.weights).tolist()}")

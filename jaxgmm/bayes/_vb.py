@@ -1,0 +1,194 @@
+"""Coordinate-ascent variational Bayes of a model with a conjugate prior.
+
+The posterior is approximated by q(labels) q(parameters). The best q(parameters) given the
+labels' probabilities is the prior updated by the expected statistics; the best q(labels) is
+an E-step with mean log densities. One after the other they climb the evidence lower bound.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
+
+from jaxgmm._checks import check_count
+from jaxgmm._contract import LatentModel, Params, Statistics
+from jaxgmm._labels import row_keys
+from jaxgmm._numerics import rounding_bound
+from jaxgmm._results import Status
+from jaxgmm.bayes._chains import Draws, Schedule
+
+# Carried while a start climbs; never returned.
+_RUNNING = -1
+
+
+def vb(
+    model: LatentModel,
+    x: Array,
+    sample_weight: Array | None,
+    modes: Params,
+    key: PRNGKeyArray,
+    schedule: Schedule,
+    progress: bool,
+    *,
+    n_init: int = 0,
+    tol: float | None = None,
+    max_iter: int = 10_000,
+) -> Draws:
+    """Independent draws of the best q (Bishop, 2006, section 10.2) among several starts.
+
+    Starts are the responsibilities at each of ``modes``, and ``n_init`` random ones. Ascent
+    stops once the bound gains no more than ``tol`` per unit of total weight. There is neither
+    warm-up nor thinning.
+    """
+    check_count("n_init", n_init, 0)
+    check_count("max_iter", max_iter, 1)
+    if tol is None:
+        tol = 1e-10 if x.dtype == jnp.float64 else 1e-6
+    elif not tol >= 0:
+        raise ValueError(f"tol: must be at least 0, found {tol}")
+    key_starts, key_draws = jax.random.split(key)
+    keys = jax.random.split(key_starts, n_init)
+    ends = climb(model, x, sample_weight, modes, keys, tol, max_iter)
+    elbos = np.asarray(ends.elbo)
+    if not np.any(np.isfinite(elbos)):
+        raise ValueError(
+            "method: the evidence lower bound is not finite from any start; check the prior, or "
+            "use float64"
+        )
+    best = int(np.argmax(np.where(np.isfinite(elbos), elbos, -np.inf)))
+    statistics = jax.tree.map(lambda leaf: leaf[best], ends.statistics)
+    chains = jax.tree.leaves(modes)[0].shape[0]
+    params, log_q = _draw(model, statistics, key_draws, chains, schedule.n_draws)
+    n_iter, status = int(ends.n_iter[best]), Status(int(ends.status[best]))
+    return Draws(
+        params,
+        {},
+        log_proposal=log_q,
+        diagnostics={
+            "elbo": elbos[best],
+            "elbo_trace": np.asarray(ends.trace[best])[: n_iter + 1],
+            "converged": status is Status.CONVERGED,
+            "status": str(status),
+            "n_iter": n_iter,
+            "start_elbos": elbos,
+        },
+    )
+
+
+class Ascent(NamedTuple):
+    """The climb from one start.
+
+    Attributes
+    ----------
+    statistics : pytree
+        Those that the prior is updated by: q(parameters).
+    following : pytree
+        Expected statistics under that q.
+    elbo : scalar array
+        The bound at that q(parameters) and the best q(labels) for it.
+    trace : (max_iter + 1,) array
+        The bound at the start and after every iteration, NaN after the end.
+    n_iter, status : int32 arrays
+        Iterations after the start, and why they ended.
+    """
+
+    statistics: Statistics
+    following: Statistics
+    elbo: Array
+    trace: Array
+    n_iter: Int[Array, "*s"]
+    status: Int[Array, "*s"]
+
+
+@functools.partial(jax.jit, static_argnames="max_iter")
+def climb(
+    model: LatentModel,
+    x: Array,
+    sample_weight: Array | None,
+    modes: Params,
+    keys: Key[Array, " s"],
+    tol: Array | float,
+    max_iter: int,
+) -> Ascent:
+    """From the responsibilities at each of ``modes``, and from random ones for each key."""
+    at_mode = lambda mode: model.e_step(mode, x, sample_weight)[0]
+    starts = jax.vmap(at_mode)(modes)
+    if len(keys):
+        at_random = lambda key: _random_start(model, x, sample_weight, key)
+        drawn = jax.vmap(at_random)(keys)
+        starts = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), starts, drawn)
+    return jax.vmap(lambda start: ascend(model, x, sample_weight, start, tol, max_iter))(starts)
+
+
+def _random_start(
+    model: LatentModel, x: Array, sample_weight: Array | None, key: PRNGKeyArray
+) -> Statistics:
+    """Statistics at responsibilities that are uniform on the simplex, row by row."""
+
+    def label(rows: Array, first: Array | int) -> Float[Array, "n k"]:
+        draw = lambda k: jax.random.exponential(k, (model.n_components,), x.dtype)
+        noise = jax.vmap(draw)(row_keys(key, rows.T, first))
+        return noise / jnp.sum(noise, axis=1, keepdims=True)
+
+    return model.statistics(label, x, sample_weight)
+
+
+def ascend(
+    model: LatentModel,
+    x: Array,
+    sample_weight: Array | None,
+    start: Statistics,
+    tol: Array | float,
+    max_iter: int,
+) -> Ascent:
+    """Coordinate ascent from q(parameters) at the statistics ``start``."""
+    total = jnp.asarray(x.shape[0], x.dtype) if sample_weight is None else jnp.sum(sample_weight)
+
+    def step(last: Ascent) -> Ascent:
+        q = model.updated(last.following)
+        following, expected = q.expected_step(x, sample_weight)
+        elbo = expected - q.divergence(model)
+        gain, n_iter = elbo - last.elbo, last.n_iter + 1
+        lost = ~jnp.isfinite(elbo)
+        fell = gain < -rounding_bound(elbo, total, jnp.zeros((), x.dtype))
+        status = jnp.select(
+            [lost, fell, gain <= tol * total, n_iter >= max_iter],
+            [
+                Status.NONFINITE_OBJECTIVE,
+                Status.OBJECTIVE_FELL,
+                Status.CONVERGED,
+                Status.OUT_OF_ITERATIONS,
+            ],
+            _RUNNING,
+        )
+        new = Ascent(
+            last.following, following, elbo, last.trace.at[n_iter].set(elbo), n_iter, status
+        )
+        # What went wrong leaves the last q that was right.
+        kept = last._replace(trace=new.trace, n_iter=n_iter, status=status)
+        return jax.tree.map(functools.partial(jnp.where, lost | fell), kept, new)
+
+    nowhere = jnp.asarray(-jnp.inf, x.dtype)
+    trace = jnp.full(max_iter + 1, jnp.nan, x.dtype)
+    first = Ascent(start, start, nowhere, trace, jnp.asarray(-1), jnp.asarray(_RUNNING))
+    return lax.while_loop(lambda ascent: ascent.status == _RUNNING, step, first)
+
+
+@functools.partial(jax.jit, static_argnames=("chains", "n_draws"))
+def _draw(
+    model: LatentModel, statistics: Statistics, key: PRNGKeyArray, chains: int, n_draws: int
+) -> tuple[Params, Array]:
+    """Draws (chain, draw) of q(parameters), and its log density at each."""
+    q = model.updated(statistics)
+
+    def one(key: PRNGKeyArray) -> tuple[Params, Any]:
+        params = q.draw_prior(key)
+        return params, q.log_prior(params)
+
+    return jax.vmap(jax.vmap(one))(jax.random.split(key, (chains, n_draws)))
