@@ -7,6 +7,7 @@ import numpyro.distributions as dist
 from jaxtyping import Array
 from numpyro.distributions import constraints
 
+from jaxgmm.model._charts import DiagonalChart
 from jaxgmm.model._structure import Curved, Structure
 from jaxgmm.model._variances import Rule
 
@@ -103,6 +104,8 @@ class Diagonal(Structure):
 
 class CurvedDiagonal(Curved, Diagonal):
     """VEI and EVI: variances under a rule."""
+
+    chart = DiagonalChart
 
     def __init__(self, code: str, rule: Rule):
         self.name = self.code = code

@@ -21,7 +21,6 @@ from jaxgmm.model._moments import Moments, about_their_means, pool
 from jaxgmm.model._prior import ConjugatePrior, improper
 from jaxgmm.model._registry import STRUCTURES, UNIVARIATE, structure_named
 from jaxgmm.model._structure import Curved, Structure
-from jaxgmm.model._support import not_samplable
 
 # A component has collapsed once its standard deviation is this many units of rounding of the
 # data's own, or a conditional variance so many of the variance it is a part of: what is
@@ -448,11 +447,6 @@ class Gaussian(ConjugateFamily):
         return array
 
     # -- sampling ---------------------------------------------------------------
-
-    def check_samplable(self) -> None:
-        """Refuse, with a `ValueError`, a structure whose posterior cannot be sampled yet."""
-        if isinstance(self._structure, Curved):
-            raise ValueError(not_samplable(self.name))
 
     @property
     def covariance_dims(self) -> list[str]:

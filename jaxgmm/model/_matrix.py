@@ -13,6 +13,7 @@ from numpyro.distributions import constraints
 
 from jaxgmm._numerics import symmetrise
 from jaxgmm.model import _variances
+from jaxgmm.model._charts import CommonAxesChart, OwnAxesChart, TriangularChart
 from jaxgmm.model._diagonal import normaliser
 from jaxgmm.model._orientation import along, assembled, axes, common_frame, shared_axes, turned
 from jaxgmm.model._structure import Curved, Structure
@@ -123,6 +124,7 @@ class CommonShape(Curved, Matrix):
     """VEE: multiples of one matrix."""
 
     name = code = "VEE"
+    chart = TriangularChart
 
     def __init__(self):
         pass
@@ -139,6 +141,7 @@ class CommonVolume(Curved, Matrix):
     """EVV: matrices of one determinant."""
 
     name = code = "EVV"
+    chart = TriangularChart
 
     def __init__(self):
         pass
@@ -160,6 +163,7 @@ class OwnOrientation(Curved, Matrix):
     """
 
     scales_columns = False
+    chart = OwnAxesChart
 
     def __init__(self, code: str, rule: _variances.Rule):
         self.name = self.code = code
@@ -181,6 +185,7 @@ class CommonOrientation(Curved, Matrix):
     """
 
     scales_columns = False
+    chart = CommonAxesChart
 
     def __init__(self, code: str, rule: _variances.Rule, cost: Callable[[Array, Array], Array]):
         self.name = self.code = code

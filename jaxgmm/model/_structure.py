@@ -23,6 +23,7 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float
 from numpyro.distributions import biject_to, constraints
 
+from jaxgmm.model._charts import Chart
 from jaxgmm.model._prior import ConjugatePrior, improper
 from jaxgmm.model._support import OfStructure, restricted
 
@@ -169,13 +170,13 @@ class Structure(abc.ABC):
         """Whether the site's array is of the structure; leading batch axes pass through."""
         return jnp.all(self.entry_support()(covariances))
 
-    def support(self) -> constraints.Constraint:
+    def support(self, k: int, d: int) -> constraints.Constraint:
         """Support of the site."""
         return self.entry_support()
 
     def retract(self, covariances: Array, tangent: Float[Array, " p"], k: int, d: int) -> Array:
         """The site a step away along the structure; zero leaves it where it is."""
-        to_site = biject_to(self.support())
+        to_site = biject_to(self.support(k, d))
         origin = to_site.inv(covariances)
         return to_site(origin + tangent.reshape(origin.shape))
 
@@ -219,10 +220,10 @@ class Structure(abc.ABC):
         """The conjugate prior of the site ``covariances``."""
         entry, shape = self.entry_prior(prior, d), self.site_shape(k, d)
         batch = shape[: len(shape) - entry.event_dim]
-        return restricted(entry.expand(batch).to_event(len(batch)), self.support())
+        return restricted(entry.expand(batch).to_event(len(batch)), self.support(k, d))
 
     def flat_prior(self, k: int, d: int) -> dist.Distribution:
-        return improper(self.support(), self.site_shape(k, d))
+        return improper(self.support(k, d), self.site_shape(k, d))
 
     def log_volume_power(self, k: int, d: int) -> float:
         """p where scaling column j by s_j multiplies the site's volume by prod s_j^p."""
@@ -274,11 +275,13 @@ class Curved(Structure):
     """A structure whose covariances fill no open set of entries, nor a product of such.
 
     Its site holds an entry per component, of which only some combinations are allowed.
-    The posterior cannot be sampled yet: nothing maps it one to one to real numbers.
     """
 
-    def support(self):
-        return OfStructure(self)
+    # What maps real numbers to the site.
+    chart: type[Chart]
+
+    def support(self, k, d):
+        return OfStructure(self, k, d)
 
     @functools.partial(jax.jit, static_argnums=(0, 2))
     def contains(self, covariances, rtol):
