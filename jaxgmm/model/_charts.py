@@ -84,8 +84,8 @@ class Chart(Transform, abc.ABC):
 
     def _coordinates(self, site: Array) -> Float[Array, " p"]:
         logs, turn = self.apart(site)
-        volume = jnp.mean(logs, axis=1)
-        shape = self.free_numbers(logs - volume[:, None])
+        volume = jnp.mean(logs, axis=1, keepdims=True)
+        shape = self.free_numbers(logs - volume)
         parts = zip((volume, shape, turn), self.support.structure.code, strict=True)
         pooled = [jnp.mean(a, axis=0) if letter == "E" else a for a, letter in parts]
         return jnp.concatenate([jnp.ravel(a) for a in pooled])
@@ -102,18 +102,15 @@ class Chart(Transform, abc.ABC):
         )
 
     def _split(self, x: Float[Array, " p"]) -> list[Array]:
-        """Free numbers in log volumes (m,), shapes (m, D - 1) and orientations (m, P)."""
-        d, pieces, start = self.support.d, [], 0
-        copies = {"E": 1, "V": self.support.k, "I": 0}
-        each = ((), (d - 1,), (d * (d - 1) // 2,))
-        for letter, inner in zip(self.support.structure.code, each, strict=True):
-            shape = (copies[letter], *inner)
+        """Free numbers in log volumes (m, 1), shapes (m, D - 1) and orientations (m, P)."""
+        pieces, start = [], 0
+        for shape in self.support.structure.free_shapes(self.support.k, self.support.d):
             pieces.append(x[start : start + math.prod(shape)].reshape(shape))
             start += math.prod(shape)
         return pieces
 
     def _logs(self, volume: Array, shape: Array) -> Float[Array, "k d"]:
-        logs = volume[:, None] + self.log_shape(shape)
+        logs = volume + self.log_shape(shape)
         return jnp.broadcast_to(logs, (self.support.k, self.support.d))
 
     # -- shapes ----------------------------------------------------------------------

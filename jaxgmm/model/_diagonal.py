@@ -114,9 +114,6 @@ class CurvedDiagonal(Curved, Diagonal):
     def minimise(self, scatter, counts, d, previous):
         return self._rule(scatter, counts)
 
-    def retract(self, covariances, tangent, k, d):
-        return covariances * jnp.exp(self.factor_steps(tangent, k, d)[0])
-
 
 def normaliser(square: Array, log_det: Array, d: int) -> Array:
     """The constant of a normal log density, the mean's own square included."""

@@ -448,6 +448,14 @@ class Gaussian(ConjugateFamily):
 
     # -- sampling ---------------------------------------------------------------
 
+    def check_conjugate(self) -> None:
+        """Refuse, with a `ValueError`, a structure without draws given labelled rows."""
+        if isinstance(self._structure, Curved):
+            raise ValueError(
+                f"structure: {self.name!r} covariances have no closed distribution given labelled "
+                'rows, as Gibbs sampling needs; use method="nuts"'
+            )
+
     @property
     def covariance_dims(self) -> list[str]:
         """ArviZ dimensions of the site ``covariances``."""

@@ -15,7 +15,7 @@ from jaxgmm._numerics import symmetrise
 from jaxgmm.model import _variances
 from jaxgmm.model._charts import CommonAxesChart, OwnAxesChart, TriangularChart
 from jaxgmm.model._diagonal import normaliser
-from jaxgmm.model._orientation import along, assembled, axes, common_frame, shared_axes, turned
+from jaxgmm.model._orientation import along, assembled, common_frame
 from jaxgmm.model._structure import Curved, Structure
 
 
@@ -133,9 +133,6 @@ class CommonShape(Curved, Matrix):
         traces = jnp.trace(scatter, axis1=1, axis2=2)
         return symmetrise(_variances.proportional(scatter, counts, traces, _log_det))
 
-    def retract(self, covariances, tangent, k, d):
-        return _stretched(covariances, *self.factor_steps(tangent, k, d))
-
 
 class CommonVolume(Curved, Matrix):
     """EVV: matrices of one determinant."""
@@ -150,9 +147,6 @@ class CommonVolume(Curved, Matrix):
         volumes = jnp.exp(_log_det(scatter) / d)
         factor = jnp.sum(volumes) / jnp.sum(counts) / volumes
         return symmetrise(scatter * factor[:, None, None])
-
-    def retract(self, covariances, tangent, k, d):
-        return _stretched(covariances, *self.factor_steps(tangent, k, d))
 
 
 class OwnOrientation(Curved, Matrix):
@@ -172,9 +166,6 @@ class OwnOrientation(Curved, Matrix):
     def minimise(self, scatter, counts, d, previous):
         values, frames = jnp.linalg.eigh(scatter)
         return symmetrise(assembled(frames, self._rule(values, counts)))
-
-    def retract(self, covariances, tangent, k, d):
-        return _moved(axes(covariances), covariances, *self.factor_steps(tangent, k, d))
 
 
 class CommonOrientation(Curved, Matrix):
@@ -196,10 +187,6 @@ class CommonOrientation(Curved, Matrix):
         variances = self._rule(along(frame, scatter), counts)
         return symmetrise(assembled(frame, variances))
 
-    def retract(self, covariances, tangent, k, d):
-        frame = shared_axes(covariances)[None]
-        return _moved(frame, covariances, *self.factor_steps(tangent, k, d))
-
 
 def free_variances_cost(variances: Array, shares: Array) -> Array:
     """What VVE minimises over orientations."""
@@ -213,19 +200,3 @@ def common_volume_cost(variances: Array, shares: Array) -> Array:
 
 def _log_det(matrices: Array) -> Array:
     return jnp.linalg.slogdet(matrices)[1]
-
-
-def _stretched(covariances: Array, steps: Array, shear: Array) -> Array:
-    """Matrices whose Cholesky factors L become L U exp(steps / 2), U unit triangular."""
-    d = covariances.shape[-1]
-    rows, columns = jnp.tril_indices(d, -1)
-    unit = jnp.broadcast_to(jnp.eye(d, dtype=covariances.dtype), (*shear.shape[:-1], d, d))
-    unit = unit.at[..., rows, columns].set(shear)
-    factor = jnp.linalg.cholesky(covariances) @ unit * jnp.exp(steps / 2)[:, None, :]
-    return factor @ jnp.swapaxes(factor, -1, -2)
-
-
-def _moved(frames: Array, covariances: Array, steps: Array, turn: Array) -> Array:
-    """Variances multiplied by exp(steps) along frames that turn."""
-    variances = along(frames, covariances) * jnp.exp(steps)
-    return assembled(turned(frames, turn), variances)

@@ -262,6 +262,7 @@ class Mixture(LatentModel):
         prior = self._numbers()
         if prior is None:
             raise ValueError("prior: flat priors are not conjugate; use a ConjugatePrior")
+        self.family.check_conjugate()
         after = self.family.updated(statistics, prior)
         concentration = prior.concentration + statistics.counts
         after = dataclasses.replace(after, concentration=concentration)
@@ -331,7 +332,6 @@ class Mixture(LatentModel):
                 "prior: a mixture has no posterior under flat priors (it is improper); "
                 'use prior="fraley-raftery" or a ConjugatePrior'
             )
-        self.family.check_samplable()
 
     def standardise(self, x: Array, sample_weight: Array | None = None) -> Mixture:
         family, prior = self.family.standardise(x, sample_weight, self._numbers())

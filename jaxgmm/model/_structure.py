@@ -18,7 +18,6 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import numpyro.distributions as dist
 from jaxtyping import Array, Float
 from numpyro.distributions import biject_to, constraints
@@ -72,13 +71,13 @@ class Structure(abc.ABC):
 
     def n_parameters(self, k: int, d: int) -> int:
         """Free parameters of the covariances."""
-        return sum(self._free_numbers(k, d))
+        return sum(copies * each for copies, each in self.free_shapes(k, d))
 
-    def _free_numbers(self, k: int, d: int) -> list[int]:
-        """Free numbers in volume, shape and orientation."""
+    def free_shapes(self, k: int, d: int) -> list[tuple[int, int]]:
+        """How many volumes, shapes and orientations are free, and the numbers in each."""
         copies = {"E": 1, "V": k, "I": 0}
-        numbers = (1, d - 1, d * (d - 1) // 2)
-        return [copies[letter] * n for letter, n in zip(self.code, numbers, strict=True)]
+        each = (1, d - 1, d * (d - 1) // 2)
+        return [(copies[letter], n) for letter, n in zip(self.code, each, strict=True)]
 
     # -- second moments: (D, n) of shifted rows to (S, n), and their algebra ----
 
@@ -293,11 +292,3 @@ class Curved(Structure):
         apart = jnp.abs(nearest - covariances) > rtol * size
         positive = jnp.all(self.entry_support()(covariances))
         return positive & jnp.all(jnp.isfinite(nearest)) & ~jnp.any(apart)
-
-    def factor_steps(self, tangent: Float[Array, " p"], k: int, d: int) -> tuple[Array, Array]:
-        """A tangent as steps of log variances, (K, D), and of orientations, (1 or K, P)."""
-        volume, shape, turn = jnp.split(tangent, np.cumsum(self._free_numbers(k, d))[:2])
-        shape = shape.reshape(-1 if d > 1 else 1, d - 1)
-        shape = jnp.concatenate([shape, -jnp.sum(shape, axis=1, keepdims=True)], axis=1)
-        steps = jnp.broadcast_to(volume[:, None] + shape, (k, d))
-        return steps, turn.reshape(-1 if d > 1 else 1, d * (d - 1) // 2)
