@@ -8,7 +8,7 @@ import numpy as np
 import numpyro
 import pytest
 from arviz_stats.base import array_stats
-from helpers import CURVED, SMALL, STRUCTURE_OF, explicit_prior, mixture, split_labels
+from helpers import CURVED, SMALL, STRUCTURE_OF, explicit_prior, mixture, split_labels, starts
 from jax.scipy.special import digamma
 from numpyro.distributions import biject_to
 from numpyro.infer.util import constrain_fn, potential_energy, unconstrain_fn
@@ -17,8 +17,11 @@ import jaxgmm as jg
 
 each_structure = pytest.mark.parametrize("name", STRUCTURE_OF)
 each_curved = pytest.mark.parametrize("name", CURVED)
-SIZES = [(1, 2), (3, 1), (2, 3)]
-QUICK = ("VEE", "EEV")
+slow = pytest.mark.slow
+
+
+def _lane(names, quick=("VEE", "EEV")):
+    return [pytest.param(n, marks=[slow] * (n not in quick)) for n in names]
 
 
 def _points(name, k, d, count=4):
@@ -33,7 +36,7 @@ def _points(name, k, d, count=4):
 
 
 @each_structure
-@pytest.mark.parametrize(("k", "d"), SIZES)
+@pytest.mark.parametrize(("k", "d"), [(2, 3), pytest.param(3, 1, marks=slow)])
 def test_a_chart_goes_there_and_back(name, k, d):
     structure = STRUCTURE_OF[name]
     transform, points = _points(name, k, d)
@@ -58,14 +61,9 @@ def test_axes_may_point_anywhere_and_shapes_may_tie(name):
     """Half turns, which Cayley's map does not reach, become other signs of the same axes."""
     structure = STRUCTURE_OF[name]
     transform = biject_to(structure.support(2, 3))
-    half_turns = [
-        np.diag([-1.0, -1.0, 1.0]),
-        np.eye(3)[[1, 0, 2]],
-        -np.eye(3),
-        np.eye(3)[[2, 0, 1]],
-    ]
-    flip = np.array([1.0, -1.0, 1.0]) - 2 * np.outer([1, 2, 2], [1, 2, 2]) / 9
-    for frame in [*half_turns, flip - np.diag([0.0, -2.0, 0.0])]:
+    tilted = np.eye(3) - 2 * np.outer([1, 2, 2], [1, 2, 2]) / 9
+    orders = [np.eye(3)[list(order)] for order in ([1, 0, 2], [1, 2, 0])]
+    for frame in (np.diag([-1.0, -1.0, 1.0]), -np.eye(3), tilted, -tilted, *orders):
         if structure.uses_products:
             matrix = frame @ np.diag([0.5, 1.0, 4.0]) @ frame.T
             matrices = jnp.asarray(np.stack([matrix, matrix]))
@@ -84,7 +82,7 @@ def test_axes_may_point_anywhere_and_shapes_may_tie(name):
 
 
 @each_curved
-@pytest.mark.parametrize(("k", "d"), [(2, 1), (3, 2), (2, 3)])
+@pytest.mark.parametrize(("k", "d"), [(2, 3), pytest.param(3, 2, marks=slow)])
 def test_the_measure_is_the_volume_of_the_fisher_metric(name, k, d):
     """Gram determinants of the chart's derivatives, a constant apart."""
     structure = STRUCTURE_OF[name]
@@ -108,7 +106,7 @@ def test_the_measure_is_the_volume_of_the_fisher_metric(name, k, d):
 
 
 @each_curved
-@pytest.mark.parametrize("d", [1, 2, 3])
+@pytest.mark.parametrize("d", [3, pytest.param(1, marks=slow)])
 def test_with_one_component_the_measure_is_lebesgues(name, d):
     structure = STRUCTURE_OF[name]
     transform, points = _points(name, 1, d)
@@ -143,7 +141,7 @@ def test_the_measure_scales_with_the_data(name):
     np.testing.assert_allclose(change(points), power * jnp.sum(jnp.log(scale)), rtol=1e-9)
 
 
-@each_structure
+@pytest.mark.parametrize("name", _lane(STRUCTURE_OF))
 def test_the_potential_is_the_log_joint_and_the_measure(name):
     """Law 1 in the space in which NUTS moves, in the user's units and in working ones."""
     x = jnp.asarray(SMALL[:30])
@@ -173,10 +171,6 @@ def test_the_potential_is_the_log_joint_and_the_measure(name):
 # -- posteriors ----------------------------------------------------------------------------------
 
 
-def _lane(names):
-    return [pytest.param(n, marks=[pytest.mark.slow] * (n not in QUICK)) for n in names]
-
-
 def monte_carlo_error(draws):
     return float(array_stats.mcse(np.asarray(draws, float), method="mean"))
 
@@ -185,11 +179,11 @@ def monte_carlo_error(draws):
 def _nuts(name, k, n):
     x = SMALL[:n]
     model = jg.Mixture(jg.Gaussian(name), k, prior=explicit_prior(name, SMALL, k))
-    fit = jg.fit(model, x, start=split_labels(x, k))
+    fit = jg.fit(model, x, start=starts(x, k))
     return fit, jg.sample(model, x, key=jax.random.key(8), start=fit, n_draws=500, progress=False)
 
 
-@pytest.mark.parametrize("name", _lane(CURVED))
+@pytest.mark.parametrize("name", _lane(CURVED, ["EEV"]))
 def test_one_component_has_the_posterior_of_its_plain_twin(name):
     """The conjugate posterior in closed form: with K = 1 nothing is tied to anything."""
     fit, post = _nuts(name, 1, 12)
@@ -259,16 +253,13 @@ def _numbers(drawn):
     variances = np.diagonal(drawn, axis1=-2, axis2=-1)
     correlation = drawn[..., 0, 1] / np.sqrt(np.prod(variances, axis=-1))
     log_volume = np.linalg.slogdet(drawn)[1]
-    columns = [
-        log_volume[..., 0] * log_volume[..., 1],
-        *np.moveaxis(np.log(variances[..., 0]), -1, 0),
-    ]
+    columns = [log_volume[..., 0] * log_volume[..., 1], np.log(variances[..., 0, 0])]
     if np.any(correlation):
         columns += [correlation[..., 0], correlation[..., 0] * correlation[..., 1]]
     return columns
 
 
-@pytest.mark.parametrize("name", _lane(CURVED))
+@pytest.mark.parametrize("name", _lane(CURVED, ["VVE"]))
 def test_draws_of_the_prior_agree_with_importance_sampling(name):
     structure = STRUCTURE_OF[name]
     scale = np.array([[3.0, 1.0], [1.0, 2.0]]) if structure.uses_products else np.array([3.0, 2.0])
