@@ -70,7 +70,8 @@ def sample(
     ValueError, TypeError
         For arguments that do not fit; for a model without a proper prior, whose
         posterior does not exist; for a start from other data; for Gibbs, for weights that
-        are not whole numbers or a model without a conjugate prior.
+        are not whole numbers or a model that has no conjugate prior or ties its covariances
+        together without making them one (see `Gaussian`).
 
     References
     ----------

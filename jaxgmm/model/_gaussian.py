@@ -101,24 +101,28 @@ class Gaussian(ConjugateFamily):
 
     Notes
     -----
-    ======== =================================== ============== =========
-    code     covariances                         site           sampled
-    ======== =================================== ============== =========
-    EII      one multiple of the identity        ()             yes
-    VII      multiples of it (``spherical``)     (K,)           yes
-    EEI      one diagonal                        (D,)           yes
-    VEI      multiples of one diagonal           (K, D)         not yet
-    EVI      diagonals of one determinant        (K, D)         not yet
-    VVI      diagonals (``diag``)                (K, D)         yes
-    EEE      one matrix (``tied``)               (D, D)         yes
-    VEE      multiples of one matrix             (K, D, D)      not yet
-    EVE      same axes, one determinant          (K, D, D)      not yet
-    VVE      same axes                           (K, D, D)      not yet
-    EEV      same eigenvalues                    (K, D, D)      not yet
-    VEV      proportional eigenvalues            (K, D, D)      not yet
-    EVV      matrices of one determinant         (K, D, D)      not yet
-    VVV      matrices (``full``)                 (K, D, D)      yes
-    ======== =================================== ============== =========
+    ======== =================================== ============== ===========
+    code     covariances                         site           sampled by
+    ======== =================================== ============== ===========
+    EII      one multiple of the identity        ()             NUTS, Gibbs
+    VII      multiples of it (``spherical``)     (K,)           NUTS, Gibbs
+    EEI      one diagonal                        (D,)           NUTS, Gibbs
+    VEI      multiples of one diagonal           (K, D)         NUTS
+    EVI      diagonals of one determinant        (K, D)         NUTS
+    VVI      diagonals (``diag``)                (K, D)         NUTS, Gibbs
+    EEE      one matrix (``tied``)               (D, D)         NUTS, Gibbs
+    VEE      multiples of one matrix             (K, D, D)      NUTS
+    EVE      same axes, one determinant          (K, D, D)      NUTS
+    VVE      same axes                           (K, D, D)      NUTS
+    EEV      same eigenvalues                    (K, D, D)      NUTS
+    VEV      proportional eigenvalues            (K, D, D)      NUTS
+    EVV      matrices of one determinant         (K, D, D)      NUTS
+    VVV      matrices (``full``)                 (K, D, D)      NUTS, Gibbs
+    ======== =================================== ============== ===========
+
+    Where covariances are tied together without being one, their prior density is with
+    respect to the volume of the Fisher metric (the page on the mathematics has it written
+    out) and does not integrate to one, so that evidences compare within a structure only.
 
     References
     ----------

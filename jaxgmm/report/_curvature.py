@@ -1,8 +1,9 @@
 """Gradient and curvature of the log joint at a point, in the declared coordinates.
 
 Sites are moved along their own tangent space: sum-zero for weights, symmetric for
-covariances, and along a chart where they fill a curved set. No Jacobian of an unconstraining map enters; the units are the model's
-working ones, so that the numbers do not depend on the user's.
+covariances, and by a chart where they fill a curved set. No Jacobian of an unconstraining
+map enters; the units are the model's working ones, so that the numbers do not depend on
+the user's.
 """
 
 from __future__ import annotations
