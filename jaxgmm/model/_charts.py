@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 from jax import lax
+from jax.nn import log_sigmoid, softplus
 from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 from numpyro.distributions.transforms import Transform
@@ -235,21 +236,22 @@ class CommonAxesChart(AxesChart):
 class OwnAxesChart(AxesChart):
     """EEV and VEV: one ascending shape in a frame for each component.
 
-    Shapes are given by the logs of their gaps: where a gap closes the structure has a tip, and
-    the measure vanishes.
+    Shapes are given by gaps, ``log(1 + exp(free))``: where a gap closes the structure has a tip,
+    and the measure vanishes.
     """
 
     def log_shape(self, free):
-        steps = jnp.cumsum(jnp.exp(free), axis=1)
+        steps = jnp.cumsum(softplus(free), axis=1)
         steps = jnp.concatenate([jnp.zeros((len(free), 1), free.dtype), steps], axis=1)
         return steps - jnp.mean(steps, axis=1, keepdims=True)
 
     def free_numbers(self, log_shape):
         gaps = jnp.diff(log_shape, axis=1)
-        return jnp.log(jnp.maximum(gaps, jnp.finfo(gaps.dtype).eps))
+        gaps = jnp.maximum(gaps, jnp.finfo(gaps.dtype).eps)
+        return gaps + jnp.log(-jnp.expm1(-gaps))
 
     def log_shape_measure(self, free):
-        return jnp.sum(free) - len(free) * math.log(self.support.d)
+        return jnp.sum(log_sigmoid(free)) - len(free) * math.log(self.support.d)
 
     def apart(self, site):
         frames = axes(site)
