@@ -80,8 +80,9 @@ def sample(
     ValueError, TypeError
         For arguments that do not fit; for a model without a proper prior, whose
         posterior does not exist; for a start from other data; for Gibbs, for weights that
-        are not whole numbers; for Gibbs and variational Bayes, for a model without a
-        conjugate prior; for a bound that is finite from no start; for Laplace, where the log
+        are not whole numbers; for Gibbs and variational Bayes, for a model that has no
+        conjugate prior or ties its covariances together without making them one (see
+        `Gaussian`); for a bound that is finite from no start; for Laplace, where the log
         joint has no finite derivatives at the fit.
 
     References

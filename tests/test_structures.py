@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import CURVED, SMALL, STRUCTURE_OF, mixture, split_labels
-from numpyro.distributions import biject_to
 
 import jaxgmm as jg
 
@@ -218,7 +217,7 @@ def test_a_converged_fit_differentiates(name):
 def test_a_support_knows_its_members(name):
     structure = STRUCTURE_OF[name]
     site = _minimised(structure, _scatter(structure), COUNTS)
-    holds = structure.support()
+    holds = structure.support(K, D)
     assert bool(holds(site))
     assert bool(holds(holds.feasible_like(site)))
     other = _minimised(BY_CODE["VV" + name[2].replace("E", "V")], _scatter(structure), COUNTS)
@@ -226,21 +225,13 @@ def test_a_support_knows_its_members(name):
 
 
 @each_curved
-def test_what_cannot_be_sampled_yet_says_so(name, key):
-    model = jg.Mixture(jg.Gaussian(name), 2, prior="fraley-raftery")
-    with pytest.raises(ValueError, match=f"'{name}' covariances cannot be sampled yet.*MAP"):
-        jg.sample(model, SMALL, key=key)
-    resolved = model.resolve(SMALL)
-    site = resolved.prior_sites()["covariances"]({})
-    with pytest.raises(NotImplementedError, match=f"'{name}' covariances cannot be sampled yet"):
-        biject_to(site.support)
-    with pytest.raises(NotImplementedError, match=f"'{name}' covariances cannot be sampled yet"):
-        site.sample(key)
-
-
-def test_the_list_of_structures_that_can_be_sampled():
-    message = jg.model._support.not_samplable("VEE").split("sampled: ")[1]
-    assert all((s.code in message) == (s.name not in CURVED) for s in STRUCTURE_OF.values())
+def test_what_gibbs_and_the_prior_cannot_draw_says_so(name, key):
+    model = jg.Mixture(jg.Gaussian(name), 2, prior="fraley-raftery").resolve(SMALL)
+    fit = jg.fit(model, SMALL, start=split_labels(SMALL, 2))
+    with pytest.raises(ValueError, match=f'structure: {name!r} .*Gibbs.*use method="nuts"'):
+        jg.sample(model, SMALL, key=key, method="gibbs", start=fit)
+    with pytest.raises(NotImplementedError, match=f"prior of {name!r} .*exact draws"):
+        model.draw_prior(key)
 
 
 @each_code
@@ -252,7 +243,7 @@ def test_a_ridge_keeps_the_structure_or_is_refused(code):
     else:
         jg.Gaussian(code, reg_covar=0.1)
         site = _minimised(structure, _scatter(structure), COUNTS)
-        assert jnp.all(structure.support()(structure.ridge(site, jnp.full(D, 0.7))))
+        assert jnp.all(structure.support(K, D)(structure.ridge(site, jnp.full(D, 0.7))))
 
 
 def test_parameters_of_a_structure():

@@ -7,6 +7,7 @@ import numpyro.distributions as dist
 from jaxtyping import Array
 from numpyro.distributions import constraints
 
+from jaxgmm.model._charts import DiagonalChart
 from jaxgmm.model._structure import Curved, Structure
 from jaxgmm.model._variances import Rule
 
@@ -104,15 +105,14 @@ class Diagonal(Structure):
 class CurvedDiagonal(Curved, Diagonal):
     """VEI and EVI: variances under a rule."""
 
+    chart = DiagonalChart
+
     def __init__(self, code: str, rule: Rule):
         self.name = self.code = code
         self._rule = rule
 
     def minimise(self, scatter, counts, d, previous):
         return self._rule(scatter, counts)
-
-    def retract(self, covariances, tangent, k, d):
-        return covariances * jnp.exp(self.factor_steps(tangent, k, d)[0])
 
 
 def normaliser(square: Array, log_det: Array, d: int) -> Array:

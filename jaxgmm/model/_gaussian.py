@@ -21,7 +21,6 @@ from jaxgmm.model._moments import Moments, about_their_means, pool
 from jaxgmm.model._prior import ConjugatePrior, improper
 from jaxgmm.model._registry import STRUCTURES, UNIVARIATE, structure_named
 from jaxgmm.model._structure import Curved, Structure
-from jaxgmm.model._support import not_samplable
 
 # A component has collapsed once its standard deviation is this many units of rounding of the
 # data's own, or a conditional variance so many of the variance it is a part of: what is
@@ -102,24 +101,28 @@ class Gaussian(ConjugateFamily):
 
     Notes
     -----
-    ======== =================================== ============== =========
-    code     covariances                         site           sampled
-    ======== =================================== ============== =========
-    EII      one multiple of the identity        ()             yes
-    VII      multiples of it (``spherical``)     (K,)           yes
-    EEI      one diagonal                        (D,)           yes
-    VEI      multiples of one diagonal           (K, D)         not yet
-    EVI      diagonals of one determinant        (K, D)         not yet
-    VVI      diagonals (``diag``)                (K, D)         yes
-    EEE      one matrix (``tied``)               (D, D)         yes
-    VEE      multiples of one matrix             (K, D, D)      not yet
-    EVE      same axes, one determinant          (K, D, D)      not yet
-    VVE      same axes                           (K, D, D)      not yet
-    EEV      same eigenvalues                    (K, D, D)      not yet
-    VEV      proportional eigenvalues            (K, D, D)      not yet
-    EVV      matrices of one determinant         (K, D, D)      not yet
-    VVV      matrices (``full``)                 (K, D, D)      yes
-    ======== =================================== ============== =========
+    ======== =================================== ============== ===========
+    code     covariances                         site           sampled by
+    ======== =================================== ============== ===========
+    EII      one multiple of the identity        ()             NUTS, Gibbs
+    VII      multiples of it (``spherical``)     (K,)           NUTS, Gibbs
+    EEI      one diagonal                        (D,)           NUTS, Gibbs
+    VEI      multiples of one diagonal           (K, D)         NUTS
+    EVI      diagonals of one determinant        (K, D)         NUTS
+    VVI      diagonals (``diag``)                (K, D)         NUTS, Gibbs
+    EEE      one matrix (``tied``)               (D, D)         NUTS, Gibbs
+    VEE      multiples of one matrix             (K, D, D)      NUTS
+    EVE      same axes, one determinant          (K, D, D)      NUTS
+    VVE      same axes                           (K, D, D)      NUTS
+    EEV      same eigenvalues                    (K, D, D)      NUTS
+    VEV      proportional eigenvalues            (K, D, D)      NUTS
+    EVV      matrices of one determinant         (K, D, D)      NUTS
+    VVV      matrices (``full``)                 (K, D, D)      NUTS, Gibbs
+    ======== =================================== ============== ===========
+
+    Where covariances are tied together without being one, their prior density is with
+    respect to the volume of the Fisher metric (the page on the mathematics has it written
+    out) and does not integrate to one, so that evidences compare within a structure only.
 
     References
     ----------
@@ -266,11 +269,6 @@ class Gaussian(ConjugateFamily):
         Bishop (2006), Pattern Recognition and Machine Learning, eqs 10.64 and 10.65.
         """
         structure = self._structure
-        if isinstance(structure, Curved):
-            raise ValueError(
-                f"structure: {self.name!r} covariances have no closed-form variational posterior; "
-                'use method="nuts"'
-            )
         covariances = structure.harmonic_mean(prior, k, d)
         constants = 0.5 * (structure.log_det_excess(prior.dof, d) - d / prior.mean_precision)
         sites = {"means": jnp.broadcast_to(prior.mean, (k, d)), "covariances": covariances}
@@ -469,10 +467,13 @@ class Gaussian(ConjugateFamily):
 
     # -- sampling ---------------------------------------------------------------
 
-    def check_samplable(self) -> None:
-        """Refuse, with a `ValueError`, a structure whose posterior cannot be sampled yet."""
+    def check_conjugate(self) -> None:
+        """Refuse, with a `ValueError`, a structure without draws given labelled rows."""
         if isinstance(self._structure, Curved):
-            raise ValueError(not_samplable(self.name))
+            raise ValueError(
+                f"structure: {self.name!r} covariances have no closed distribution given labelled "
+                'rows, as Gibbs and variational Bayes need; use method="nuts"'
+            )
 
     @property
     def covariance_dims(self) -> list[str]:

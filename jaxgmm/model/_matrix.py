@@ -14,8 +14,9 @@ from numpyro.distributions import constraints
 
 from jaxgmm._numerics import symmetrise
 from jaxgmm.model import _variances
+from jaxgmm.model._charts import CommonAxesChart, OwnAxesChart, TriangularChart
 from jaxgmm.model._diagonal import normaliser
-from jaxgmm.model._orientation import along, assembled, axes, common_frame, shared_axes, turned
+from jaxgmm.model._orientation import along, assembled, common_frame
 from jaxgmm.model._structure import Curved, Structure
 
 
@@ -128,6 +129,7 @@ class CommonShape(Curved, Matrix):
     """VEE: multiples of one matrix."""
 
     name = code = "VEE"
+    chart = TriangularChart
 
     def __init__(self):
         pass
@@ -136,14 +138,12 @@ class CommonShape(Curved, Matrix):
         traces = jnp.trace(scatter, axis1=1, axis2=2)
         return symmetrise(_variances.proportional(scatter, counts, traces, _log_det))
 
-    def retract(self, covariances, tangent, k, d):
-        return _stretched(covariances, *self.factor_steps(tangent, k, d))
-
 
 class CommonVolume(Curved, Matrix):
     """EVV: matrices of one determinant."""
 
     name = code = "EVV"
+    chart = TriangularChart
 
     def __init__(self):
         pass
@@ -152,9 +152,6 @@ class CommonVolume(Curved, Matrix):
         volumes = jnp.exp(_log_det(scatter) / d)
         factor = jnp.sum(volumes) / jnp.sum(counts) / volumes
         return symmetrise(scatter * factor[:, None, None])
-
-    def retract(self, covariances, tangent, k, d):
-        return _stretched(covariances, *self.factor_steps(tangent, k, d))
 
 
 class OwnOrientation(Curved, Matrix):
@@ -165,6 +162,7 @@ class OwnOrientation(Curved, Matrix):
     """
 
     scales_columns = False
+    chart = OwnAxesChart
 
     def __init__(self, code: str, rule: _variances.Rule):
         self.name = self.code = code
@@ -173,9 +171,6 @@ class OwnOrientation(Curved, Matrix):
     def minimise(self, scatter, counts, d, previous):
         values, frames = jnp.linalg.eigh(scatter)
         return symmetrise(assembled(frames, self._rule(values, counts)))
-
-    def retract(self, covariances, tangent, k, d):
-        return _moved(axes(covariances), covariances, *self.factor_steps(tangent, k, d))
 
 
 class CommonOrientation(Curved, Matrix):
@@ -186,6 +181,7 @@ class CommonOrientation(Curved, Matrix):
     """
 
     scales_columns = False
+    chart = CommonAxesChart
 
     def __init__(self, code: str, rule: _variances.Rule, cost: Callable[[Array, Array], Array]):
         self.name = self.code = code
@@ -195,10 +191,6 @@ class CommonOrientation(Curved, Matrix):
         frame = common_frame(scatter, counts, self._cost, previous)
         variances = self._rule(along(frame, scatter), counts)
         return symmetrise(assembled(frame, variances))
-
-    def retract(self, covariances, tangent, k, d):
-        frame = shared_axes(covariances)[None]
-        return _moved(frame, covariances, *self.factor_steps(tangent, k, d))
 
 
 def free_variances_cost(variances: Array, shares: Array) -> Array:
@@ -213,19 +205,3 @@ def common_volume_cost(variances: Array, shares: Array) -> Array:
 
 def _log_det(matrices: Array) -> Array:
     return jnp.linalg.slogdet(matrices)[1]
-
-
-def _stretched(covariances: Array, steps: Array, shear: Array) -> Array:
-    """Matrices whose Cholesky factors L become L U exp(steps / 2), U unit triangular."""
-    d = covariances.shape[-1]
-    rows, columns = jnp.tril_indices(d, -1)
-    unit = jnp.broadcast_to(jnp.eye(d, dtype=covariances.dtype), (*shear.shape[:-1], d, d))
-    unit = unit.at[..., rows, columns].set(shear)
-    factor = jnp.linalg.cholesky(covariances) @ unit * jnp.exp(steps / 2)[:, None, :]
-    return factor @ jnp.swapaxes(factor, -1, -2)
-
-
-def _moved(frames: Array, covariances: Array, steps: Array, turn: Array) -> Array:
-    """Variances multiplied by exp(steps) along frames that turn."""
-    variances = along(frames, covariances) * jnp.exp(steps)
-    return assembled(turned(frames, turn), variances)

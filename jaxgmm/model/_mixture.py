@@ -146,6 +146,7 @@ class Mixture(LatentModel):
         prior = self._numbers()
         if prior is None:
             raise ValueError("prior: flat priors are not conjugate; use a ConjugatePrior")
+        self.family.check_conjugate()
         return prior
 
     def likelihood(self, params: GaussianParams) -> MixtureOfRows:
@@ -395,7 +396,6 @@ class Mixture(LatentModel):
                 "prior: a mixture has no posterior under flat priors (it is improper); "
                 'use prior="fraley-raftery" or a ConjugatePrior'
             )
-        self.family.check_samplable()
 
     def standardise(self, x: Array, sample_weight: Array | None = None) -> Mixture:
         family, prior = self.family.standardise(x, sample_weight, self._numbers())

@@ -18,12 +18,12 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import numpyro.distributions as dist
 from jax.scipy.special import digamma
 from jaxtyping import Array, Float
 from numpyro.distributions import biject_to, constraints
 
+from jaxgmm.model._charts import Chart
 from jaxgmm.model._prior import ConjugatePrior, improper
 from jaxgmm.model._support import OfStructure, restricted
 
@@ -72,13 +72,13 @@ class Structure(abc.ABC):
 
     def n_parameters(self, k: int, d: int) -> int:
         """Free parameters of the covariances."""
-        return sum(self._free_numbers(k, d))
+        return sum(copies * each for copies, each in self.free_shapes(k, d))
 
-    def _free_numbers(self, k: int, d: int) -> list[int]:
-        """Free numbers in volume, shape and orientation."""
+    def free_shapes(self, k: int, d: int) -> list[tuple[int, int]]:
+        """How many volumes, shapes and orientations are free, and the numbers in each."""
         copies = {"E": 1, "V": k, "I": 0}
-        numbers = (1, d - 1, d * (d - 1) // 2)
-        return [copies[letter] * n for letter, n in zip(self.code, numbers, strict=True)]
+        each = (1, d - 1, d * (d - 1) // 2)
+        return [(copies[letter], n) for letter, n in zip(self.code, each, strict=True)]
 
     # -- second moments: (D, n) of shifted rows to (S, n), and their algebra ----
 
@@ -170,13 +170,13 @@ class Structure(abc.ABC):
         """Whether the site's array is of the structure; leading batch axes pass through."""
         return jnp.all(self.entry_support()(covariances))
 
-    def support(self) -> constraints.Constraint:
+    def support(self, k: int, d: int) -> constraints.Constraint:
         """Support of the site."""
         return self.entry_support()
 
     def retract(self, covariances: Array, tangent: Float[Array, " p"], k: int, d: int) -> Array:
         """The site a step away along the structure; zero leaves it where it is."""
-        to_site = biject_to(self.support())
+        to_site = biject_to(self.support(k, d))
         origin = to_site.inv(covariances)
         return to_site(origin + tangent.reshape(origin.shape))
 
@@ -220,10 +220,10 @@ class Structure(abc.ABC):
         """The conjugate prior of the site ``covariances``."""
         entry, shape = self.entry_prior(prior, d), self.site_shape(k, d)
         batch = shape[: len(shape) - entry.event_dim]
-        return restricted(entry.expand(batch).to_event(len(batch)), self.support())
+        return restricted(entry.expand(batch).to_event(len(batch)), self.support(k, d))
 
     def flat_prior(self, k: int, d: int) -> dist.Distribution:
-        return improper(self.support(), self.site_shape(k, d))
+        return improper(self.support(k, d), self.site_shape(k, d))
 
     def log_volume_power(self, k: int, d: int) -> float:
         """p where scaling column j by s_j multiplies the site's volume by prod s_j^p."""
@@ -285,11 +285,13 @@ class Curved(Structure):
     """A structure whose covariances fill no open set of entries, nor a product of such.
 
     Its site holds an entry per component, of which only some combinations are allowed.
-    The posterior cannot be sampled yet: nothing maps it one to one to real numbers.
     """
 
-    def support(self):
-        return OfStructure(self)
+    # What maps real numbers to the site.
+    chart: type[Chart]
+
+    def support(self, k, d):
+        return OfStructure(self, k, d)
 
     @functools.partial(jax.jit, static_argnums=(0, 2))
     def contains(self, covariances, rtol):
@@ -301,11 +303,3 @@ class Curved(Structure):
         apart = jnp.abs(nearest - covariances) > rtol * size
         positive = jnp.all(self.entry_support()(covariances))
         return positive & jnp.all(jnp.isfinite(nearest)) & ~jnp.any(apart)
-
-    def factor_steps(self, tangent: Float[Array, " p"], k: int, d: int) -> tuple[Array, Array]:
-        """A tangent as steps of log variances, (K, D), and of orientations, (1 or K, P)."""
-        volume, shape, turn = jnp.split(tangent, np.cumsum(self._free_numbers(k, d))[:2])
-        shape = shape.reshape(-1 if d > 1 else 1, d - 1)
-        shape = jnp.concatenate([shape, -jnp.sum(shape, axis=1, keepdims=True)], axis=1)
-        steps = jnp.broadcast_to(volume[:, None] + shape, (k, d))
-        return steps, turn.reshape(-1 if d > 1 else 1, d * (d - 1) // 2)

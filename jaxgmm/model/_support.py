@@ -1,4 +1,4 @@
-"""Sites on curved sets: a support that checks, and a prior that cannot be sampled yet."""
+"""Sites on curved sets: a support that checks, and densities on it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from jaxtyping import Array
 from numpyro.distributions import biject_to, constraints
 
 if TYPE_CHECKING:
+    from jaxgmm.model._charts import Chart
     from jaxgmm.model._structure import Curved
 
 
 class OfStructure(constraints.Constraint):
-    """All covariances that a structure allows, in the shape of its site."""
+    """All covariances of K components in D features that a structure allows."""
 
-    def __init__(self, structure: Curved):
-        self.structure = structure
+    def __init__(self, structure: Curved, k: int, d: int):
+        self.structure, self.k, self.d = structure, k, d
 
     @property
     def event_dim(self) -> int:
@@ -32,32 +33,25 @@ class OfStructure(constraints.Constraint):
         return holds.reshape(batch)
 
     def feasible_like(self, prototype: Any) -> Array:
-        k, d = prototype.shape[-self.event_dim], prototype.shape[-1]
-        identity = self.structure.entries(jnp.broadcast_to(jnp.eye(d), (k, d, d)))
-        return jnp.broadcast_to(identity, prototype.shape)
+        # Ties would leave the axes open.
+        variances = jnp.exp(jnp.arange(self.d) - (self.d - 1) / 2)
+        matrices = jnp.broadcast_to(jnp.diag(variances), (self.k, self.d, self.d))
+        return jnp.broadcast_to(self.structure.entries(matrices), prototype.shape)
 
     def tree_flatten(self) -> Any:
-        return (), ((), {"structure": self.structure})
+        return (), ((), {"structure": self.structure, "k": self.k, "d": self.d})
 
     def eq(self, other: object, static: bool = False) -> bool:
-        return isinstance(other, OfStructure) and other.structure is self.structure
+        mine = (self.structure, self.k, self.d)
+        return isinstance(other, OfStructure) and mine == (other.structure, other.k, other.d)
 
     def __repr__(self) -> str:
-        return f"OfStructure({self.structure.name!r})"
-
-
-def not_samplable(name: str) -> str:
-    """Why there is no posterior sample of this structure, and what there is."""
-    return (
-        f"structure: the posterior of {name!r} covariances cannot be sampled yet; "
-        "jaxgmm.fit works (maximum likelihood and MAP). Structures that can be sampled: "
-        "EII, VII (spherical), EEI, VVI (diag), EEE (tied), VVV (full)"
-    )
+        return f"OfStructure({self.structure.name!r}, k={self.k}, d={self.d})"
 
 
 @biject_to.register(OfStructure)
-def _no_bijection(constraint: OfStructure) -> Any:
-    raise NotImplementedError(not_samplable(constraint.structure.name))
+def _chart(constraint: OfStructure) -> Chart:
+    return constraint.structure.chart(constraint)
 
 
 class _Restricted(dist.Distribution):
@@ -78,7 +72,10 @@ class _Restricted(dist.Distribution):
         return self.density.log_prob(value)
 
     def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Array:
-        raise NotImplementedError(not_samplable(self._support.structure.name))
+        raise NotImplementedError(
+            f"the prior of {self._support.structure.name!r} covariances has no exact draws; "
+            'sample it by MCMC, as jaxgmm.sample(method="nuts") does the posterior'
+        )
 
 
 def restricted(density: dist.Distribution, support: constraints.Constraint) -> dist.Distribution:

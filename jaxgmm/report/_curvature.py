@@ -1,20 +1,23 @@
 """Gradient and curvature of the log joint at a point, in the declared coordinates.
 
 Sites are moved along their own tangent space: sum-zero for weights, symmetric for
-covariances. No Jacobian of an unconstraining map enters; the units are the model's
-working ones, so that the numbers do not depend on the user's.
+covariances, and by a chart where they fill a curved set. No Jacobian of an unconstraining
+map enters; the units are the model's working ones, so that the numbers do not depend on
+the user's.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
-from numpyro.distributions import constraints
+from numpyro.distributions import biject_to, constraints
 
 from jaxgmm._contract import LatentModel, Params, Sites
 from jaxgmm._spectrum import spectrum
@@ -83,14 +86,13 @@ def _derivatives(
 ) -> tuple[Array, Array]:
     working = model.standardise(x, sample_weight)
     at = working.sites(working.to_working(params))
-    bases = {name: tangent_basis(support, at[name]) for name, support in supports(working, at)}
-    sizes = [basis.shape[-1] for basis in bases.values()]
+    ways = {name: _way(support, at[name]) for name, support in supports(working, at)}
+    sizes = [size for size, _ in ways.values()]
 
     def log_joint(step: Array) -> Array:
         pieces = jnp.split(step, np.cumsum(sizes)[:-1])
         moved = {
-            name: at[name] + basis @ piece
-            for (name, basis), piece in zip(bases.items(), pieces, strict=True)
+            name: move(piece) for (name, (_, move)), piece in zip(ways.items(), pieces, strict=True)
         }
         return working.log_joint(working.from_sites(moved), x, sample_weight)
 
@@ -103,8 +105,18 @@ def supports(model: LatentModel, sites: Sites) -> list[tuple[str, Any]]:
     return [(name, d(sites).support) for name, d in model.prior_sites().items()]
 
 
+def _way(support: Any, value: Array) -> tuple[int, Callable[[Array], Array]]:
+    """How many numbers move a site within its support, and the site that they move it to."""
+    chart, basis = biject_to(support), tangent_basis(support, value)
+    free = math.prod(chart.inverse_shape(value.shape))
+    if basis.shape[-1] == free:
+        return free, lambda step: value + basis @ step
+    origin = chart.inv(value)
+    return free, lambda step: chart(origin + step.reshape(origin.shape))
+
+
 def tangent_basis(support: Any, value: Array) -> Array:
-    """Directions (shape of the site, m) along which a site may move within its support."""
+    """Directions (shape of the site, m) along which a site may move within a flat support."""
     while hasattr(support, "base_constraint"):
         support = support.base_constraint
     size, last = value.size, value.shape[-1] if value.ndim else 1
