@@ -35,6 +35,16 @@ def laplace(fit, x, seed=1, **options):
     return jg.sample(fit.model, x, key=jax.random.key(seed), start=fit, **options)
 
 
+FEW = np.array([0.0, 0.4, 1.1, 2.9, 3.2, 4.5, 3.7])
+
+
+def few_rows(concentration, weights=None):
+    prior = jg.ConjugatePrior(
+        concentration=concentration, mean=[2.0], mean_precision=0.5, dof=5.0, scale=2.0
+    )
+    return jg.Mixture(jg.Gaussian("spherical"), 2, prior=prior, weights=weights)
+
+
 @functools.cache
 def the_posterior(measure="unconstrained", dtype="float64"):
     return laplace(the_fit(dtype), STANDARD.astype(dtype), measure=measure)
@@ -85,6 +95,21 @@ def test_a_saddle_is_told():
     assert str(post.diagnostics["status"]).startswith("not a maximum: the density rises in ")
     assert np.all(np.isfinite(post.log_joint))
     assert np.all(np.isfinite(post.log_weights))
+
+
+def test_a_component_without_rows_has_a_mode_in_one_measure_only():
+    """Under flat weights the declared density has its top at weight zero, infinitely far."""
+    model = few_rows(1.0)
+    start = model.params(weights=[1 - 1e-9, 1e-9], means=[2.0, 90.0], covariances=[2.0, 0.1])
+    fit = jg.fit(model, FEW, start=start, max_iter=20_000)
+    assert fit.n_empty == 1
+    inside = laplace(fit, FEW, n_draws=4000).diagnostics
+    assert inside["converged"]
+    assert np.all(inside["centre"]["weights"] > 0.01)
+    outside = laplace(fit, FEW, n_draws=4000, measure="declared")
+    assert not outside.diagnostics["converged"]
+    assert str(outside.diagnostics["status"]).startswith("not identified: 1 flat direction")
+    assert outside.pareto_k > 1
 
 
 def test_newton_stays_where_there_are_no_derivatives():
@@ -181,14 +206,9 @@ def test_two_separate_components_have_a_known_evidence(measure):
 )
 def test_evidence_is_the_sum_over_all_assignments(concentration, weights):
     """Seven rows: labellings overlap, and one labelling times K! would count some twice."""
-    x = np.array([0.0, 0.4, 1.1, 2.9, 3.2, 4.5, 3.7])
-    prior = jg.ConjugatePrior(
-        concentration=concentration, mean=[2.0], mean_precision=0.5, dof=5.0, scale=2.0
-    )
-    model = jg.Mixture(jg.Gaussian("spherical"), 2, prior=prior, weights=weights)
-    fit = jg.fit(model, x, key=jax.random.key(0), n_init=8)
-    post = laplace(fit, x, n_draws=4000)
-    truth = two_components(x, fit.model.prior, weights)
+    fit = jg.fit(few_rows(concentration, weights), FEW, key=jax.random.key(0), n_init=8)
+    post = laplace(fit, FEW, n_draws=4000)
+    truth = two_components(FEW, fit.model.prior, weights)
     assert post.diagnostics["pareto_k_t"] < 0.7
     assert post.evidence.error < 0.1
     assert abs(post.evidence.log_evidence - truth) < SIGMAS * post.evidence.error
