@@ -55,7 +55,7 @@ def test_functions(name):
         assert needed in sections
     for parameter in inspect.signature(function).parameters:
         assert re.search(
-            rf"^(.*, )?{parameter}(, .*)? : |^{parameter}$", inspect.getdoc(function), re.M
+            rf"^(.*, )?{parameter}(, .*)? : |^\**{parameter}$", inspect.getdoc(function), re.M
         )
 
 
