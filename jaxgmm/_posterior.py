@@ -402,12 +402,14 @@ class Posterior:
         )
 
     def __repr__(self) -> str:
-        divergences = int(np.sum(self.sample_stats.get("diverging", 0)))
+        history = "independent draws"
+        if self.log_weights is None:
+            divergences = int(np.sum(self.sample_stats.get("diverging", 0)))
+            history = f"draws after {self.n_warmup} of warm-up, {divergences} divergences"
         shapes = ", ".join(f"{name} {draw.shape[2:]}" for name, draw in self.draws.items())
         lines = [
             f"Posterior of {self.model!r}",
-            f"{self.method}: {self.n_chains} chains x {self.n_draws} draws after "
-            f"{self.n_warmup} of warm-up, {divergences} divergences",
+            f"{self.method}: {self.n_chains} chains x {self.n_draws} {history}",
             f"sites: {shapes}",
         ]
         if self.log_weights is not None:
