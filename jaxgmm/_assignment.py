@@ -49,7 +49,8 @@ def _hungarian(cost: Array | np.ndarray) -> np.ndarray:
     """Columns are the new labels: solve the transposed problem by SciPy."""
     from scipy.optimize import linear_sum_assignment
 
-    solved = [linear_sum_assignment(np.asarray(one).T)[1] for one in cost]
+    # Matrices of a NumPy array: each one taken from a JAX array would be a call of its own.
+    solved = [linear_sum_assignment(one.T)[1] for one in np.asarray(cost)]
     return np.asarray(solved, np.int32)
 
 
