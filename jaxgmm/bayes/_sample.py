@@ -19,9 +19,10 @@ from jaxgmm.bayes._gibbs import gibbs
 from jaxgmm.bayes._importance import importance
 from jaxgmm.bayes._nuts import nuts
 from jaxgmm.bayes._relabel import stephens
+from jaxgmm.bayes._smc import smc
 
 # A new engine is one file and one line here. What it takes by keyword only are its options.
-METHODS = {"nuts": nuts, "gibbs": gibbs}
+METHODS = {"nuts": nuts, "gibbs": gibbs, "smc": smc}
 
 _DEFAULT_WARMUP = 500
 

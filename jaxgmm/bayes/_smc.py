@@ -1,8 +1,12 @@
-"""Tempered sequential Monte Carlo: populations of particles from prior to posterior."""
+"""Tempered sequential Monte Carlo: populations of particles that go from prior to posterior.
+
+blackjax makes arrays when it is imported, so that functions import it.
+"""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -10,39 +14,57 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 from numpyro import handlers
 from numpyro.infer.util import constrain_fn, potential_energy, unconstrain_fn
 from tqdm.auto import tqdm
 
-from jaxgmm._contract import LatentModel, Params
+from jaxgmm._checks import check_count
+from jaxgmm._contract import LatentModel, Params, Sites
 from jaxgmm._evidence import Evidence
 from jaxgmm.bayes._chains import Draws, Schedule
 
-# No ladder of a mixture needs as many rungs: one that does is stuck.
+# No ladder of a mixture needs as many rungs: a population that does is stuck.
 _MOST_RUNGS = 500
 
 # Rungs between two looks of the progress bar.
 _RUNGS_PER_LOOK = 5
 
-# Numbers that one block of particles may hold beside the data: populations times
-# particles times rows times labels.
-_BLOCK_NUMBERS = 2**25
+# Numbers of one (label, row) table for all particles moved at once: they stay in the cache
+# of a core; other devices want more work at once.
+_BLOCK_NUMBERS = {"cpu": 2**19}
+_BLOCK_NUMBERS_ELSEWHERE = 2**26
 
+# Trajectories of so many steps, whose length varies from particle to particle (Buchholz,
+# Chopin and Jacob, 2021) by this factor and its inverse.
+_LEAPFROG_STEPS = 8
+_LOG_JITTER = 0.5
+_FIRST_STEP_SIZE = 0.2
+
+# The step size follows the mean acceptance of the rung before.
 _TARGET_ACCEPTANCE = 0.8
+_STEP_GAIN = 2.0
+
+# Share of its own diagonal that the preconditioner adds.
+_SHRINKAGE = 1e-3
+
+# The log likelihood where rounding has left none: zero times it is zero.
+_IMPOSSIBLE = -1e30
 
 
 class _Population(NamedTuple):
-    """One population on its way; `n_rungs` have been climbed."""
+    """A population on its way up; what it has climbed is recorded by rung."""
 
     tempered: Any
-    kernel: dict[str, Array]
-    log_step: Array
-    log_evidence: Array
+    step_size: Float[Array, " particles"]
+    inverse_mass: Float[Array, "1 p p"]
+    log_step: Float[Array, ""]
+    log_evidence: Float[Array, ""]
+    acceptance: Float[Array, " particles"]
+    diverging: Bool[Array, " particles"]
     ladder: Float[Array, " rungs"]
-    acceptance: Float[Array, " rungs"]
-    n_rungs: Array
-    done: Array
+    rung: Int[Array, ""]
+    done: Bool[Array, ""]
     key: PRNGKeyArray
 
 
@@ -55,122 +77,222 @@ def smc(
     schedule: Schedule,
     progress: bool,
     *,
-    target_ess: float = 0.7,
+    target_ess: float = 0.5,
     n_moves: int = 4,
-    n_leapfrog: int = 8,
 ) -> Draws:
+    """Draw by adaptive tempering (Del Moral, Doucet and Jasra, 2006), a population per chain.
+
+    Particles start from the prior; of ``modes`` only the number counts. The likelihood is
+    raised to powers from 0 to 1, each so far from the one before that weights keep the share
+    ``target_ess`` of their effective size; in between, particles are resampled and moved
+    ``n_moves`` times by Hamiltonian Monte Carlo.
+    """
     populations = jax.tree.leaves(modes)[0].shape[0]
-    keys = jax.random.split(key, populations)
-    batch = max(1, _BLOCK_NUMBERS // (populations * x.size * model.n_components))
-    batch = 0 if batch >= schedule.n_draws else batch
+    _check(schedule, populations, target_ess)
+    check_count("n_moves", n_moves, 1)
     data = model, x, sample_weight
-    state = _begin(*data, keys, schedule.n_draws)
-    counts = n_moves, n_leapfrog, batch
-    rungs = 0
-    while rungs < _MOST_RUNGS and not np.all(state.done):
-        state = _climb(*data, state, target_ess, *counts, rungs + _RUNGS_PER_LOOK)
-        rungs += _RUNGS_PER_LOOK
-        if progress and False:
-            print(rungs, state.tempered.tempering_param, state.log_evidence, jnp.exp(state.log_step), state.acceptance[:, rungs-1])
-    params = _constrained(*data, state.tempered.particles)
-    return params, state
-
-
-def _densities(model: LatentModel, x: Array, sample_weight: Array | None):
-    """Log prior and log likelihood of a vector of NumPyro's unconstrained coordinates."""
-    kwargs = {"sample_weight": sample_weight}
-    example = jax.eval_shape(
-        lambda: _coordinates(model, x, sample_weight, model.draw_prior(jax.random.key(0)))
+    population = _begin(*data, jax.random.split(key, populations), schedule.n_draws)
+    numbers = _BLOCK_NUMBERS.get(jax.default_backend(), _BLOCK_NUMBERS_ELSEWHERE)
+    batch = max(1, numbers // (populations * x.shape[0] * model.n_components))
+    # Zero stands for all at once.
+    settings = target_ess, n_moves, 0 if batch >= schedule.n_draws else batch
+    look = _RUNGS_PER_LOOK if progress else _MOST_RUNGS
+    title = f"SMC, {populations} populations, rungs"
+    with tqdm(desc=title, disable=not progress, leave=False) as bar:
+        for stop in range(look, _MOST_RUNGS + 1, look):
+            population = _climb(*data, population, *settings, stop)
+            bar.set_postfix(power=float(jnp.min(population.tempered.tempering_param)))
+            bar.update(look)
+            if np.all(population.done):
+                break
+    if not np.all(population.tempered.tempering_param == 1):
+        raise FloatingPointError(
+            f"smc: not all populations went from prior to posterior in {_MOST_RUNGS} rungs; raise "
+            "n_moves or n_draws, or look for a prior under which the likelihood overflows"
+        )
+    rungs = int(np.max(population.rung))
+    return Draws(
+        _constrained(*data, population.tempered.particles),
+        {"acceptance_rate": population.acceptance, "diverging": population.diverging},
+        evidence=_evidence(np.asarray(population.log_evidence), schedule.n_draws),
+        diagnostics={
+            "powers": population.ladder[:, :rungs],
+            "log_evidence": population.log_evidence,
+        },
     )
-    unravel = ravel_pytree(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), example))[1]
+
+
+def _check(schedule: Schedule, populations: int, target_ess: float) -> None:
+    if populations < 2:
+        raise ValueError(
+            'n_chains: method="smc" judges its evidence by how populations differ, so it needs '
+            f"at least 2, found {populations}"
+        )
+    if schedule.thinning != 1:
+        raise ValueError(
+            'thinning: particles of method="smc" are no sequence to thin; raise n_moves instead'
+        )
+    if not 0 < target_ess < 1:
+        raise ValueError(f"target_ess: a share between 0 and 1, found {target_ess}")
+
+
+def _evidence(by_population: Float[np.ndarray, " c"], n_particles: int) -> Evidence:
+    """Of the mean of the populations' estimates, each of which is unbiased."""
+    count, top = by_population.size, np.max(by_population)
+    scaled = np.exp(by_population - top)
+    mean = np.mean(scaled)
+    return Evidence(
+        float(np.log(mean) + top),
+        float(np.std(scaled, ddof=1) / mean / np.sqrt(count)),
+        f"tempered SMC, {count} populations of {n_particles} from the prior, "
+        "which covers all labellings",
+    )
+
+
+class _Density(NamedTuple):
+    """The model as functions of a vector of NumPyro's unconstrained coordinates."""
+
+    log_prior: Callable[[Array], Array]
+    log_likelihood: Callable[[Array], Array]
+    params: Callable[[Array], Params]
+
+
+def _density(model: LatentModel, x: Array, sample_weight: Array | None) -> _Density:
+    example = jax.eval_shape(lambda: _from_prior(model, x, jax.random.key(0)))
+    unravel = ravel_pytree(jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), example))[1]
     prior = handlers.block(model.numpyro_model, hide=["x"])
 
-    def log_prior(z: Array) -> Array:
-        return -potential_energy(prior, (x,), kwargs, unravel(z))
-
     def params(z: Array) -> Params:
-        return model.from_sites(constrain_fn(model.numpyro_model, (x,), kwargs, unravel(z)))
+        return model.from_sites(constrain_fn(model.numpyro_model, (x,), {}, unravel(z)))
 
     def log_likelihood(z: Array) -> Array:
-        return model.log_likelihood(params(z), x, sample_weight)
+        value = model.log_likelihood(params(z), x, sample_weight)
+        return jnp.where(jnp.isfinite(value), value, _IMPOSSIBLE)
 
-    return log_prior, log_likelihood, params
+    return _Density(
+        lambda z: -potential_energy(prior, (x,), {}, unravel(z)), log_likelihood, params
+    )
 
 
-def _coordinates(model, x, sample_weight, params):
-    kwargs = {"sample_weight": sample_weight}
-    return unconstrain_fn(model.numpyro_model, (x,), kwargs, model.sites(params))
+def _from_prior(model: LatentModel, x: Array, key: PRNGKeyArray) -> Sites:
+    """A draw from the prior in unconstrained coordinates."""
+    sites = model.sites(model.draw_prior(key))
+    return unconstrain_fn(model.numpyro_model, (x,), {}, sites)
 
 
 @functools.partial(jax.jit, static_argnames="n_particles")
-def _begin(model, x, sample_weight, keys, n_particles):
-    from blackjax.smc.tempered import TemperedSMCState
+def _begin(
+    model: LatentModel,
+    x: Array,
+    sample_weight: Array | None,
+    keys: Key[Array, " c"],
+    n_particles: int,
+) -> _Population:
+    """Populations from the prior. Their first move is of draws that need none."""
+    from blackjax.smc import tempered
 
-    def one(key):
-        key_draws, key_run = jax.random.split(key)
-        draw = lambda k: ravel_pytree(_coordinates(model, x, sample_weight, model.draw_prior(k)))[0]
-        particles = jax.vmap(draw)(jax.random.split(key_draws, n_particles))
-        dtype = particles.dtype
-        zero = jnp.zeros((), dtype)
-        weights = jnp.full(n_particles, 1 / n_particles, dtype)
-        tempered = TemperedSMCState(particles, weights, zero)
-        log_prior, log_lik, _ = _densities(model, x, sample_weight)
-        log_step = jnp.log(jnp.asarray(0.2, dtype))
-        kernel = _tuned(key_run, log_prior, log_lik, tempered, log_step, 0)
-        trace = jnp.full(_MOST_RUNGS, jnp.nan, dtype)
-        return _Population(tempered, kernel, log_step, zero, trace, trace, jnp.zeros((), int), jnp.array(False), key_run)
+    def one(key: PRNGKeyArray) -> _Population:
+        key_particles, key_run = jax.random.split(key)
+        draw = lambda k: ravel_pytree(_from_prior(model, x, k))[0]
+        particles = jax.vmap(draw)(jax.random.split(key_particles, n_particles))
+        zero = jnp.zeros((), particles.dtype)
+        each = jnp.full(n_particles, 1 / n_particles, particles.dtype)
+        return _Population(
+            tempered=tempered.TemperedSMCState(particles, each, zero),
+            step_size=jnp.full_like(each, _FIRST_STEP_SIZE),
+            inverse_mass=jnp.diag(jnp.var(particles, axis=0))[None],
+            log_step=jnp.full_like(zero, jnp.log(_FIRST_STEP_SIZE)),
+            log_evidence=zero,
+            acceptance=each,
+            diverging=jnp.zeros(n_particles, bool),
+            ladder=jnp.full(_MOST_RUNGS, jnp.nan, particles.dtype),
+            rung=jnp.zeros((), jnp.int32),
+            done=jnp.array(False),
+            key=key_run,
+        )
 
     return jax.vmap(one)(keys)
 
 
-def _tuned(key, log_prior, log_lik, tempered, log_step, batch):
-    from blackjax.smc.base import map_fn
-    lam = tempered.tempering_param
-    grads = map_fn(jax.grad(lambda z: log_prior(z) + lam * log_lik(z)), batch)(tempered.particles)
-    ok = jnp.all(jnp.isfinite(grads), axis=1)
-    grads = jnp.where(ok[:, None], grads, 0)
-    F = (grads.T * (tempered.weights * ok)) @ grads / jnp.sum(tempered.weights * ok)
-    scale = jnp.sqrt(jnp.diag(F) + 1e-10)
-    F = F / scale / scale[:, None]
-    inv = jnp.linalg.inv(F + 1e-3 * jnp.eye(len(F))) / scale / scale[:, None]
-    inv = 0.5 * (inv + inv.T)
-    n = len(tempered.weights)
-    jitter = jnp.exp(0.5 * jax.random.normal(key, (n,), F.dtype))
-    return {"step_size": jnp.exp(log_step) * jitter, "inverse_mass_matrix": inv[None]}
-
-
-@functools.partial(jax.jit, static_argnames=("n_moves", "n_leapfrog", "batch"))
-def _climb(model, x, sample_weight, state, target_ess, n_moves, n_leapfrog, batch, stop):
+@functools.partial(jax.jit, static_argnames=("n_moves", "batch"))
+def _climb(
+    model: LatentModel,
+    x: Array,
+    sample_weight: Array | None,
+    population: _Population,
+    target_ess: Array | float,
+    n_moves: int,
+    batch: int,
+    stop: Array | int,
+) -> _Population:
+    """All populations up to rung ``stop``, or to the posterior."""
     from blackjax.mcmc import hmc
     from blackjax.smc import adaptive_tempered, resampling
 
-    log_prior, log_lik, _ = _densities(model, x, sample_weight)
-    hmc_kernel = hmc.build_kernel()
-
-    def move(key, state, logdensity, step_size, inverse_mass_matrix):
-        return hmc_kernel(key, state, logdensity, step_size, inverse_mass_matrix, n_leapfrog)
-
+    density = _density(model, x, sample_weight)
+    trajectory = hmc.build_kernel()
+    move = lambda key, state, log_density, step_size, inverse_mass_matrix: trajectory(
+        key, state, log_density, step_size, inverse_mass_matrix, _LEAPFROG_STEPS
+    )
     kernel = adaptive_tempered.build_kernel(
-        log_prior, log_lik, move, hmc.init, resampling.systematic, target_ess, batch_size=batch
+        density.log_prior,
+        density.log_likelihood,
+        move,
+        hmc.init,
+        resampling.systematic,
+        target_ess,  # pyright: ignore[reportArgumentType]
+        batch_size=batch,
     )
 
-    def rung(p):
-        key, key_step, key_tune = jax.random.split(p.key, 3)
-        done = p.tempered.tempering_param >= 1
-        tempered, info = kernel(key_step, p.tempered, n_moves, p.kernel)
-        acc = jnp.mean(info.update_info.acceptance_rate)
-        log_step = p.log_step + 2 * (acc - _TARGET_ACCEPTANCE)
-        tuned = _tuned(key_tune, log_prior, log_lik, tempered, log_step, batch)
+    def step(old: _Population) -> _Population:
+        key, key_step, key_tune = jax.random.split(old.key, 3)
+        parameters = {"step_size": old.step_size, "inverse_mass_matrix": old.inverse_mass}
+        tempered, info = kernel(key_step, old.tempered, n_moves, parameters)
+        moves = info.update_info
+        acceptance = jnp.mean(moves.acceptance_rate, axis=1)
+        change = _STEP_GAIN * (jnp.mean(acceptance) - _TARGET_ACCEPTANCE)
+        log_step = old.log_step + change
+        noise = jax.random.normal(key_tune, acceptance.shape, acceptance.dtype)
         return _Population(
-            tempered, tuned, log_step, p.log_evidence + info.log_likelihood_increment,
-            p.ladder.at[p.n_rungs].set(tempered.tempering_param),
-            p.acceptance.at[p.n_rungs].set(acc), p.n_rungs + 1, done, key)
+            tempered,
+            jnp.exp(log_step + _LOG_JITTER * noise),
+            _inverse_mass(density, tempered, batch)[None],
+            log_step,
+            old.log_evidence + info.log_likelihood_increment,
+            acceptance,
+            jnp.any(moves.is_divergent, axis=1),
+            old.ladder.at[old.rung].set(tempered.tempering_param),
+            old.rung + 1,
+            # The kernel moves before it weighs: one more rung moves the posterior's own.
+            old.tempered.tempering_param >= 1,
+            key,
+        )
 
-    one = lambda p: lax.while_loop(lambda p: ~p.done & (p.n_rungs < stop), rung, p)
-    return jax.vmap(one)(state)
+    going = lambda p: ~p.done & (p.rung < stop)
+    return jax.vmap(lambda p: lax.while_loop(going, step, p))(population)
+
+
+def _inverse_mass(density: _Density, tempered: Any, batch: int) -> Float[Array, "p p"]:
+    """Inverse of the mean outer product of the scores: the mean curvature (Titsias, 2023).
+
+    Unlike the covariance of the particles it knows nothing of how far modes are apart.
+    """
+    from blackjax.smc.base import map_fn
+
+    target = lambda z: density.log_prior(z) + tempered.tempering_param * density.log_likelihood(z)
+    scores = map_fn(jax.grad(target), batch)(tempered.particles)
+    known = jnp.all(jnp.isfinite(scores), axis=1)
+    scores = jnp.where(known[:, None], scores, 0)
+    weights = tempered.weights * known
+    information = (weights * scores.T) @ scores / jnp.sum(weights)
+    size = jnp.sqrt(jnp.diag(information))
+    size = jnp.where(size > 0, size, 1)
+    shrunk = information / size / size[:, None] + _SHRINKAGE * jnp.eye(len(size), dtype=size.dtype)
+    return jnp.linalg.inv(shrunk) / size / size[:, None]
 
 
 @jax.jit
-def _constrained(model, x, sample_weight, z):
-    _, _, params = _densities(model, x, sample_weight)
-    return jax.vmap(jax.vmap(params))(z)
+def _constrained(
+    model: LatentModel, x: Array, sample_weight: Array | None, z: Float[Array, "c s p"]
+) -> Params:
+    return jax.vmap(jax.vmap(_density(model, x, sample_weight).params))(z)
