@@ -20,6 +20,7 @@ _TYPED = (
     "bayes._gibbs",
     "bayes._nuts",
     "bayes._relabel",
+    "bayes._smc",
     "report._curvature",
 )
 with install_import_hook([f"jaxgmm.{name}" for name in _TYPED], "beartype.beartype"):

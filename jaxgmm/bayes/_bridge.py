@@ -33,7 +33,7 @@ def evidence(
     posterior: Posterior,
     *,
     key: PRNGKeyArray,
-    n_assignments: int = 100,
+    n_assignments: int = 200,
     n_proposals: int = 2000,
 ) -> Evidence:
     r"""Log evidence of a model with a conjugate prior, from draws of its posterior.
@@ -106,14 +106,13 @@ def evidence(
     working, params = _to_working(*wide)
     data = working, *wide[1:3]
     half = posterior.n_draws // 2
-    first, second = (jax.tree.map(lambda a: a[:, part], params) for part in (slice(half), slice(half, None)))  # fmt: skip
-    first, second = _flat(first), _flat(second)
-
+    first, second = _flat(params, slice(half)), _flat(params, slice(half, None))
     key_labels, key_proposals = jax.random.split(key)
+    n_assignments = min(n_assignments, posterior.n_chains * half)
     spread = np.linspace(0, posterior.n_chains * half - 1, n_assignments).round().astype(int)
-    spread = np.unique(spread)
     first = jax.tree.map(lambda leaf: leaf[spread], first)
-    statistics = _labelled(*data, first, jax.random.split(key_labels, len(spread)))
+    statistics = _labelled(*data, first, jax.random.split(key_labels, n_assignments))
+    _check_conjugate(working, statistics)
     proposals = _propose(working, statistics, jax.random.split(key_proposals, n_proposals))
     at_draws, at_proposals = (
         np.asarray(_log_ratio(*data, statistics, p)) for p in (second, proposals)
@@ -146,6 +145,16 @@ def _check(posterior: Posterior) -> None:
         )
 
 
+def _check_conjugate(model: LatentModel, statistics: Statistics) -> None:
+    try:
+        jax.eval_shape(jax.vmap(model.updated), statistics)
+    except ValueError as error:
+        raise ValueError(
+            "posterior: bridge sampling needs a conjugate prior, which labelled rows update; use "
+            'the evidence of method="smc"'
+        ) from error
+
+
 @jax.jit
 def _to_working(
     model: LatentModel, x: Array, sample_weight: Array | None, sites: Sites
@@ -155,9 +164,10 @@ def _to_working(
     return working, jax.vmap(jax.vmap(one))(sites)
 
 
-def _flat(params: Params) -> Params:
-    """(chain, draw, ...) as (draw, ...)."""
-    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), params)
+def _flat(params: Params, part: slice) -> Params:
+    """A part of each chain, the chains one after the other."""
+    flat = lambda leaf: np.asarray(leaf)[:, part].reshape(-1, *leaf.shape[2:])
+    return jax.tree.map(flat, params)
 
 
 @jax.jit

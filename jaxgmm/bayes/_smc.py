@@ -116,7 +116,7 @@ def smc(
         {"acceptance_rate": population.acceptance, "diverging": population.diverging},
         evidence=_evidence(np.asarray(population.log_evidence), schedule.n_draws),
         diagnostics={
-            "powers": population.ladder[:, :rungs],
+            "powers": np.asarray(population.ladder)[:, :rungs],
             "log_evidence": population.log_evidence,
         },
     )
