@@ -43,13 +43,15 @@ def sample(
     method : str
         ``"nuts"``: NumPyro's no-U-turn sampler on ``model.numpyro_model``. ``"gibbs"``: all
         labels given the parameters, then all parameters given the labels, where the prior
-        is conjugate; a sweep costs one step of EM.
+        is conjugate; a sweep costs one step of EM. ``"smc"``: adaptive tempering by blackjax,
+        ``n_chains`` populations of ``n_draws`` particles that start from the prior and not
+        from the fit; for several modes, any proper prior, and the evidence with its error.
     start : Fit, optional
         Chains start spread over its optimum, or over its distinct optima where several
         are in reach. Without it `jaxgmm.fit` runs first.
     n_chains, n_draws, n_warmup : int
         Chains, kept draws of each, and iterations before them (500 by default), in which
-        NUTS adapts.
+        NUTS adapts; SMC has none.
     thinning : int
         Iterations per kept draw.
     sample_weight : (n,) array, optional
@@ -58,7 +60,9 @@ def sample(
     progress : bool
         Whether to show a bar.
     **options
-        Those of the method; the methods above have none.
+        Those of the method. SMC: ``target_ess`` (0.5), the share of their effective size that
+        particles keep from one power of the likelihood to the next, and ``n_moves`` (4), the
+        Hamiltonian trajectories in between.
 
     Returns
     -------
@@ -70,12 +74,16 @@ def sample(
     ValueError, TypeError
         For arguments that do not fit; for a model without a proper prior, whose
         posterior does not exist; for a start from other data; for Gibbs, for weights that
-        are not whole numbers or a model without a conjugate prior.
+        are not whole numbers or a model without a conjugate prior; for SMC, for one chain
+        or thinning.
+    FloatingPointError
+        For particles of SMC that never reach the posterior.
 
     References
     ----------
     Hoffman and Gelman (2014), JMLR 15:1593-1623; Diebolt and Robert (1994), JRSS B
-    56:363-375; Stephens (2000), JRSS B 62:795-809.
+    56:363-375; Del Moral, Doucet and Jasra (2006), JRSS B 68:411-436; Stephens (2000), JRSS B
+    62:795-809.
 
     Examples
     --------

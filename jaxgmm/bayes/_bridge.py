@@ -219,7 +219,7 @@ def _log_ratio(
             renamed = model.permute(params, order)
             return jax.vmap(lambda s: model.updated(s).log_prior(renamed))(statistics)
 
-        log_densities = jnp.asarray(combine, x.dtype) @ jax.vmap(complete)(orders[basis])
+        log_densities = jnp.asarray(combine, x.dtype) @ jax.vmap(complete)(jnp.asarray(orders[basis]))
         log_q = logsumexp(log_densities) - jnp.log(len(orders) * count)
         return model.log_joint(params, x, sample_weight) - log_q
 
@@ -283,4 +283,4 @@ def _effective(draws: Float[np.ndarray, "chain draw"]) -> float:
     """Effective size of draws; all of them where they do not differ."""
     if np.ptp(draws) == 0:
         return draws.size
-    return float(array_stats.ess(draws, method="mean"))
+    return np.asarray(array_stats.ess(draws, method="mean")).item()
