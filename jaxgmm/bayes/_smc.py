@@ -60,6 +60,7 @@ class _Population(NamedTuple):
     inverse_mass: Float[Array, "1 p p"]
     log_step: Float[Array, ""]
     log_evidence: Float[Array, ""]
+    variance: Float[Array, ""]
     acceptance: Float[Array, " particles"]
     diverging: Bool[Array, " particles"]
     ladder: Float[Array, " rungs"]
@@ -114,7 +115,9 @@ def smc(
     return Draws(
         _constrained(*data, population.tempered.particles),
         {"acceptance_rate": population.acceptance, "diverging": population.diverging},
-        evidence=_evidence(np.asarray(population.log_evidence), schedule.n_draws),
+        evidence=_evidence(
+            np.asarray(population.log_evidence), np.asarray(population.variance), schedule.n_draws
+        ),
         diagnostics={
             "powers": np.asarray(population.ladder)[:, :rungs],
             "log_evidence": population.log_evidence,
@@ -136,14 +139,21 @@ def _check(schedule: Schedule, populations: int, target_ess: float) -> None:
         raise ValueError(f"target_ess: a share between 0 and 1, found {target_ess}")
 
 
-def _evidence(by_population: Float[np.ndarray, " c"], n_particles: int) -> Evidence:
-    """Of the mean of the populations' estimates, each of which is unbiased."""
+def _evidence(
+    by_population: Float[np.ndarray, " c"], variance: Float[np.ndarray, " c"], n_particles: int
+) -> Evidence:
+    """Of the mean of the populations' estimates, each of which is unbiased.
+
+    Its error is how they differ, but no less than what the weights alone, ``variance``, leave
+    to moves that forget where they came from: a few populations may agree by chance.
+    """
     count, top = by_population.size, np.max(by_population)
     scaled = np.exp(by_population - top)
     mean = np.mean(scaled)
+    relative = max(np.var(scaled, ddof=1) / mean**2, np.mean(variance))
     return Evidence(
         float(np.log(mean) + top),
-        float(np.std(scaled, ddof=1) / mean / np.sqrt(count)),
+        float(np.sqrt(relative / count)),
         f"tempered SMC, {count} populations of {n_particles} from the prior, "
         "which covers all labellings",
     )
@@ -203,6 +213,7 @@ def _begin(
             inverse_mass=jnp.diag(jnp.var(particles, axis=0))[None],
             log_step=jnp.full_like(zero, jnp.log(_FIRST_STEP_SIZE)),
             log_evidence=zero,
+            variance=zero,
             acceptance=each,
             diverging=jnp.zeros(n_particles, bool),
             ladder=jnp.full(_MOST_RUNGS, jnp.nan, particles.dtype),
@@ -259,6 +270,7 @@ def _climb(
             _inverse_mass(density, tempered, batch)[None],
             log_step,
             old.log_evidence + info.log_likelihood_increment,
+            old.variance + jnp.sum(tempered.weights**2) - 1 / acceptance.size,
             acceptance,
             jnp.any(moves.is_divergent, axis=1),
             old.ladder.at[old.rung].set(tempered.tempering_param),
