@@ -211,7 +211,7 @@ def _log_ratio(
 ) -> Float[Array, " n"]:
     """Log of prior times likelihood over q, at each of n parameters."""
     orders = _orders(model.n_components)
-    basis, combine = _spanning(orders)
+    basis, combine = map(jnp.asarray, _spanning(orders))
     count = jax.tree.leaves(statistics)[0].shape[0]
 
     def one(params: Params) -> Array:
@@ -219,7 +219,7 @@ def _log_ratio(
             renamed = model.permute(params, order)
             return jax.vmap(lambda s: model.updated(s).log_prior(renamed))(statistics)
 
-        log_densities = jnp.asarray(combine, x.dtype) @ jax.vmap(complete)(jnp.asarray(orders[basis]))
+        log_densities = combine @ jax.vmap(complete)(basis)
         log_q = logsumexp(log_densities) - jnp.log(len(orders) * count)
         return model.log_joint(params, x, sample_weight) - log_q
 
@@ -231,7 +231,7 @@ def _orders(k: int) -> Int[np.ndarray, "orders k"]:
 
 
 def _spanning(orders: Int[np.ndarray, "orders k"]) -> tuple[np.ndarray, np.ndarray]:
-    """Some orders, and how their log densities add up to those of all.
+    """Some of the orders, and how their log densities add up to those of all.
 
     Given the labels, components are independent: the log density is a sum over matched pairs
     of labels, linear in the permutation matrix. (K - 1)^2 + 1 permutation matrices span all
@@ -244,7 +244,7 @@ def _spanning(orders: Int[np.ndarray, "orders k"]) -> tuple[np.ndarray, np.ndarr
         if np.linalg.matrix_rank(matrices[[*basis, i]]) > len(basis):
             basis.append(i)
     combine = np.linalg.lstsq(matrices[basis].T, matrices.T, rcond=None)[0].T
-    return np.array(basis), combine.round()
+    return orders[basis], combine.round()
 
 
 def _bridge(
