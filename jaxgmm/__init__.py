@@ -5,6 +5,7 @@ from jaxgmm._contract import ConjugateFamily, Family, LatentModel, expected_labe
 from jaxgmm._posterior import Posterior
 from jaxgmm._results import Fit, Run, Status
 from jaxgmm._sample import sample
+from jaxgmm.bayes import evidence
 from jaxgmm.em import (
     Bootstrap,
     KMeans,
@@ -45,6 +46,7 @@ __all__ = [
     "compare",
     "datasets",
     "em",
+    "evidence",
     "expected_labels",
     "fit",
     "kmeans",

@@ -43,17 +43,20 @@ def sample(
     method : str
         ``"nuts"``: NumPyro's no-U-turn sampler on ``model.numpyro_model``. ``"gibbs"``: all
         labels given the parameters, then all parameters given the labels, where the prior
-        is conjugate; a sweep costs one step of EM. ``"laplace"``: the Gaussian at the mode of
-        ``start``, with importance weights and the evidence. ``"vb"``: independent draws of the
-        closest distribution under which labels and parameters are independent, by coordinate
-        ascent where the prior is conjugate. ``"svi"``: a NumPyro guide fitted from EM's mode by
-        stochastic gradients. Both with importance weights.
+        is conjugate; a sweep costs one step of EM. ``"smc"``: adaptive tempering by blackjax,
+        ``n_chains`` populations of ``n_draws`` particles that start from the prior and not
+        from the fit; for several modes, any proper prior, and the evidence with its error.
+        ``"laplace"``: the Gaussian at the mode of ``start``, with importance weights and the
+        evidence. ``"vb"``: independent draws of the closest distribution under which labels and
+        parameters are independent, by coordinate ascent where the prior is conjugate.
+        ``"svi"``: a NumPyro guide fitted from EM's mode by stochastic gradients. Both with
+        importance weights.
     start : Fit, optional
         Chains start spread over its optimum, or over its distinct optima where several
         are in reach. Without it `jaxgmm.fit` runs first.
     n_chains, n_draws, n_warmup : int
         Chains, kept draws of each, and iterations before them (500 by default), in which
-        NUTS adapts.
+        NUTS adapts; SMC has none.
     thinning : int
         Iterations per kept draw.
     sample_weight : (n,) array, optional
@@ -62,13 +65,16 @@ def sample(
     progress : bool
         Whether to show a bar.
     **options
-        Those of the method. ``"laplace"``: ``measure``, ``"unconstrained"`` (default) or
-        ``"declared"``, the coordinates in whose density the mode is one and the curvature is
-        taken. ``"vb"``: ``n_init`` random starts beside those at EM's optima (0), ``tol``, the
-        gain of the bound per unit of weight that ends the ascent, and ``max_iter``.
-        ``"svi"``: ``guide``, ``"full-rank"`` (default), ``"mean-field"``, ``"low-rank"`` or
-        what makes a NumPyro AutoGuide of a model; ``n_steps`` (5000) of Adam; ``learning_rate``
-        (0.01), which falls to a hundredth. The others have none.
+        Those of the method. ``"smc"``: ``target_ess`` (0.5), the share of their effective size
+        that particles keep from one power of the likelihood to the next, and ``n_moves`` (4),
+        the Hamiltonian trajectories in between. ``"laplace"``: ``measure``,
+        ``"unconstrained"`` (default) or ``"declared"``, the coordinates in whose density the
+        mode is one and the curvature is taken. ``"vb"``: ``n_init`` random starts beside those
+        at EM's optima (0), ``tol``, the gain of the bound per unit of weight that ends the
+        ascent, and ``max_iter``. ``"svi"``: ``guide``, ``"full-rank"`` (default),
+        ``"mean-field"``, ``"low-rank"`` or what makes a NumPyro AutoGuide of a model;
+        ``n_steps`` (5000) of Adam; ``learning_rate`` (0.01), which falls to a hundredth. The
+        others have none.
 
     Returns
     -------
@@ -83,14 +89,17 @@ def sample(
         are not whole numbers; for Gibbs and variational Bayes, for a model that has no
         conjugate prior or ties its covariances together without making them one (see
         `Gaussian`); for a bound that is finite from no start; for Laplace, where the log
-        joint has no finite derivatives at the fit.
+        joint has no finite derivatives at the fit; for SMC, for one chain or thinning.
+    FloatingPointError
+        For particles of SMC that never reach the posterior.
 
     References
     ----------
     Hoffman and Gelman (2014), JMLR 15:1593-1623; Diebolt and Robert (1994), JRSS B
-    56:363-375; Stephens (2000), JRSS B 62:795-809; Tierney and Kadane (1986), JASA 81:82-86;
-    Bishop (2006), Pattern Recognition and Machine Learning, section 10.2; Kucukelbir and others
-    (2017), JMLR 18(14):1-45; Vehtari and others (2024), JMLR 25(72):1-58.
+    56:363-375; Del Moral, Doucet and Jasra (2006), JRSS B 68:411-436; Stephens (2000), JRSS B
+    62:795-809; Tierney and Kadane (1986), JASA 81:82-86; Bishop (2006), Pattern Recognition and
+    Machine Learning, section 10.2; Kucukelbir and others (2017), JMLR 18(14):1-45; Vehtari and
+    others (2024), JMLR 25(72):1-58.
 
     Examples
     --------

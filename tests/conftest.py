@@ -25,8 +25,8 @@ _TYPED = (
     "bayes._laplace",
     "bayes._nuts",
     "bayes._unconstrained",
-    "bayes._relabel",
     "bayes._vb",
+    "bayes._smc",
     "report._curvature",
 )
 with install_import_hook([f"jaxgmm.{name}" for name in _TYPED], "beartype.beartype"):

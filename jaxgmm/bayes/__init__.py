@@ -2,6 +2,7 @@
 
 from jaxgmm._labelling import RELABELLINGS
 from jaxgmm._relabel import data_based, ecr, ordering, pivotal, stephens
+from jaxgmm.bayes._bridge import evidence
 from jaxgmm.bayes._sample import METHODS, sample
 
 __all__ = [
@@ -9,6 +10,7 @@ __all__ = [
     "RELABELLINGS",
     "data_based",
     "ecr",
+    "evidence",
     "ordering",
     "pivotal",
     "sample",

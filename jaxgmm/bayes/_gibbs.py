@@ -15,7 +15,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxgmm._contract import Assignment, LatentModel, Params
+from jaxgmm._contract import Assignment, LatentModel, Params, Statistics
 from jaxgmm._labels import row_keys, sampled_labels
 from jaxgmm._numerics import normalise
 from jaxgmm.bayes._chains import Draws, Schedule, chains_first, iterate, run, trail
@@ -65,16 +65,30 @@ def _sweep(
 ) -> tuple[_Chain, Draws]:
     """Parameters to parameters by way of labels; the record is of the former."""
     key, key_labels, key_params = jax.random.split(chain.key, 3)
-    assign: Assignment = functools.partial(sampled_labels, key_labels)
-    if sample_weight is not None:
-        assign = functools.partial(_labelled_copies, key_labels, sample_weight)
-    statistics, log_likelihood = model.e_step(chain.params, x, None, assign)
+    statistics, log_likelihood = labelled(model, x, sample_weight, chain.params, key_labels)
     record = Draws(chain.params, {"diverging": chain.refused}, log_likelihood)
     drawn = model.updated(statistics).draw_prior(key_params)
     # Only rounding can take a draw out of the space of the density: the chain then waits.
     refused = model.collapsed(drawn)
     params = jax.tree.map(functools.partial(jnp.where, refused), chain.params, drawn)
     return _Chain(params, key, refused), record
+
+
+def labelled(
+    model: LatentModel,
+    x: Array,
+    sample_weight: Array | None,
+    params: Params,
+    key: PRNGKeyArray,
+) -> tuple[Statistics, Array]:
+    """Statistics of the rows with their labels drawn, and the log-likelihood.
+
+    A weight is a number of copies of a row, each with a label of its own.
+    """
+    assign: Assignment = functools.partial(sampled_labels, key)
+    if sample_weight is not None:
+        assign = functools.partial(_labelled_copies, key, sample_weight)
+    return model.e_step(params, x, None, assign)
 
 
 def _labelled_copies(

@@ -19,11 +19,19 @@ from jaxgmm.bayes._gibbs import gibbs
 from jaxgmm.bayes._importance import importance
 from jaxgmm.bayes._laplace import laplace
 from jaxgmm.bayes._nuts import nuts
+from jaxgmm.bayes._smc import smc
 from jaxgmm.bayes._svi import svi
 from jaxgmm.bayes._vb import vb
 
 # A new engine is one file and one line here. What it takes by keyword only are its options.
-METHODS = {"nuts": nuts, "gibbs": gibbs, "laplace": laplace, "vb": vb, "svi": svi}
+METHODS = {
+    "nuts": nuts,
+    "gibbs": gibbs,
+    "smc": smc,
+    "laplace": laplace,
+    "vb": vb,
+    "svi": svi,
+}
 
 _DEFAULT_WARMUP = 500
 
