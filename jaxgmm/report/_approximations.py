@@ -48,9 +48,9 @@ def approximations(
     """`Approximations` around a fit whose curvature is ``shape``."""
     if not shape.stationary or shape.n_negative or shape.n_flat:
         return Approximations(None, None, None, "the fit is not an isolated mode")
-    data = {"sample_weight": post.sample_weight}
-    information = em.standard_errors(fit, post.x, **data)
-    sandwich = em.standard_errors(fit, post.x, kind="sandwich", **data)
+    weight = post.sample_weight
+    information = em.standard_errors(fit, post.x, sample_weight=weight)
+    sandwich = em.standard_errors(fit, post.x, kind="sandwich", sample_weight=weight)
     try:
         laplace = bayes.sample(
             fit.model,
@@ -60,8 +60,8 @@ def approximations(
             method="laplace",
             n_chains=1,
             n_draws=LAPLACE_DRAWS,
+            sample_weight=weight,
             progress=False,
-            **data,
         )
     except ValueError as problem:  # derivatives that are not finite: the verdict goes on without
         return Approximations(information, sandwich, None, str(problem))

@@ -11,7 +11,6 @@ import pandas as pd
 from arviz_stats.base import array_stats
 
 from jaxgmm import em
-from jaxgmm._contract import LatentModel, Params
 from jaxgmm._posterior import Posterior
 from jaxgmm._results import Fit, Status
 
@@ -46,7 +45,7 @@ def basin_table(fit: Fit, post: Posterior) -> pd.DataFrame:
         heights = np.where(optimum == which, uphill.restarts.log_joint, -np.inf)
         reached = (at_draw == which).reshape(drawn.log_prior.shape)
         low, high = _interval(reached, post)
-        best = jax.tree.map(lambda leaf, i=np.argmax(heights): leaf[i], uphill.restarts.params)
+        top = int(np.argmax(heights))
         found = [len(e.starts) for e, at in zip(ends, at_end, strict=True) if at == which]
         rows.append(
             {
@@ -56,7 +55,7 @@ def basin_table(fit: Fit, post: Posterior) -> pd.DataFrame:
                 "visited": int(np.sum(reached)),
                 "share_low": low,
                 "share_high": high,
-                "weights": _sorted_weights(fit.model, best),
+                "weights": _sorted_weights(uphill, top),
             }
         )
     table = pd.DataFrame(rows)
@@ -99,9 +98,10 @@ def _climb(fit: Fit, drawn: Posterior, ends: list[int]) -> Fit:
 _LEAST_STEPS = 1000
 
 
-def _sorted_weights(model: LatentModel, params: Params) -> tuple[float, ...]:
+def _sorted_weights(uphill: Fit, end: int) -> tuple[float, ...]:
     """What tells optima apart at a glance, where the model has it."""
-    weights = model.sites(params).get("weights", ())
+    params = jax.tree.map(lambda leaf: leaf[end], uphill.restarts.params)
+    weights = uphill.model.sites(params).get("weights", ())
     return tuple(float(w) for w in np.sort(np.asarray(weights)))
 
 

@@ -18,7 +18,7 @@ from jaxgmm.report._check import check_table
 from jaxgmm.report._conclude import conclude, point_kind
 from jaxgmm.report._curvature import curvature
 from jaxgmm.report._decide import decide
-from jaxgmm.report._draws import MOST_DRAWS, aligned
+from jaxgmm.report._draws import aligned, look, some_rows
 from jaxgmm.report._explain import explain
 from jaxgmm.report._predict import predict
 from jaxgmm.report._several import Comparison, pairs
@@ -26,6 +26,7 @@ from jaxgmm.report._tables import parameter_table
 
 # What is drawn for the verdict comes from one seed: equal arguments, equal verdicts.
 _SEED = 0
+
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Verdict:
@@ -136,9 +137,8 @@ def compare(fit: Fits, post: Posteriors) -> Verdict | Comparison:
     Mode means mode in the declared coordinates: the density of weights on the simplex,
     means and covariances as the sites are declared, with no Jacobian.
 
-    What is costly is computed on thinned draws (400 climb to their optimum, 1,000 are left
-    out row by row) and on at most 2,000 rows; each line says how many. The little that is
-    random has a fixed seed.
+    What is costly is computed on 400 thinned draws and at most 2,000 rows; each line says how
+    many. The little that is random has a fixed seed.
 
     References
     ----------
@@ -179,9 +179,9 @@ def _judge(fit: Fit, post: Posterior) -> Verdict:
             "compare: the fit and the posterior are of different models: "
             f"{fit.model!r} and {post.model!r}"
         )
-    key_laplace, key_labels, key_rows = jax.random.split(jax.random.key(_SEED), 3)
-    post = aligned(fit, post)
-    few = post.thin(MOST_DRAWS)
+    key_laplace, key_rows = jax.random.split(jax.random.key(_SEED))
+    seen = look(fit, post, post.x[some_rows(post)])
+    post = aligned(post, seen)
     shape = curvature(fit.model, fit.params, post.x, post.sample_weight)
     near = approximations(fit, post, shape, key_laplace)
     table = parameter_table(fit, post, near)
@@ -189,8 +189,8 @@ def _judge(fit: Fit, post: Posterior) -> Verdict:
     checks = check_table(
         {
             "A": decide(fit, post, shape, table, basins),
-            "B": explain(fit, post, few, near, table, key_labels),
-            "C": predict(fit, post, few, near, key_rows),
+            "B": explain(fit, post, near, table, seen),
+            "C": predict(fit, post, near, seen, key_rows),
         }
     )
     point = point_kind(checks, shape)

@@ -168,7 +168,7 @@ def _transitions(post: Posterior) -> list[Check]:
     diverging, energy = (post.sample_stats.get(name) for name in ("diverging", "energy"))
     why = f"{post.method} has no trajectories"
     lines = [not_applicable("divergences", why), not_applicable("smallest E-BFMI", why)]
-    if diverging is not None:
+    if diverging is not None and (energy is not None or np.any(diverging)):
         count, share = int(np.sum(diverging)), float(np.mean(diverging))
         verdict = OK if count == 0 else WARNING if share <= _MOST_DIVERGING else FAIL
         meaning = "no divergent transition" if count == 0 else "strongly curved regions are missed"

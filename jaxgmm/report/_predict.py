@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 
+import jax
 import numpy as np
 from arviz_stats.base import array_stats
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 from scipy.special import logsumexp
 
+from jaxgmm._contract import LatentModel, Params
 from jaxgmm._posterior import Posterior
 from jaxgmm._results import Fit
 from jaxgmm.report._approximations import Approximations
 from jaxgmm.report._check import OK, WARNING, Check, not_applicable
 from jaxgmm.report._decide import MOST_PARETO_K
-from jaxgmm.report._draws import some_rows
+from jaxgmm.report._draws import Seen, look, some_rows
 
 VARIATION = "total variation, plug-in against predictive"
-
-# Draws that leave-one-out weighs, and rows at which two densities are compared.
-_LOO_DRAWS = 1000
-_DENSITY_ROWS = 2000
 
 _MOST_OPTIMISM = 2.0
 _MOST_VARIATION = 0.1
@@ -28,33 +26,32 @@ _MOST_EVIDENCE_ERROR = 0.5
 
 
 def predict(
-    fit: Fit, post: Posterior, few: Posterior, near: Approximations, key: PRNGKeyArray
+    fit: Fit, post: Posterior, near: Approximations, seen: Seen, key: PRNGKeyArray
 ) -> list[Check]:
-    """The lines of tier C; ``few`` are thinned draws."""
-    return [*_leave_one_out(fit, post), _variation(fit, few, key), _evidence(post, near)]
+    """The lines of tier C."""
+    return [
+        *_leave_one_out(fit, post, seen),
+        _variation(fit, post, seen, key),
+        _evidence(post, near),
+    ]
 
 
-def _leave_one_out(fit: Fit, post: Posterior) -> list[Check]:
+def _leave_one_out(fit: Fit, post: Posterior, seen: Seen) -> list[Check]:
     """Score of the point in sample against that of the posterior out of it.
 
     Leave-one-out by Pareto-smoothed importance sampling (Vehtari, Gelman and Gabry, 2017); for
     large n the difference is the number of parameters (Stone, 1977).
     """
-    rows, n = some_rows(post), post.x.shape[0]
-    some = post.thin(_LOO_DRAWS)
-    weight = None if post.sample_weight is None else post.sample_weight[rows]
-    some = dataclasses.replace(some, x=post.x[rows], sample_weight=weight)
-    scores = some.pointwise_log_likelihood().reshape(-1, len(rows)).astype(np.float64)
+    n, weight = post.x.shape[0], 1.0
+    if post.sample_weight is not None:
+        weight = np.asarray(post.sample_weight)[some_rows(post)]
+    scores = seen.log_density * weight
     log_weights, k = array_stats.psislw(scores, axis=0)
     elpd = logsumexp(scores + np.moveaxis(log_weights, -1, 0), axis=0)
-    plug_in = np.asarray(fit.model.log_prob(fit.params, some.x), np.float64)
-    plug_in = plug_in if weight is None else plug_in * np.asarray(weight)
-    lost = plug_in - elpd
+    lost = seen.fit_log_density * weight - elpd
     optimism = float(np.mean(lost) * n)
-    error = float(np.std(lost) / np.sqrt(len(rows)) * n)
-    most = _MOST_OPTIMISM * fit.n_parameters
-    worst = float(np.max(k))
-    size = f"{len(rows)} rows, {some.log_prior.size} draws"
+    error = float(np.std(lost) / np.sqrt(len(lost)) * n)
+    most, worst = _MOST_OPTIMISM * fit.n_parameters, float(np.max(k))
     return [
         Check(
             "optimism of the plug-in score over LOO (nats)",
@@ -62,7 +59,7 @@ def _leave_one_out(fit: Fit, post: Posterior) -> list[Check]:
             f"<= {most:g}",
             OK if optimism <= most else WARNING,
             f"+- {error:.1f}; {fit.n_parameters} parameters explain {fit.n_parameters}; LOO elpd "
-            f"{np.mean(elpd) * n:.1f} ({size})",
+            f"{np.mean(elpd) * n:.1f} ({seen.size})",
         ),
         Check(
             "largest Pareto k of LOO",
@@ -76,12 +73,12 @@ def _leave_one_out(fit: Fit, post: Posterior) -> list[Check]:
     ]
 
 
-def _variation(fit: Fit, few: Posterior, key: PRNGKeyArray) -> Check:
+def _variation(fit: Fit, post: Posterior, seen: Seen, key: PRNGKeyArray) -> Check:
     """Half the integral of |plug-in - predictive|, at rows drawn from the plug-in density."""
-    rows = fit.model.sample(fit.params, key, _DENSITY_ROWS)
-    plug_in = np.asarray(fit.model.log_prob(fit.params, rows), np.float64)
-    predictive = np.asarray(few.log_prob(rows), np.float64)
-    missing = np.maximum(0.0, -np.expm1(predictive - plug_in))
+    rows = _sampled(fit.model, fit.params, key, seen.log_density.shape[1])
+    there = look(fit, post, rows.astype(post.x.dtype))
+    predictive = logsumexp(there.log_density, axis=0) - np.log(len(there.log_density))
+    missing = np.maximum(0.0, -np.expm1(predictive - there.fit_log_density))
     distance, error = float(np.mean(missing)), float(np.std(missing) / np.sqrt(len(missing)))
     ok = distance <= _MOST_VARIATION
     return Check(
@@ -91,8 +88,13 @@ def _variation(fit: Fit, few: Posterior, key: PRNGKeyArray) -> Check:
         OK if ok else WARNING,
         f"+- {error:.2g}; "
         + ("predictions from the point will do" if ok else "predict from the posterior")
-        + f" ({_DENSITY_ROWS} rows, {few.log_prior.size} draws)",
+        + f" ({seen.size})",
     )
+
+
+@functools.partial(jax.jit, static_argnames="n")
+def _sampled(model: LatentModel, params: Params, key: PRNGKeyArray, n: int) -> Array:
+    return model.sample(params, key, n)
 
 
 def _evidence(post: Posterior, near: Approximations) -> Check:
