@@ -226,13 +226,8 @@ def test_partitions_by_hand():
     assert adjusted_rand(np.array([0, 0, 1]), np.array([2, 2, 0])) == 1
     _, post = old_faithful()
     few = post.thin(8)
-    seen = np.stack(
-        [
-            np.asarray(post.model.responsibilities(jax.tree.map(lambda v: v[c, d], few.params), X))
-            for c in range(few.n_chains)
-            for d in range(few.n_draws)
-        ]
-    )
+    responsibilities = lambda params: post.model.responsibilities(params, jnp.asarray(X))
+    seen = np.asarray(jax.vmap(jax.vmap(responsibilities))(few.params)).reshape(8, len(X), 2)
     same = dataclasses.replace(few, x=jnp.asarray(X))
     assert np.allclose(together(seen), same.co_clustering(), atol=1e-12)
     probability = np.array([[0.2, 0.5, 0.3]])
