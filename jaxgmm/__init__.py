@@ -19,10 +19,11 @@ from jaxgmm.em import (
     standard_errors,
 )
 from jaxgmm.model import ConjugatePrior, Gaussian, GaussianParams, Mixture
-from jaxgmm.report import Selection, Verdict, compare, select
+from jaxgmm.report import Comparison, Selection, Verdict, compare, select
 
 __all__ = [
     "Bootstrap",
+    "Comparison",
     "ConjugateFamily",
     "ConjugatePrior",
     "Family",

@@ -328,12 +328,38 @@ class Posterior:
         if self.log_weights is None:
             return self
         count = self.log_weights.size
-        upto = np.cumsum(np.exp(self.log_weights.ravel()))
-        chosen = np.searchsorted(upto / upto[-1], (np.arange(count) + 0.5) / count)
+        chosen = systematic(self.log_weights, count).reshape(self.log_weights.shape)
+        return self._chosen(chosen)
+
+    def thin(self, most: int) -> Posterior:
+        """At most so many equally weighted draws, for what is costly.
+
+        Parameters
+        ----------
+        most : int
+            How many to keep, at least one of each chain.
+
+        Returns
+        -------
+        Posterior
+            Evenly spaced draws of every chain; where there are ``log_weights``, a single chain
+            of draws resampled as in `resample`.
+        """
+        if self.log_weights is not None:
+            count = min(most, self.log_weights.size)
+            return self._chosen(systematic(self.log_weights, count)[None])
+        kept = min(self.n_draws, max(1, most // self.n_chains))
+        within = np.linspace(0, self.n_draws - 1, kept).astype(int)
+        return self._chosen(np.arange(self.n_chains)[:, None] * self.n_draws + within)
+
+    def _chosen(self, chosen: np.ndarray) -> Posterior:
+        """Equally weighted draws by their numbers (chain, draw) in the row of all chains."""
         names = ("draws", "draws_raw", "params", "labels", "log_prior", "log_likelihood")
         names = (*names, "sample_stats", "label_clarity")
-        take = lambda leaf: leaf.reshape(count, *leaf.shape[2:])[chosen].reshape(leaf.shape)
-        fields = {name: jax.tree.map(take, getattr(self, name)) for name in names}
+        fields = {
+            name: jax.tree.map(lambda leaf: leaf[chosen], self._flat(getattr(self, name)))
+            for name in names
+        }
         return dataclasses.replace(self, **fields, log_weights=None)
 
     def summary(self) -> pd.DataFrame:
@@ -434,6 +460,12 @@ class Posterior:
         from jaxgmm._summary import posterior_html
 
         return posterior_html(self)
+
+
+def systematic(log_weights: np.ndarray, count: int) -> np.ndarray:
+    """Indices of ``count`` draws, each as often as its share of the weights, rounded."""
+    upto = np.cumsum(np.exp(log_weights.ravel()))
+    return np.searchsorted(upto / upto[-1], (np.arange(count) + 0.5) / count)
 
 
 def invariants(

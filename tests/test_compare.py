@@ -52,9 +52,10 @@ def test_rows_are_computed_from_the_draws():
 def test_basins_share_out_the_posterior():
     fit, _ = old_faithful()
     basins = agreement().basins
-    assert list(basins.columns) == ["share", "log_joint", "found_by_restarts", "visited"]
+    first = ["share", "log_joint", "found_by_restarts", "visited"]
+    assert list(basins.columns) == [*first, "share_low", "share_high", "weights"]
     assert basins["share"].sum() == pytest.approx(1)
-    assert basins["log_joint"].iloc[0] == fit.log_joint
+    assert basins["log_joint"].iloc[0] == pytest.approx(fit.log_joint, abs=1e-6)
     assert basins["found_by_restarts"].iloc[0] == 4
 
 
@@ -67,7 +68,14 @@ def test_a_fit_that_stopped_too_early_is_called_so():
     early = jg.fit(fit.model, FAITHFUL, start=start, max_iter=2)
     verdict = jg.compare(early, post)
     assert "stopped before the mode" in verdict.summary
-    assert verdict.checks.loc["Newton decrement (sd)", "verdict"] == "fail"
+    assert verdict.point == "stopped early"
+    checks = verdict.checks["verdict"]
+    assert checks["Newton decrement (sd)"] == "fail"
+    # No normal distribution stands around a point that is no mode.
+    assert checks["Pareto k of the Gaussian at the mode"] == "not applicable"
+    assert checks["posterior sd / standard error, farthest from 1"] == "not applicable"
+    # It lies in the basin of the posterior's only mode all the same.
+    assert verdict.basins["share"][0] == 1
 
 
 def test_a_saddle_is_called_a_saddle():
@@ -76,6 +84,7 @@ def test_a_saddle_is_called_a_saddle():
     same = fit.model.params(means=[FAITHFUL.mean(axis=0)] * 2, covariances=[np.cov(FAITHFUL.T)] * 2)
     stuck = jg.fit(fit.model, FAITHFUL, start=same, tol=1e-14)
     verdict = jg.compare(stuck, post)
+    assert verdict.point == "saddle"
     assert "saddle" in verdict.summary
     assert "EM's answer is a mode" not in verdict.summary
 
@@ -110,6 +119,7 @@ def test_a_ridge_is_not_identified_and_not_a_saddle():
     assert "not identified: two flat directions" in verdict.summary
     assert "saddle" not in verdict.summary
     fit = verdict.fit
+    assert verdict.point == "not identified"
     assert np.allclose(fit.params, (0.40641711, 0.53684211, 0.64324324), atol=1e-8)
 
 

@@ -33,6 +33,7 @@ MADE_BY = {
     "Run": jg.em.run,
     "Selection": jg.select,
     "StandardErrors": jg.standard_errors,
+    "Comparison": jg.compare,
     "Verdict": jg.compare,
     "GaussianParams": jg.Mixture.params,
 }

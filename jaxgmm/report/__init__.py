@@ -10,8 +10,10 @@ from jaxgmm.report._plot import (
     plot_traces,
 )
 from jaxgmm.report._select import Selection, select
+from jaxgmm.report._several import Comparison
 
 __all__ = [
+    "Comparison",
     "Curvature",
     "Selection",
     "Verdict",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
+from jaxgmm.report._check import NOT_APPLICABLE
 from jaxgmm.report._notation import formulas, hyper_parameters, quoted, snippet
 from jaxgmm.report._text import shown_basins, shown_checks, shown_table
 
@@ -22,12 +23,13 @@ if TYPE_CHECKING:
 _PACKAGES = ("jaxgmm", "jax", "numpyro", "arviz-stats", "numpy")
 
 _BASINS_NOTE = (
-    "EM climbs from draws of the posterior: the share of them that arrives at each optimum, and "
-    "how many restarts of the fit ended there."
+    "EM climbs from draws of the posterior: the share of them that arrives at each optimum with "
+    "its Monte-Carlo error, the optimum's log joint and sorted weights, how many restarts of the "
+    "fit ended there, and how many draws."
 )
 _TABLE_NOTE = (
     "Quantities that no renaming of labels changes come first. z is (MAP - mean) / sd; the "
-    "intervals have equal tails."
+    "intervals have equal tails. EM's error is the standard error from the curvature at the MAP."
 )
 _MEASURE_NOTE = (
     "The MAP is the mode of the joint density of these sites as they are declared, with no "
@@ -119,10 +121,14 @@ def _conclusion(verdict: Verdict) -> str:
 
 
 def _checks(verdict: Verdict) -> str:
-    table = _table(shown_checks(verdict.checks), "words")
-    for name in ("ok", "warning", "fail"):
-        table = table.replace(f"<td>{name}</td>", f'<td class="{name}">{name}</td>')
-    return table
+    parts = []
+    for words, lines in shown_checks(verdict.checks).items():
+        table = _table(lines, "words")
+        for name in ("ok", "warning", "fail", NOT_APPLICABLE):
+            colour = f'<td class="{name.replace(" ", "-")}">{name}</td>'
+            table = table.replace(f"<td>{name}</td>", colour)
+        parts.append(f'<p class="tier">{escape(words)}</p>\n{table}')
+    return "\n".join(parts)
 
 
 def _basins(verdict: Verdict) -> str:

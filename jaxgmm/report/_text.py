@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from jaxgmm.report._check import TIERS
+
 if TYPE_CHECKING:
     from jaxgmm.report._compare import Verdict
 
@@ -33,36 +35,45 @@ def shown_table(table: pd.DataFrame) -> pd.DataFrame:
         shown[f"{level}% interval"] = [f"{low:.4g} .. {high:.4g}" for low, high in ends]
     shown["z"] = table["z"].map(lambda v: "" if pd.isna(v) else f"{v:+.2f}")
     shown["inside 95%"] = table["inside_95"].map(cell)
-    shown["R-hat"] = table["r_hat"].map(lambda v: f"{v:.3f}")
+    shown["EM's error"] = table["standard_error"].map(lambda v: "" if pd.isna(v) else f"{v:.3g}")
+    shown["R-hat"] = table["r_hat"].map(lambda v: "" if pd.isna(v) else f"{v:.3f}")
     shown["ESS bulk"] = table["ess_bulk"].map(lambda v: f"{v:.0f}")
     shown["ESS tail"] = table["ess_tail"].map(lambda v: f"{v:.0f}")
     shown.index.name = None
     return shown
 
 
-def shown_checks(checks: pd.DataFrame) -> pd.DataFrame:
-    shown = checks.map(cell)
+def shown_checks(checks: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The lines of each tier, under what the tier is for."""
+    shown = checks.drop(columns="tier").map(cell)
     shown.index.name = None
-    return shown
+    return {words: shown[checks["tier"] == tier] for tier, words in TIERS.items()}
 
 
 def shown_basins(basins: pd.DataFrame) -> pd.DataFrame:
+    ends = zip(basins["share_low"], basins["share_high"], strict=True)
+    arrived = basins["log_joint"].notna()
+    names = ["the fit", *(str(i) for i in range(1, len(basins)))]
     shown = pd.DataFrame(
         {
-            "optimum": ["the fit", *(str(i) for i in range(1, len(basins)))],
+            "optimum": [n if a else "not converged" for n, a in zip(names, arrived, strict=True)],
             "share of posterior": basins["share"].map("{:.1%}".format),
-            "log joint": basins["log_joint"].map("{:.4f}".format),
+            "95% interval": [f"{low:.1%} .. {high:.1%}" for low, high in ends],
+            "log joint": basins["log_joint"].map(lambda v: "" if pd.isna(v) else f"{v:.4f}"),
+            "weights": basins["weights"].map(lambda w: " ".join(f"{v:.2f}" for v in w)),
             "restarts": basins["found_by_restarts"],
             "draws": basins["visited"],
         }
     )
+    if not shown["weights"].any():
+        shown = shown.drop(columns="weights")
     return shown.set_index("optimum").rename_axis(None)
 
 
 def verdict_text(verdict: Verdict) -> str:
     parts = [
         textwrap.fill(verdict.summary, _WIDTH),
-        "Checks\n" + _left_aligned(shown_checks(verdict.checks)),
+        *(f"{words}\n{_left_aligned(t)}" for words, t in shown_checks(verdict.checks).items()),
         "Where EM leads from draws of the posterior\n" + shown_basins(verdict.basins).to_string(),
         "MAP against posterior, label-invariant quantities first\n"
         + shown_table(verdict.table).to_string(),

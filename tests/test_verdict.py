@@ -1,0 +1,294 @@
+"""The verdict on posteriors written by hand: shares, weights, tiers, and what each is called."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from posteriors import FAITHFUL, old_faithful
+
+import jaxgmm as jg
+from jaxgmm.report._draws import moments, quantiles
+from jaxgmm.report._explain import adjusted_rand, drawn, together
+
+X = (FAITHFUL - FAITHFUL.mean(0)) / FAITHFUL.std(0)
+PRIOR = jg.ConjugatePrior(
+    concentration=2.0, mean=[0.0, 0.0], mean_precision=0.1, dof=4.0, scale=0.5 * np.eye(2)
+)
+# Shares of the four optima: two runs of 4 x 64,000 sweeps, 4,000 draws of each uphill, averaged;
+# their standard errors are 0.8, 0.9, 0.25 and 0.2 per cent.
+SHARES = (0.336, 0.577, 0.049, 0.039)
+MODEL = jg.Mixture(jg.Gaussian("full"), 3, prior=PRIOR)
+
+
+@functools.cache
+def restarts():
+    """K = 3 has a highest mode and a lower one with more mass: -371.64 and -372.19."""
+    return jg.fit(MODEL, X, key=jax.random.key(0), n_init=12)
+
+
+@functools.cache
+def alone(which):
+    """The optimum as the only restart of a fit."""
+    fit = restarts()
+    start = jax.tree.map(lambda leaf: leaf[fit.optima[which].starts[0]], fit.restarts.params)
+    return jg.fit(MODEL, X, start=start)
+
+
+def around(choice, log_weights=None, pareto_k=None, method="hand"):
+    """Draws near an optimum of the restarts each: 0 is the highest, ``choice`` (chain, draw)."""
+    fit, rng = restarts(), np.random.default_rng(1)
+    starts = np.array([optimum.starts[0] for optimum in fit.optima])[choice]
+    blur = lambda leaf: leaf * np.exp(0.01 * rng.normal(size=leaf.shape))
+    at = jax.tree.map(lambda leaf: np.asarray(leaf)[starts], fit.restarts.params)
+    weights = blur(at.weights)
+    cov = at.covariances * np.exp(0.02 * rng.normal(size=(*choice.shape, 3, 1, 1)))
+    params = dataclasses.replace(
+        at,
+        weights=weights / weights.sum(-1, keepdims=True),
+        means=at.means + 0.01 * rng.normal(size=at.means.shape),
+        covariance_site=cov,
+    )
+    both = jax.jit(
+        jax.vmap(jax.vmap(lambda p: (fit.model.log_prior(p), fit.model.log_likelihood(p, X))))
+    )
+    log_prior, log_likelihood = map(np.asarray, both(params))
+    sites = {name: np.asarray(v) for name, v in fit.model.sites(params).items()}
+    return jg.Posterior(
+        model=fit.model,
+        method=method,
+        x=jnp.asarray(X),
+        sample_weight=None,
+        draws=sites,
+        draws_raw=sites,
+        params=params,
+        labels=np.tile(np.arange(3), (*choice.shape, 1)),
+        log_prior=log_prior,
+        log_likelihood=log_likelihood,
+        sample_stats={},
+        n_warmup=0,
+        fingerprint=fit.fingerprint,
+        feature_names=("x0", "x1"),
+        log_weights=log_weights,
+        pareto_k=pareto_k,
+    )
+
+
+def mixed(share, n_draws=500, seed=0):
+    """Independent choices: ``share`` of the draws at the highest optimum, the rest at the next."""
+    return (np.random.default_rng(seed).random((2, n_draws)) >= share).astype(int)
+
+
+@functools.cache
+def two_modes():
+    return jg.compare(restarts(), around(mixed(0.3)))
+
+
+def test_most_mass_in_the_basin_of_a_lower_optimum():
+    verdict = two_modes()
+    assert verdict.point == "mode"
+    assert verdict.decided
+    basins = verdict.basins
+    assert basins["log_joint"].tolist()[:2] == pytest.approx([-371.6359, -372.1878], abs=1e-3)
+    share = np.mean(mixed(0.3) == 0)
+    assert basins["share_low"][0] < share < basins["share_high"][0]
+    assert basins["visited"][:2].sum() == 400
+    assert basins["weights"][0] == pytest.approx((0.243, 0.353, 0.404), abs=1e-3)
+    assert basins["weights"][1] == pytest.approx((0.042, 0.342, 0.617), abs=1e-3)
+    assert f"Only {basins['share'][0]:.0%}" in verdict.summary
+    assert "the highest mode is not where the mass is" in verdict.summary
+    assert "weights 0.04 0.34 0.62" in verdict.summary
+    assert "not that its estimates, standard errors or partition stand" in verdict.summary
+    line = verdict.checks.loc["posterior in the fit's basin"]
+    assert line["verdict"] == "warning"
+    # The partitions of the two differ, and both lines say so.
+    for name in (
+        "co-clustering, mean difference from EM's",
+        "expected adjusted Rand index of EM's partition",
+        "largest Wasserstein distance to Laplace (sd)",
+    ):
+        assert verdict.checks.loc[name, "verdict"] == "warning", name
+
+
+def test_a_minor_mode_is_called_one():
+    verdict = jg.compare(alone(1), around(mixed(0.3)))
+    assert verdict.point == "minor mode"
+    assert "minor mode of this posterior" in verdict.summary
+    assert "0.55 higher" in verdict.summary
+    assert "EM's answer is a mode" not in verdict.summary
+    higher = verdict.checks.loc["height of the highest optimum above the fit"]
+    assert higher["verdict"] == "fail"
+    assert higher["value"] == pytest.approx(0.5520, abs=1e-3)
+    missed = verdict.checks.loc["optima of draws without a restart"]
+    assert (missed["value"], missed["verdict"]) == (1, "warning")
+    assert verdict.basins["found_by_restarts"].tolist() == [1, 0]
+
+
+def test_an_optimum_that_no_draw_visits():
+    verdict = jg.compare(restarts(), around(mixed(1.0)))
+    line = verdict.checks.loc["optima of restarts without a draw"]
+    assert line["value"] == len(restarts().optima) - 1
+    assert line["verdict"] == "warning"
+    assert "the sampler may have missed them" in line["meaning"]
+    assert verdict.basins["share"][0] == 1
+    assert 0.98 < verdict.basins["share_low"][0] < 1  # no share is known to be one
+
+
+def test_chains_that_stay_apart_have_not_mixed():
+    verdict = jg.compare(restarts(), around(np.repeat([[0], [1]], 500, axis=1)))
+    assert not verdict.decided
+    assert "the sampler did not converge (largest R-hat" in verdict.summary
+    # What the chains do not agree on is not known to the precision of their draws.
+    assert verdict.basins["share_high"][0] - verdict.basins["share_low"][0] > 0.3
+
+
+def test_weights_count():
+    """Draws half and half, those of the highest optimum with weights of four to one."""
+    choice = mixed(0.5)
+    weights = np.where(choice == 0, 4.0, 1.0)
+    post = around(choice, np.log(weights / weights.sum()), pareto_k=0.2, method="laplace")
+    verdict = jg.compare(restarts(), post)
+    share = np.sum(weights[choice == 0]) / np.sum(weights)
+    assert verdict.basins["share_low"][0] < share < verdict.basins["share_high"][0]
+    assert share - np.mean(choice == 0) > 0.2  # which the interval does not hold
+    row, draws = verdict.table.loc["sorted_weights[0]"], np.sort(post.draws["weights"])[..., 0]
+    assert row["mean"] == pytest.approx(np.average(draws, weights=weights))
+    assert verdict.decided
+    assert verdict.checks.loc["largest R-hat, invariants", "verdict"] == "not applicable"
+    assert "draws are those of an approximation (laplace)" in verdict.summary
+
+
+def test_an_approximation_with_a_heavy_tail_gives_no_verdict():
+    choice = mixed(1.0)
+    equal = np.full(choice.shape, -np.log(choice.size))
+    verdict = jg.compare(restarts(), around(choice, equal, pareto_k=1.1, method="laplace"))
+    assert not verdict.decided
+    assert "the approximation cannot be trusted (Pareto k of the approximation is 1.1" in (
+        verdict.summary
+    )
+    assert "sampler" not in verdict.summary
+
+
+def test_weighted_moments_are_those_of_copies():
+    post = around(mixed(0.5, 20))
+    counts = np.random.default_rng(3).integers(0, 4, (2, 20))
+    with np.errstate(divide="ignore"):
+        weighted = dataclasses.replace(post, log_weights=np.log(counts / counts.sum()))
+    draws = post.draws["weights"][..., 0]
+    copies = np.repeat(draws.ravel(), counts.ravel())
+    assert moments(draws, weighted) == pytest.approx((copies.mean(), copies.std()))
+    expected = np.quantile(copies, [0.1, 0.5], method="inverted_cdf")
+    assert quantiles(draws, [0.1, 0.5], weighted) == pytest.approx(expected)
+    thin = weighted.thin(7)
+    assert thin.log_prior.shape == (1, 7)
+    assert thin.log_weights is None
+    assert post.thin(7).log_prior.shape == (2, 3)
+    assert np.array_equal(post.thin(4).log_prior, post.log_prior[:, [0, 19]])
+
+
+def test_labels_of_the_fit_decide_names_and_nothing_else():
+    fit, post = old_faithful()
+    order = np.array([1, 0])
+    swapped = dataclasses.replace(fit, params=fit.model.permute(fit.params, order))
+    one, other = jg.compare(fit, post), jg.compare(swapped, post)
+    for name in ("means[0, x0]", "means[1, x1]", "weights[0]"):
+        turned = name.replace("[0", "[#").replace("[1", "[0").replace("[#", "[1")
+        assert other.table.loc[turned, "z"] == pytest.approx(one.table.loc[name, "z"])
+    assert other.summary.startswith("EM's answer is a mode")
+    assert np.allclose(
+        one.checks["value"].drop("EM status").astype(float),
+        other.checks["value"].drop("EM status").astype(float),
+        rtol=0.2,  # Laplace's draws start from the other labelling
+        atol=0.02,
+        equal_nan=True,
+    )
+
+
+def test_agreement_passes_every_tier():
+    fit, post = old_faithful()
+    checks = jg.compare(fit, post).checks
+    assert checks["tier"].unique().tolist() == ["A", "B", "C"]
+    assert set(checks["verdict"]) == {"ok", "not applicable"}
+    apply = checks[checks["verdict"] == "ok"]
+    assert apply["value"].notna().all()
+    assert (apply["threshold"] != "").all()
+    assert checks.loc["largest Pareto k of LOO", "value"] < 0.7
+    # Stone (1977): what the point gains in sample is its number of parameters.
+    optimism = checks.loc["optimism of the plug-in score over LOO (nats)", "value"]
+    assert optimism == pytest.approx(11, abs=3)
+
+
+def test_partitions_by_hand():
+    # Hubert and Arabie (1985) of {1, 2}, {3, 4} against {1, 2}, {3}, {4}: 4/7.
+    assert adjusted_rand(np.array([0, 0, 1, 1]), np.array([1, 1, 0, 2])) == pytest.approx(4 / 7)
+    assert adjusted_rand(np.array([0, 0, 1]), np.array([2, 2, 0])) == 1
+    _, post = old_faithful()
+    few = post.thin(8)
+    responsibilities = lambda params: post.model.responsibilities(params, jnp.asarray(X))
+    seen = np.asarray(jax.vmap(jax.vmap(responsibilities))(few.params)).reshape(8, len(X), 2)
+    same = dataclasses.replace(few, x=jnp.asarray(X))
+    assert np.allclose(together(seen), same.co_clustering(), atol=1e-12)
+    probability = np.array([[0.2, 0.5, 0.3]])
+    uniform = (np.arange(1000)[:, None] + 0.5) / 1000
+    assert np.bincount(drawn(probability, uniform).ravel()).tolist() == [200, 500, 300]
+
+
+def test_several_fits_and_posteriors_in_one_table(tmp_path):
+    fits = {"best": restarts(), "minor": alone(1)}
+    both = jg.compare(fits, [around(mixed(0.3)), around(mixed(0.3, seed=5))])
+    assert list(both.table.index) == [
+        ("best", "hand 1"), ("best", "hand 2"), ("minor", "hand 1"), ("minor", "hand 2"),
+    ]  # fmt: skip
+    assert both.table["point"].tolist() == ["mode", "mode", "minor mode", "minor mode"]
+    assert both["best", "hand 1"].summary == two_modes().summary
+    shares = both.table["share"]
+    assert shares["best", "hand 1"] == two_modes().basins["share"][0]
+    assert "best / hand 2: EM's answer is a mode" in repr(both)
+    assert "<b>minor / hand 1</b>: EM&#x27;s answer is a minor mode" in both._repr_html_()
+    one = dataclasses.replace(both, verdicts={("best", "hand 1"): two_modes()})
+    assert (one.save(tmp_path) / "1" / "report.html").exists()
+
+
+def test_what_is_no_fit_or_posterior_is_refused():
+    fit, post = old_faithful()
+    with pytest.raises(TypeError, match="found list in the place of a Posterior"):
+        jg.compare(fit, [post, fit])
+    with pytest.raises(TypeError, match="found dict in the place of a Fit"):
+        jg.compare({"fit": post}, post)
+    with pytest.raises(ValueError, match="no Posterior was given"):
+        jg.compare(fit, [])
+
+
+@pytest.mark.slow
+def test_old_faithful_with_three_components():
+    """Gibbs mixes between the modes; the shares are those of two long runs, averaged."""
+    fit = jg.fit(MODEL, X, key=jax.random.key(0), n_init=40)
+    post = jg.sample(
+        fit.model, X, key=jax.random.key(1), start=fit, method="gibbs",
+        n_draws=4000, thinning=8, progress=False,
+    )  # fmt: skip
+    verdict = jg.compare(fit, post)
+    assert verdict.decided
+    assert verdict.point == "mode"
+    basins = verdict.basins
+    assert basins["log_joint"].iloc[:2].tolist() == pytest.approx([-371.6359, -372.1878], abs=1e-3)
+    assert sorted(basins["log_joint"].iloc[2:4]) == pytest.approx([-374.334, -372.795], abs=1e-2)
+    assert basins["weights"][0] == pytest.approx((0.243, 0.353, 0.404), abs=2e-3)
+    half = (basins["share_high"] - basins["share_low"]) / 2  # two standard errors
+    for row, share in enumerate(SHARES):
+        assert basins["share"][row] == pytest.approx(share, abs=2 * half[row]), row
+    assert "the highest mode is not where the mass is" in verdict.summary
+    assert "lower optimum (log joint -372.19 against -371.64)" in verdict.summary
+    assert "not that its estimates" in verdict.summary
+
+    vb = jg.sample(fit.model, X, key=jax.random.key(2), start=fit, method="vb")
+    laplace = jg.sample(fit.model, X, key=jax.random.key(3), start=fit, method="laplace")
+    both = jg.compare(fit, {"vb": vb, "laplace": laplace})
+    for name, approximate in (("vb", vb), ("laplace", laplace)):
+        lines = both["fit", name].checks
+        assert lines.loc["Pareto k of the approximation", "value"] == approximate.pareto_k
+        assert lines.loc["largest R-hat, invariants", "verdict"] == "not applicable"
+        trusted = approximate.pareto_k <= 0.7 and approximate.effective_draws >= 400
+        assert both["fit", name].decided == trusted
