@@ -13,12 +13,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
-from numpyro.distributions import biject_to
+from numpyro.distributions import constraints
 
 from jaxgmm._contract import Sites
+from jaxgmm._numerics import symmetrise
 from jaxgmm.model._moments import Moments
 from jaxgmm.model._newton import minimise
 from jaxgmm.model._site_prior import SitePrior
@@ -29,22 +30,23 @@ def weights_mode(
     prior: SitePrior, counts: Float[Array, " k"], previous: Float[Array, " k"] | None
 ) -> Float[Array, " k"]:
     """The weights at the mode given labelled rows."""
-    weighting, k = prior.weighting, len(counts)
+    weighting = prior.weighting
     written = prior.distributions[weighting.site]
     if isinstance(written, dist.Dirichlet):
         return weighting.mode(weighting.updated(written.concentration, counts))
-    to_site = biject_to(prior.weight_site(k).support)
 
-    def loss(free: Array, data: tuple[Array, Any]) -> Array:
+    def move(weights: Array, step: Array) -> Array:
+        # Logits of the other labels against the last one.
+        return jax.nn.softmax(jnp.log(weights) + jnp.append(step, 0))
+
+    def loss(weights: Array, data: tuple[Array, Any]) -> Array:
         counts, written = data
-        site = to_site(free)
-        log_prior = jnp.sum(written.log_prob(site)).astype(site.dtype)
-        gain = counts @ jnp.log(weighting.from_site(site)) + log_prior
-        return -gain / (1 + jnp.sum(counts))
+        log_prior = jnp.sum(written.log_prob(weighting.to_site(weights))).astype(counts.dtype)
+        return -(counts @ jnp.log(weights) + log_prior) / (1 + jnp.sum(counts))
 
-    starts = [(counts + 1) / jnp.sum(counts + 1)] + ([] if previous is None else [previous])
-    starts = [to_site.inv(weighting.to_site(weights)) for weights in starts]
-    return weighting.from_site(to_site(_lowest(loss, starts, (counts, written))))
+    start = (counts + 1) / jnp.sum(counts + 1)
+    data = counts, written
+    return minimise(loss, move, _lower(loss, start, previous, data), len(counts) - 1, data)
 
 
 def components_mode(
@@ -55,11 +57,18 @@ def components_mode(
     ``previous`` are those before the step, if any: the end is no lower than there.
     """
     k, d = statistics.means.shape
-    supports = {n: biject_to(s.support) for n, s in prior.component_sites(structure, k, d).items()}
+    supports = {n: site.support for n, site in prior.component_sites(structure, k, d).items()}
 
-    def loss(free: Sites, data: tuple[Moments, SitePrior, Array | None]) -> Array:
+    def move(sites: Sites, step: Array) -> Sites:
+        moved, start = {}, 0
+        for name, support in supports.items():
+            size = _freedom(support, sites[name])
+            moved[name] = _moved(support, sites[name], step[start : start + size])
+            start += size
+        return moved
+
+    def loss(sites: Sites, data: tuple[Moments, SitePrior, Array | None]) -> Array:
         moments, prior, chosen = data
-        sites = {name: to_site(free[name]) for name, to_site in supports.items()}
         both = prior.joined(structure, sites)
         # Seen from the means of the rows nothing cancels.
         natural = structure.natural(both["means"] - moments.means, both["covariances"])
@@ -70,32 +79,57 @@ def components_mode(
         log_prior = prior.log_density(sites, structure, k, d, chosen)
         return -(jnp.sum(natural * sums) + log_prior) / (1 + jnp.sum(counts))
 
+    def lowest(start: Sites, previous: Sites | None, *data: Any) -> Sites:
+        size = sum(_freedom(support, start[name]) for name, support in supports.items())
+        return minimise(loss, move, _lower(loss, start, previous, data), size, data)
+
     # One more row of the data's own variance keeps the first covariances away from the edge.
     scatter, rows = structure.gathered(statistics.scatter, statistics.counts)
     scatter = scatter + structure.entries(jnp.eye(d, dtype=scatter.dtype))
     covariances = structure.minimise(scatter, rows + 1, d, None)
-    starts = [{"means": statistics.means, "covariances": covariances}]
-    starts += [] if previous is None else [previous]
-    starts = [prior.split(structure, sites) for sites in starts]
-    starts = [{name: to.inv(sites[name]) for name, to in supports.items()} for sites in starts]
-
+    start = prior.split(structure, {"means": statistics.means, "covariances": covariances})
+    before = None if previous is None else prior.split(structure, previous)
     if prior.factorises(structure, k, d):
-        one = lambda starts, moments, chosen: _lowest(loss, starts, (moments, prior, chosen))
-        alone = lambda tree: jax.tree.map(lambda leaf: leaf[:, None], tree)
-        chosen = jnp.eye(k, dtype=statistics.means.dtype)
-        free = jax.vmap(one)(alone(starts), alone(statistics), chosen)
-        free = jax.tree.map(lambda leaf: leaf[:, 0], free)
+        starts, moments = jax.tree.map(lambda leaf: leaf[:, None], ((start, before), statistics))
+        one = lambda starts, moments, chosen: lowest(*starts, moments, prior, chosen)
+        sites = jax.vmap(one)(starts, moments, jnp.eye(k, dtype=statistics.means.dtype))
+        sites = jax.tree.map(lambda leaf: leaf[:, 0], sites)
     else:
-        free = _lowest(loss, starts, (statistics, prior, None))
-    sites = {name: to_site(free[name]) for name, to_site in supports.items()}
+        sites = lowest(start, before, statistics, prior, None)
     return prior.joined(structure, sites)
 
 
-def _lowest(loss: Callable[[Any, Any], Array], starts: list[Any], data: Any) -> Any:
-    """A minimum of ``loss(free, data)`` over real numbers, from the lowest of the starts."""
-    _, unravel = ravel_pytree(starts[0])
-    vectors = jnp.stack([ravel_pytree(start)[0] for start in starts])
-    value = lambda vector, data: loss(unravel(vector), data)
-    costs = jax.vmap(lambda vector: value(vector, data))(vectors)
-    start = vectors[jnp.argmin(jnp.where(jnp.isnan(costs), jnp.inf, costs))]
-    return unravel(minimise(value, jnp.add, start, start.size, data))
+def _lower(loss: Callable[[Any, Any], Array], start: Any, previous: Any, data: Any) -> Any:
+    """The lower of two points, the first where there is no second."""
+    if previous is None:
+        return start
+    lower = loss(start, data) < loss(previous, data)
+    return jax.tree.map(lambda a, b: jnp.where(lower, a, b), start, previous)
+
+
+def _first_diagonal(support: Any) -> int | None:
+    """Of symmetric matrices, the first diagonal that is free; None for other supports."""
+    if support == constraints.positive_definite:
+        return 0
+    return 1 if support == constraints.corr_matrix else None
+
+
+def _freedom(support: Any, site: Array) -> int:
+    """How many numbers `_moved` takes."""
+    first = _first_diagonal(support)
+    if first is None:
+        return site.size
+    d = site.shape[-1]
+    return site.size // d**2 * len(np.triu_indices(d, first)[0])
+
+
+def _moved(support: Any, site: Array, step: Array) -> Array:
+    """The site a step away: a matrix that leaves the cone has no density."""
+    first = _first_diagonal(support)
+    if first is not None:
+        rows, columns = np.triu_indices(site.shape[-1], first)
+        upper = jnp.zeros_like(site)
+        upper = upper.at[..., rows, columns].set(step.reshape(*site.shape[:-2], len(rows)))
+        return site + symmetrise(upper)
+    step = step.reshape(site.shape)
+    return site * jnp.exp(step) if support == constraints.positive else site + step
