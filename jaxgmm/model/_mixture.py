@@ -56,10 +56,12 @@ class Mixture(LatentModel):
         What the components are.
     n_components : int
         Number of components K, at least one.
-    prior : None, str or ConjugatePrior
+    prior : None, str, ConjugatePrior or dict
         None: exact maximum likelihood, flat at every site. ``"fraley-raftery"``: the
         data-dependent conjugate prior of Fraley and Raftery (2007) with flat Dirichlet
-        weights. Or explicit hyper-parameters.
+        weights. Or explicit hyper-parameters. Or a NumPyro distribution for each site (below),
+        in the units of the data; one of smaller batch shape is expanded. The structure is one
+        of EII, VII, EEI, VVI, EEE and VVV, and M-steps go by Newton's method.
     weights : None, "equal" or (K,) array
         None estimates the mixing weights; otherwise they are fixed.
 
@@ -75,12 +77,27 @@ class Mixture(LatentModel):
     are ``weights`` (K,), or ``sticks`` (K - 1,) under a stick-breaking prior, unless they
     are fixed; ``means`` (K, D); and ``covariances`` in the structure's own shape.
 
+    A dictionary may declare ``scales``, standard deviations in the shape of the variances, in
+    place of ``covariances``; of matrices with D > 1 also ``correlations`` (K, D, D), or (D, D)
+    where the components share theirs. MAP is then a mode of the density of these. Unless
+    `bounded`, the joint has no highest point, and MAP is a local mode.
+
     Examples
     --------
     >>> import jaxgmm as jg
     >>> model = jg.Mixture(jg.Gaussian("full"), n_components=2)
     >>> model.n_parameters(n_features=2)
     11
+
+    >>> import numpyro.distributions as dist
+    >>> prior = {
+    ...     "weights": dist.Dirichlet([1.0, 1.0]),
+    ...     "means": dist.Normal(0, 5),
+    ...     "scales": dist.HalfNormal(2),
+    ...     "correlations": dist.LKJ(2, 1.0),
+    ... }
+    >>> jg.Mixture(jg.Gaussian("full"), n_components=2, prior=prior).bounded()
+    False
     """
 
     moves = True

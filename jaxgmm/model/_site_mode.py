@@ -103,8 +103,10 @@ def _lower(loss: Callable[[Any, Any], Array], start: Any, previous: Any, data: A
     """The lower of two points, the first where there is no second."""
     if previous is None:
         return start
-    lower = loss(start, data) < loss(previous, data)
-    return jax.tree.map(lambda a, b: jnp.where(lower, a, b), start, previous)
+    both = jax.tree.map(lambda *points: jnp.stack(points), start, previous)
+    costs = jax.vmap(lambda point: loss(point, data))(both)
+    lower = jnp.where(costs[0] < costs[1], 0, 1)
+    return jax.tree.map(lambda points: points[lower], both)
 
 
 def _first_diagonal(support: Any) -> int | None:

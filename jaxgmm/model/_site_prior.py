@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -302,16 +302,11 @@ class InUnits(dist.Distribution):
         return ((value - self.shift) / self.factor).astype(self.shift.dtype)
 
 
-def _layers(distribution: Any) -> Iterator[Any]:
-    """A distribution, and what it wraps without changing a number."""
-    yield distribution
-    while isinstance(distribution, (dist.Independent, dist.ExpandedDistribution, InUnits)):
-        distribution = distribution.base_dist
-        yield distribution
-
-
 def _innermost(distribution: Any) -> Any:
-    return list(_layers(distribution))[-1]
+    """What a distribution is called after."""
+    while isinstance(distribution, (dist.Independent, dist.ExpandedDistribution)):
+        distribution = distribution.base_dist
+    return distribution
 
 
 def _listed(names: set[str]) -> str:
@@ -321,7 +316,10 @@ def _listed(names: set[str]) -> str:
 
 
 def _check_distribution(name: str, written: Any, site: Site) -> None:
-    """Refuse a distribution that does not fill the site, or has parameters out of range."""
+    """Refuse a distribution that does not fill the site, or leaves the joint without a mode.
+
+    NumPyro itself has checked the range of parameters.
+    """
     if not isinstance(written, dist.Distribution):
         raise TypeError(f"prior: {name!r} needs a NumPyro distribution, found {written!r}")
     kind = type(_innermost(written)).__name__
@@ -347,19 +345,6 @@ def _check_distribution(name: str, written: Any, site: Site) -> None:
             f"prior: {name!r} has shape {site.shape}, which {kind} of batch shape "
             f"{written.batch_shape} and event shape {written.event_shape} does not expand to"
         )
-    if not all(np.all(np.isfinite(np.asarray(leaf))) for leaf in jax.tree.leaves(written)):
-        raise ValueError(f"prior: {kind} of {name!r} has a non-finite parameter")
-    for layer in _layers(written):
-        for parameter, constraint in layer.arg_constraints.items():
-            dependent = constraints.is_dependent(constraint)
-            if dependent or vars(layer).get(parameter) is None:
-                continue
-            value = vars(layer)[parameter]
-            if not np.all(np.asarray(constraint(jnp.asarray(value)))):
-                raise ValueError(
-                    f"prior: {parameter} of {kind} at {name!r} is out of range, found "
-                    f"{np.asarray(value).tolist()}"
-                )
     inner = _innermost(written)
     if isinstance(inner, dist.Dirichlet) and not np.all(np.asarray(inner.concentration) >= 1):
         raise ValueError(
@@ -382,12 +367,12 @@ def _same_support(found: Any, needed: Any) -> bool:
 
 
 def _support_text(support: Any) -> str:
-    names = {
-        constraints.real: "all real numbers",
-        constraints.positive: "all positive numbers",
-        constraints.simplex: "the simplex",
-        constraints.unit_interval: "numbers between 0 and 1",
-        constraints.positive_definite: "positive definite matrices",
-        constraints.corr_matrix: "correlation matrices",
-    }
-    return next((text for known, text in names.items() if known == support), repr(support))
+    known = (
+        (constraints.real, "all real numbers"),
+        (constraints.positive, "all positive numbers"),
+        (constraints.simplex, "the simplex"),
+        (constraints.unit_interval, "numbers between 0 and 1"),
+        (constraints.positive_definite, "positive definite matrices"),
+        (constraints.corr_matrix, "correlation matrices"),
+    )
+    return next((text for one, text in known if one == support), repr(support))
