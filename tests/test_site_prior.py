@@ -20,6 +20,9 @@ from jaxgmm.report import _notation
 
 X = DATA["faithful"]
 WEIGHTS = dist.Dirichlet(np.array([2.0, 3.0]))
+LOGISTIC_NORMAL = dist.TransformedDistribution(
+    dist.Normal(np.array([0.5]), 1.5).to_event(1), dist.transforms.StickBreakingTransform()
+)
 MEANS = dist.Normal(np.array([3.0, 70.0]), np.array([5.0, 20.0]))
 SCALES = dist.HalfNormal(np.array([2.0, 20.0]))
 VARIANCES = dist.InverseGamma(3.0, np.array([0.5, 30.0]))
@@ -61,7 +64,7 @@ PRIORS = {
         {"weights": WEIGHTS, "means": MEANS, "scales": dist.LogNormal(np.array([1.0, 2.0]), 1.0)},
     ),
     "EII": ("EII", {"weights": WEIGHTS, "means": MEANS, "covariances": dist.Gamma(2.0, 0.1)}),
-    "EEI": ("EEI", {"weights": WEIGHTS, "means": MEANS, "scales": dist.HalfCauchy(3.0)}),
+    "EEI": ("EEI", {"weights": LOGISTIC_NORMAL, "means": MEANS, "scales": dist.HalfCauchy(3.0)}),
 }
 
 

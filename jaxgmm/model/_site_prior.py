@@ -202,7 +202,7 @@ class SitePrior:
 
     def resolved(self, dtype: Any, d: int) -> SitePrior:
         """With arrays for numbers, so that new values compile nothing."""
-        chart = Affine(np.zeros(d), np.ones(d)) if self.chart is None else self.chart
+        chart = self.chart or Affine(jnp.zeros(d, dtype), jnp.ones(d, dtype))
         return jax.tree.map(
             lambda leaf: jnp.asarray(leaf, dtype), dataclasses.replace(self, chart=chart)
         )
