@@ -1,6 +1,5 @@
 """Priors by site: NumPyro distributions of the user's in place of conjugate ones."""
 
-import dataclasses
 import functools
 
 import jax
@@ -241,6 +240,7 @@ def test_other_hyper_parameters_compile_nothing(compilations):
     assert fit.converged
 
 
+@pytest.mark.slow
 def test_the_mode_is_one_of_the_declared_coordinates():
     # One component in one dimension: a flat mean, and the same prior of a variance twice.
     x = X[:, 0]
@@ -266,7 +266,7 @@ def test_the_mode_is_one_of_the_declared_coordinates():
 def test_the_mode_is_scipys():
     fit = tight_fit("full")
     model, x = fit.model, jnp.asarray(X)
-    here = np.asarray(model.family.structure == "full" and fit.params.means)
+    here = np.asarray(fit.params.means)
     spread = np.std(X, axis=0)
 
     def params(v):
@@ -335,7 +335,7 @@ def _changed(name, **sites):
         (_changed("full", scales=None), r"'scales', 'correlations'.*found 'weights', 'means'"),
         (_changed("full", correlations=None), r"'correlations'.*found 'weights'"),
         (_changed("diag", correlations=LKJ), r"found .*'correlations'"),
-        (_changed("diag-variances", scales=SCALES), r"needs a distribution for .*'scales'"),
+        (_changed("diag-variances", scales=SCALES), r"'means', 'scales'; .*'covariances'$"),
         (_changed("full", mean=MEANS), r"found .*'mean'"),
         (_changed("diag", means=dist.HalfNormal(1.0)), r"'means'.*real numbers.*HalfNormal"),
         (_changed("full", scales=dist.Normal(0, 1)), r"'scales'.*positive numbers.*Normal"),
@@ -390,14 +390,14 @@ def test_whether_the_joint_is_bounded():
     }
 
 
+@pytest.mark.slow
 def test_a_component_that_shrinks_onto_a_row_has_a_status():
     x = X[:40]
     labels = np.stack([split_labels(x, 2), np.eye(2)[(np.arange(40) == 0).astype(int)]])
-    fit = jg.fit(model_of("EEI"), x, start=labels)  # compiled small: one covariance
+    fit = jg.fit(_changed("diag", scales=dist.HalfNormal(5.0)), x, start=labels)
     assert fit.converged
-    lonely = jg.fit(_changed("diag", scales=dist.HalfNormal(5.0)), x, start=labels)
-    assert lonely.restarts.status[1] == jg.Status.COLLAPSED or lonely.restarts.spurious[1]
-    assert lonely.best == 0
+    assert fit.best == 0
+    assert fit.restarts.status[1] == jg.Status.COLLAPSED
 
 
 # -- samplers and the report -----------------------------------------------------------
@@ -477,5 +477,3 @@ def test_a_fit_moves_with_the_data():
     np.testing.assert_allclose(
         fit.params.covariances, here.covariances * np.outer(stretch, stretch), rtol=1e-8
     )
-    renamed = dataclasses.replace(fit, model=fit.model.resolve(X * stretch + shift))
-    assert renamed.log_joint == fit.log_joint

@@ -255,11 +255,10 @@ class SitePrior:
         needed, given = set(self._sites(structure, k, d, free)), set(self.distributions)
         if needed == given:
             return
-        both = {*needed, "covariances"} <= given
         text = f"prior: needs a distribution for {_listed(needed)}"
         if free and self.weighting is SIMPLEX:
             text += " ('sticks' may stand for 'weights')"
-        if not self.scaled or both:
+        if not self.scaled:
             parts = "'scales'"
             if structure.uses_products and d > 1:
                 parts = "'scales' and 'correlations'"
