@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
+from numpyro.distributions import constraints
 
 from jaxgmm._contract import LatentModel, Sites
 
@@ -13,17 +15,29 @@ from jaxgmm._contract import LatentModel, Sites
 def coordinates(
     model: LatentModel, sites: Sites, feature_names: tuple[str, ...]
 ) -> Iterator[tuple[str, tuple[int, ...], str]]:
-    """(site, index, label) of every number in the sites, symmetric ones once."""
-    dims = model.site_dims()
+    """(site, index, label) of every number in the sites, symmetric ones once.
+
+    The ones on the diagonal of correlation matrices are no parameters, and left out.
+    """
+    dims, prior = model.site_dims(), model.prior_sites()
     names = {"feature": feature_names, "feature_bis": feature_names}
     for site, value in sites.items():
         axes = dims.get(site, [])
         symmetric = axes[-2:] == ["feature", "feature_bis"]
+        unit_diagonal = symmetric and _correlations(prior[site](sites).support)
         for index in itertools.product(*map(range, np.shape(value))):
             if symmetric and index[-2] > index[-1]:
+                continue
+            if unit_diagonal and index[-2] == index[-1]:
                 continue
             parts = [
                 str(names[axis][i]) if axis in names else str(i)
                 for i, axis in itertools.zip_longest(index, axes)
             ]
             yield site, index, f"{site}[{', '.join(parts)}]" if parts else site
+
+
+def _correlations(support: Any) -> bool:
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    return support == constraints.corr_matrix

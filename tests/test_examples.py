@@ -27,4 +27,6 @@ def test_example(path, tmp_path):
 
 
 def test_there_are_examples():
-    assert {"old_faithful", "soft_and_hard", "three_coins"} <= {path.stem for path in EXAMPLES}
+    assert {"old_faithful", "own_prior", "soft_and_hard", "three_coins"} <= {
+        path.stem for path in EXAMPLES
+    }

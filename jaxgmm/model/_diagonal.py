@@ -31,6 +31,9 @@ class Diagonal(Structure):
     def scatter(self, squares, d):
         return squares
 
+    def squares_of(self, scatter):
+        return scatter
+
     def outer(self, vectors):
         return vectors * vectors
 

@@ -293,7 +293,12 @@ class Gaussian(ConjugateFamily):
             posterior = self.updated(statistics, prior)
             means = posterior.mean
             covariances = structure.mode(posterior, len(counts), d, previous)
-        return means, structure.ridge(covariances, jnp.broadcast_to(self.reg_covar, (d,)))
+        return means, self.ridged(covariances)
+
+    def ridged(self, covariances: Array) -> Array:
+        """Covariances with the ridge on their diagonal."""
+        amount = jnp.broadcast_to(self.reg_covar, (self._n_features(),))
+        return self._structure.ridge(covariances, amount)
 
     def _n_features(self) -> int:
         assert self.chart is not None
@@ -479,6 +484,11 @@ class Gaussian(ConjugateFamily):
     def covariance_dims(self) -> list[str]:
         """ArviZ dimensions of the site ``covariances``."""
         return self._structure.site_dims()
+
+    @property
+    def scale_dims(self) -> list[str]:
+        """ArviZ dimensions of standard deviations in place of the covariances."""
+        return [dim for dim in self.covariance_dims if dim != "feature_bis"]
 
     def sample(
         self, params: GaussianParams, key: PRNGKeyArray, labels: Array

@@ -42,6 +42,9 @@ class Matrix(Structure):
         half = half.at[..., upper[0], upper[1]].set(squares)
         return half + jnp.swapaxes(jnp.triu(half, 1), -1, -2)
 
+    def squares_of(self, scatter):
+        return scatter[(..., *jnp.triu_indices(scatter.shape[-1]))]
+
     def outer(self, vectors):
         return vectors[:, :, None] * vectors[:, None, :]
 

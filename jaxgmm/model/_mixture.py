@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -26,9 +26,19 @@ from jaxgmm._contract import (
     expected_labels,
 )
 from jaxgmm._numerics import as_rows, log_sum_exp, normalise, sum_over_blocks
-from jaxgmm.model._door import check_bounded, check_prior, check_rule_defined, check_squares
+from jaxgmm.model._door import (
+    check_bounded,
+    check_prior,
+    check_rule_defined,
+    check_squares,
+    check_univariate,
+)
 from jaxgmm.model._gaussian import Gaussian, GaussianParams
 from jaxgmm.model._prior import RULES, ConjugatePrior, PriorRule
+from jaxgmm.model._registry import structure_named
+from jaxgmm.model._site_mode import components_mode, weights_mode
+from jaxgmm.model._site_prior import SitePrior
+from jaxgmm.model._structure import Structure
 from jaxgmm.model._weights import SIMPLEX, STICKS, Weighting
 
 # A component that holds less of a row than this holds none.
@@ -46,10 +56,12 @@ class Mixture(LatentModel):
         What the components are.
     n_components : int
         Number of components K, at least one.
-    prior : None, str or ConjugatePrior
+    prior : None, str, ConjugatePrior or dict
         None: exact maximum likelihood, flat at every site. ``"fraley-raftery"``: the
         data-dependent conjugate prior of Fraley and Raftery (2007) with flat Dirichlet
-        weights. Or explicit hyper-parameters.
+        weights. Or explicit hyper-parameters. Or a NumPyro distribution for each site (below),
+        in the units of the data; one of smaller batch shape is expanded. The structure is one
+        of EII, VII, EEI, VVI, EEE and VVV, and M-steps go by Newton's method.
     weights : None, "equal" or (K,) array
         None estimates the mixing weights; otherwise they are fixed.
 
@@ -65,12 +77,27 @@ class Mixture(LatentModel):
     are ``weights`` (K,), or ``sticks`` (K - 1,) under a stick-breaking prior, unless they
     are fixed; ``means`` (K, D); and ``covariances`` in the structure's own shape.
 
+    A dictionary may declare ``scales``, standard deviations in the shape of the variances, in
+    place of ``covariances``; of matrices with D > 1 also ``correlations`` (K, D, D), or (D, D)
+    where the components share theirs. MAP is then a mode of the density of these. Unless
+    `bounded`, the joint has no highest point, and MAP is a local mode.
+
     Examples
     --------
     >>> import jaxgmm as jg
     >>> model = jg.Mixture(jg.Gaussian("full"), n_components=2)
     >>> model.n_parameters(n_features=2)
     11
+
+    >>> import numpyro.distributions as dist
+    >>> prior = {
+    ...     "weights": dist.Dirichlet([1.0, 1.0]),
+    ...     "means": dist.Normal(0, 5),
+    ...     "scales": dist.HalfNormal(2),
+    ...     "correlations": dist.LKJ(2, 1.0),
+    ... }
+    >>> jg.Mixture(jg.Gaussian("full"), n_components=2, prior=prior).bounded()
+    False
     """
 
     moves = True
@@ -89,6 +116,8 @@ class Mixture(LatentModel):
         check_count("n_components", self.n_components, 1)
         if isinstance(self.prior, str):
             object.__setattr__(self, "prior", PriorRule(check_name("prior", self.prior, RULES)))
+        elif isinstance(self.prior, Mapping):
+            object.__setattr__(self, "prior", SitePrior(dict(self.prior)))
         if isinstance(self.weights, str):
             check_name("weights", self.weights, ["equal"])
             equal = np.full(self.n_components, 1 / self.n_components)
@@ -98,9 +127,11 @@ class Mixture(LatentModel):
 
     @property
     def prior_name(self) -> str:
-        """``"none"``, the name of a rule that is not resolved yet, or ``"conjugate"``."""
+        """``"none"``, a rule that is not resolved yet, ``"conjugate"`` or ``"sites"``."""
         if self.prior is None:
             return "none"
+        if isinstance(self.prior, SitePrior):
+            return "sites"
         return self.prior.name if isinstance(self.prior, PriorRule) else "conjugate"
 
     def __repr__(self) -> str:
@@ -116,6 +147,8 @@ class Mixture(LatentModel):
         prior = self._numbers()
         if self.n_features is None:
             raise ValueError("the number of features is not known yet: call model.resolve(x)")
+        if isinstance(prior, SitePrior):
+            return prior.prior_sites(*self._shape, free=self.weights is None)
         sites = self.family.prior_sites(prior, self.n_components, self.n_features)
         if self.weights is not None:
             return sites
@@ -129,10 +162,22 @@ class Mixture(LatentModel):
     @property
     def _weighting(self) -> Weighting:
         """What the site of the weights is, where they are free."""
+        if isinstance(self.prior, SitePrior):
+            return self.prior.weighting
         broken = isinstance(self.prior, ConjugatePrior) and self.prior.stick_breaking
         return STICKS if broken else SIMPLEX
 
-    def _numbers(self) -> ConjugatePrior | None:
+    @property
+    def _structure(self) -> Structure:
+        return structure_named(self.family.name)
+
+    @property
+    def _shape(self) -> tuple[Structure, int, int]:
+        """What the shapes of the sites depend on."""
+        assert self.n_features is not None
+        return self._structure, self.n_components, self.n_features
+
+    def _numbers(self) -> ConjugatePrior | SitePrior | None:
         """The prior as numbers; raises where it is still a rule."""
         if isinstance(self.prior, PriorRule):
             raise ValueError(
@@ -146,6 +191,11 @@ class Mixture(LatentModel):
         prior = self._numbers()
         if prior is None:
             raise ValueError("prior: flat priors are not conjugate; use a ConjugatePrior")
+        if isinstance(prior, SitePrior):
+            raise ValueError(
+                "prior: distributions by site are not conjugate, as Gibbs and variational Bayes "
+                'need; use method="nuts", or a ConjugatePrior'
+            )
         self.family.check_conjugate()
         return prior
 
@@ -173,6 +223,8 @@ class Mixture(LatentModel):
 
     def sites(self, params: GaussianParams) -> Sites:
         own = self.family.sites(params)
+        if isinstance(self.prior, SitePrior):
+            own = self.prior.split(self._structure, own)
         if self.weights is not None:
             return own
         return {self._weighting.site: self._weighting.to_site(params.weights), **own}
@@ -182,12 +234,17 @@ class Mixture(LatentModel):
             weights = self._fixed(sites["means"].dtype)
         else:
             weights = self._weighting.from_site(sites[self._weighting.site])
+        if isinstance(self.prior, SitePrior):
+            sites = self.prior.joined(self._structure, sites)
         return self.family.from_sites(weights, sites)
 
     def _fixed(self, dtype: Any) -> Float[Array, " k"]:
         return jnp.asarray(self.weights, dtype)
 
     def log_units(self) -> Array | None:
+        if isinstance(self.prior, SitePrior):
+            chart = self.family.chart
+            return None if chart is None else self.prior.log_units(chart, *self._shape)
         return None if self.prior is None else self.family.log_units(self.n_components)
 
     def log_prior(self, params: GaussianParams) -> Array:
@@ -280,15 +337,22 @@ class Mixture(LatentModel):
     def m_step(
         self, statistics: Statistics, params: GaussianParams | None = None
     ) -> GaussianParams:
-        prior = self._numbers()
-        means, covariances = self.family.update(statistics, prior, params)
-        counts = statistics.counts
+        prior, counts = self._numbers(), statistics.counts
+        if isinstance(prior, SitePrior):
+            previous = None if params is None else self.family.sites(params)
+            sites = components_mode(prior, self._structure, statistics, previous)
+            means, covariances = sites["means"], self.family.ridged(sites["covariances"])
+        else:
+            means, covariances = self.family.update(statistics, prior, params)
         if self.weights is not None:
             weights = self._fixed(means.dtype)
         elif prior is None:
             weights = counts / jnp.sum(counts)
+        elif isinstance(prior, SitePrior):
+            weights = weights_mode(prior, counts, None if params is None else params.weights)
         else:
             weights = self._weighting.mode(self._weighting.updated(prior.concentration, counts))
+        if prior is not None:
             # A component that lost all its rows stays at its prior mode; its weight, zero
             # to rounding, keeps a logarithm.
             weights = jnp.maximum(weights, jnp.finfo(weights.dtype).tiny)
@@ -362,6 +426,8 @@ class Mixture(LatentModel):
         prior = self.prior
         if isinstance(prior, PriorRule):
             prior = self.family.default_prior(rows, sample_weight, self.n_components)
+        elif isinstance(prior, SitePrior):
+            prior = prior.resolved(rows.dtype, rows.shape[1])
         elif prior is not None:
             prior = jax.tree.map(lambda leaf: jnp.asarray(leaf, rows.dtype), _as_arrays(prior))
             k = self.n_components
@@ -385,10 +451,15 @@ class Mixture(LatentModel):
         if isinstance(self.prior, PriorRule):
             total = len(rows) if sample_weight is None else float(np.sum(sample_weight))
             check_rule_defined(self.prior.name, rows, total, structure)
-        elif self.prior is not None:
+        elif isinstance(self.prior, ConjugatePrior):
             check_prior(self.prior, structure, self.n_components, rows.shape[1])
-        elif not np.all(np.asarray(self.family.reg_covar) > 0):
-            check_bounded(rows, structure, self.n_components)
+        else:
+            if isinstance(self.prior, SitePrior):
+                check_univariate(structure, rows.shape[1])
+                shape = self._structure, self.n_components, rows.shape[1]
+                self.prior.check(*shape, free=self.weights is None)
+            if not (self.bounded() or np.all(np.asarray(self.family.reg_covar) > 0)):
+                check_bounded(rows, structure, self.n_components)
 
     def check_samplable(self) -> None:
         if self.prior is None:
@@ -396,9 +467,17 @@ class Mixture(LatentModel):
                 "prior: a mixture has no posterior under flat priors (it is improper); "
                 'use prior="fraley-raftery" or a ConjugatePrior'
             )
+        if isinstance(self.prior, SitePrior):
+            self.prior.check_samplable()
 
     def standardise(self, x: Array, sample_weight: Array | None = None) -> Mixture:
-        family, prior = self.family.standardise(x, sample_weight, self._numbers())
+        prior = self._numbers()
+        if isinstance(prior, SitePrior):
+            family, _ = self.family.standardise(x, sample_weight, None)
+            assert family.chart is not None
+            prior = prior.standardised(family.chart)
+        else:
+            family, prior = self.family.standardise(x, sample_weight, prior)
         return dataclasses.replace(self, family=family, prior=prior)
 
     def to_working(self, params: GaussianParams) -> GaussianParams:
@@ -414,6 +493,8 @@ class Mixture(LatentModel):
             # A mean of the wrong shape is for the door to name.
             mean = mean + offset if mean.shape == offset.shape else mean
             prior = dataclasses.replace(prior, mean=mean)
+        elif isinstance(prior, SitePrior):
+            prior = prior.translated(offset)
         if isinstance(params, GaussianParams):
             means = jnp.asarray(np.asarray(params.means) + offset, params.means.dtype)
             params = dataclasses.replace(params, means=means)
@@ -439,6 +520,8 @@ class Mixture(LatentModel):
         return self.family.spurious(params, statistics)
 
     def bounded(self) -> bool:
+        if isinstance(self.prior, SitePrior):
+            return self.prior.bounded(free=self.weights is None)
         return self.prior is not None
 
     def ascends(self) -> Array:
@@ -475,6 +558,8 @@ class Mixture(LatentModel):
             "sticks": ["stick"],
             "means": ["component", "feature"],
             "covariances": self.family.covariance_dims,
+            "scales": self.family.scale_dims,
+            "correlations": self.family.covariance_dims,
             "covariances_full": ["component", "feature", "feature_bis"],
         }
 

@@ -82,7 +82,7 @@ def _descend(value: Any, move: Any, point: Any, data: Any, here: Float[Array, " 
 
     def body(state: _State) -> _State:
         nearby = lambda step: value(move(state.point, step), data)
-        step, gain = _downwards(jax.grad(nearby)(here), jax.hessian(nearby)(here))
+        step, gain = _downwards(*_derivatives(nearby, here))
         values = jax.vmap(lambda share: nearby(share * step))(shares)
         values = jnp.where(jnp.isfinite(values), values, jnp.inf)
         best = jnp.argmin(values)
@@ -105,6 +105,17 @@ def _descend(value: Any, move: Any, point: Any, data: Any, here: Float[Array, " 
         point, first, here, jnp.inf * jnp.ones_like(first), jnp.array(0), jnp.array(True)
     )
     return lax.while_loop(lambda s: s.going & (s.rounds < _MAX_ROUNDS), body, initial)
+
+
+def _derivatives(value: Callable[[Array], Array], at: Array) -> tuple[Array, Array]:
+    """Gradient and Hessian; compiled code holds the gradient once."""
+
+    def twice(step: Array) -> tuple[Array, Array]:
+        gradient = jax.grad(value)(step)
+        return gradient, gradient
+
+    hessian, gradient = jax.jacfwd(twice, has_aux=True)(at)
+    return gradient, hessian
 
 
 def _downwards(gradient: Array, hessian: Array) -> tuple[Array, Array]:

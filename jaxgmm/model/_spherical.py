@@ -29,6 +29,9 @@ class Spherical(Structure):
     def scatter(self, squares, d):
         return squares[:, 0]
 
+    def squares_of(self, scatter):
+        return scatter[:, None]
+
     def outer(self, vectors):
         return jnp.sum(vectors * vectors, axis=1)
 

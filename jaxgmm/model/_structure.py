@@ -95,6 +95,10 @@ class Structure(abc.ABC):
         """Sums of squares as scatter, an entry by component."""
 
     @abc.abstractmethod
+    def squares_of(self, scatter: Array) -> Float[Array, "k s"]:
+        """The inverse of `scatter`."""
+
+    @abc.abstractmethod
     def scatter_of(self, apart: Float[Array, "k d n"], weights: Float[Array, "k n"]) -> Array:
         """Weighted scatter of differences that are each component's own."""
 

@@ -6,6 +6,7 @@ from html import escape
 from typing import Any
 
 import numpy as np
+import numpyro.distributions as dist
 
 from jaxgmm._contract import LatentModel, Sites
 from jaxgmm._posterior import Posterior
@@ -19,6 +20,8 @@ def formulas(model: LatentModel, sites: Sites) -> list[str]:
     """Lines of the model and its prior, as HTML; ``sites`` are any values of the sites."""
     if isinstance(model, Mixture) and isinstance(model.prior, ConjugatePrior):
         return _mixture_formulas(model)
+    if isinstance(model, Mixture) and model.prior_name == "sites":
+        return [_row_formula(model), *_joining(model), *_written_formulas(model)]
     return _site_formulas(model, sites)
 
 
@@ -40,44 +43,64 @@ def hyper_parameters(model: LatentModel) -> list[tuple[str, str]]:
     return [(symbol, _number_text(value)) for symbol, value in rows]
 
 
-def _mixture_formulas(model: Mixture) -> list[str]:
-    row, mean = "<i>x<sub>i</sub></i>", "<i>&mu;<sub>k</sub></i>"
-    each = f"<i>k</i> = 1, …, {model.n_components}"
-    full = "<i>&Sigma;<sub>k</sub></i>"
-    covariance, own, note = {
-        "full": (full, full, ""),
-        "tied": ("<i>&Sigma;</i>", "<i>&Sigma;</i>", "one for all components"),
+_FULL, _ONE = "<i>&Sigma;<sub>k</sub></i>", "<i>&Sigma;</i>"
+
+
+def _covariance_symbols(model: Mixture) -> tuple[str, str, str]:
+    """The covariance of a component, what of it has a prior, and how they hang together."""
+    return {
+        "full": (_FULL, _FULL, ""),
+        "tied": (_ONE, _ONE, "one for all components"),
         "diag": (
-            full,
+            _FULL,
             "<i>&sigma;</i>²<sub><i>kj</i></sub>",
-            f"{full} = diag(<i>&sigma;</i>²<sub><i>k</i>1</sub>, …, "
+            f"{_FULL} = diag(<i>&sigma;</i>²<sub><i>k</i>1</sub>, …, "
             f"<i>&sigma;</i>²<sub><i>k</i>{model.n_features}</sub>)",
         ),
         "spherical": (
-            full,
+            _FULL,
             "<i>&sigma;</i>²<sub><i>k</i></sub>",
-            f"{full} = <i>&sigma;</i>²<sub><i>k</i></sub> <i>I</i>",
+            f"{_FULL} = <i>&sigma;</i>²<sub><i>k</i></sub> <i>I</i>",
         ),
         "EEI": (
-            "<i>&Sigma;</i>",
+            _ONE,
             "<i>&sigma;</i>²<sub><i>j</i></sub>",
-            "<i>&Sigma;</i> = diag(<i>&sigma;</i>²<sub>1</sub>, …, "
+            f"{_ONE} = diag(<i>&sigma;</i>²<sub>1</sub>, …, "
             f"<i>&sigma;</i>²<sub>{model.n_features}</sub>)",
         ),
-        "EII": (
-            "<i>&Sigma;</i>",
-            "<i>&sigma;</i>²",
-            "<i>&Sigma;</i> = <i>&sigma;</i>² <i>I</i>",
-        ),
+        "EII": (_ONE, "<i>&sigma;</i>²", f"{_ONE} = <i>&sigma;</i>² <i>I</i>"),
     }[model.family.name]
+
+
+def _row_formula(model: Mixture) -> str:
+    covariance, _, note = _covariance_symbols(model)
+    return (
+        "<i>x<sub>i</sub></i> ~ &sum;<sub><i>k</i></sub> <i>w<sub>k</sub></i> "
+        f"N(<i>&mu;<sub>k</sub></i>, {covariance}), &nbsp; <i>k</i> = 1, …, {model.n_components}"
+        + (f", &nbsp; {note}" if note else "")
+    )
+
+
+def _joining(model: Mixture) -> list[str]:
+    """How declared scales and correlations make the covariances."""
+    if not model.prior.scaled:
+        return []
+    covariance, variance, _ = _covariance_symbols(model)
+    if "correlations" in model.prior.distributions:
+        return [f"{covariance} = diag(<i>scales</i>) <i>correlations</i> diag(<i>scales</i>)"]
+    return [f"{variance} = <i>scales</i>²"]
+
+
+def _mixture_formulas(model: Mixture) -> list[str]:
+    mean = "<i>&mu;<sub>k</sub></i>"
+    covariance, own, _ = _covariance_symbols(model)
     if model.family.name in ("full", "tied"):
         prior = f"{own} ~ inverse-Wishart(<i>&nu;</i>, <i>&Lambda;</i>)"
     else:
         scale = "<i>&Lambda;<sub>j</sub></i>" if np.ndim(model.prior.scale) else "<i>&Lambda;</i>"
         prior = f"{own} ~ inverse-gamma(<i>&nu;</i>/2, {scale}/2)"
     lines = [
-        f"{row} ~ &sum;<sub><i>k</i></sub> <i>w<sub>k</sub></i> "
-        f"N({mean}, {covariance}), &nbsp; {each}" + (f", &nbsp; {note}" if note else ""),
+        _row_formula(model),
         f"{mean} | {covariance} ~ N(<i>m</i>, {covariance} / <i>&kappa;</i>)",
         prior,
     ]
@@ -103,12 +126,25 @@ def _site_formulas(model: LatentModel, sites: Sites) -> list[str]:
         except KeyError:
             # It depends on sites before it: its numbers at the fit are not the prior's.
             text = type(_innermost(conditional(sites))).__name__ + " given the sites above"
-        lines.append(f"<i>{escape(name)}</i> ~ {escape(text)}")
+        lines.append(_site_formula(name, text))
     return lines
 
 
+def _written_formulas(model: Mixture) -> list[str]:
+    """The distributions of a mixture's sites as the user wrote them, each for a whole site."""
+    return [
+        _site_formula(name, _distribution_text(written))
+        for name, written in model.prior.distributions.items()
+    ]
+
+
+def _site_formula(name: str, text: str) -> str:
+    return f"<i>{escape(name)}</i> ~ {escape(text)}"
+
+
 def _innermost(distribution: Any) -> Any:
-    while hasattr(distribution, "base_dist"):
+    """What a distribution is named after."""
+    while isinstance(distribution, (dist.Independent, dist.ExpandedDistribution)):
         distribution = distribution.base_dist
     return distribution
 
@@ -121,6 +157,9 @@ def _distribution_text(distribution: Any) -> str:
         if name in vars(distribution)
     }
     arguments = ", ".join(f"{name}={_number_text(value)}" for name, value in values.items())
+    if type(distribution) is dist.TransformedDistribution:
+        steps = ", ".join(type(t).__name__ for t in distribution.transforms)
+        arguments = f"{_distribution_text(distribution.base_dist)}, {steps}"
     return f"{type(distribution).__name__}({arguments})"
 
 
@@ -168,6 +207,9 @@ def _model_code(model: LatentModel) -> str:
         if model.prior.stick_breaking:
             numbers.append("stick_breaking=True")
         parts.append("prior=jg.ConjugatePrior(\n" + "".join(f"    {n},\n" for n in numbers) + ")")
+    elif model.prior_name == "sites":
+        names = ", ".join(f"{quoted(name)}: ..." for name in model.prior.distributions)
+        parts.append("prior={" + names + "}")
     if model.weights is not None:
         parts.append(f"weights={np.asarray(model.weights).tolist()}")
     return "jg.Mixture(" + ", ".join(parts) + ")"
