@@ -335,7 +335,10 @@ def _changed(name, **sites):
         (_changed("full", scales=None), r"'scales', 'correlations'.*found 'weights', 'means'"),
         (_changed("full", correlations=None), r"'correlations'.*found 'weights'"),
         (_changed("diag", correlations=LKJ), r"found .*'correlations'"),
-        (_changed("diag-variances", scales=SCALES), r"'means', 'scales'; .*'covariances'$"),
+        (
+            _changed("diag-variances", scales=SCALES),
+            r"needs .*'means', 'scales' .*found .*'covariances'$",
+        ),
         (_changed("full", mean=MEANS), r"found .*'mean'"),
         (_changed("diag", means=dist.HalfNormal(1.0)), r"'means'.*real numbers.*HalfNormal"),
         (_changed("full", scales=dist.Normal(0, 1)), r"'scales'.*positive numbers.*Normal"),

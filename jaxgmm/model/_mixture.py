@@ -89,9 +89,10 @@ class Mixture(LatentModel):
     >>> model.n_parameters(n_features=2)
     11
 
+    >>> import numpy as np
     >>> import numpyro.distributions as dist
     >>> prior = {
-    ...     "weights": dist.Dirichlet([1.0, 1.0]),
+    ...     "weights": dist.Dirichlet(np.ones(2)),
     ...     "means": dist.Normal(0, 5),
     ...     "scales": dist.HalfNormal(2),
     ...     "correlations": dist.LKJ(2, 1.0),
