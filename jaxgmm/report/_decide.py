@@ -243,11 +243,11 @@ def _coverage(fit: Fit, post: Posterior, basins: pd.DataFrame) -> list[Check]:
         Check(
             "optima of restarts without a draw",
             len(unseen),
-            f"0 within {_FAR_BELOW:g} of the fit",
+            "0 in reach",
             WARNING if len(near) else OK,
             ("an approximation around one mode cannot see others" if blind else _MISSED)
             if len(near)
-            else "none, or too low to expect a draw",
+            else f"none within {_FAR_BELOW:g} of the fit, where a draw is to be expected",
         ),
         Check(
             "optima of draws without a restart",

@@ -18,8 +18,12 @@ from jaxgmm.report._check import OK, WARNING, Check, not_applicable
 from jaxgmm.report._decide import MOST_PARETO_K
 from jaxgmm.report._draws import Seen, look, some_rows
 
+LOO = "optimism of the plug-in score over LOO (nats)"
+LOO_K = "largest Pareto k of LOO"
 VARIATION = "total variation, plug-in against predictive"
 
+# Fewer have no tail to smooth.
+_LEAST_DRAWS = 25
 _MOST_OPTIMISM = 2.0
 _MOST_VARIATION = 0.1
 _MOST_EVIDENCE_ERROR = 0.5
@@ -45,8 +49,13 @@ def _leave_one_out(fit: Fit, post: Posterior, seen: Seen) -> list[Check]:
     n, weight = post.x.shape[0], 1.0
     if post.sample_weight is not None:
         weight = np.asarray(post.sample_weight)[some_rows(post)]
-    scores = seen.log_density * weight
-    log_weights, k = array_stats.psislw(scores, axis=0)
+    # Copies of a draw, which resampled weights make, are that draw with their number as weight.
+    distinct, copies = np.unique(seen.log_density, axis=0, return_counts=True)
+    if len(distinct) < _LEAST_DRAWS:
+        why = f"only {len(distinct)} distinct draws"
+        return [not_applicable(LOO, why), not_applicable(LOO_K, why)]
+    scores = distinct * weight
+    log_weights, k = array_stats.psislw(scores - np.log(copies)[:, None], axis=0)
     elpd = logsumexp(scores + np.moveaxis(log_weights, -1, 0), axis=0)
     lost = seen.fit_log_density * weight - elpd
     optimism = float(np.mean(lost) * n)
@@ -54,7 +63,7 @@ def _leave_one_out(fit: Fit, post: Posterior, seen: Seen) -> list[Check]:
     most, worst = _MOST_OPTIMISM * fit.n_parameters, float(np.max(k))
     return [
         Check(
-            "optimism of the plug-in score over LOO (nats)",
+            LOO,
             optimism,
             f"<= {most:g}",
             OK if optimism <= most else WARNING,
@@ -62,7 +71,7 @@ def _leave_one_out(fit: Fit, post: Posterior, seen: Seen) -> list[Check]:
             f"{np.mean(elpd) * n:.1f} ({seen.size})",
         ),
         Check(
-            "largest Pareto k of LOO",
+            LOO_K,
             worst,
             f"<= {MOST_PARETO_K}",
             OK if worst <= MOST_PARETO_K else WARNING,

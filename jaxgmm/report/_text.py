@@ -45,9 +45,9 @@ def shown_table(table: pd.DataFrame) -> pd.DataFrame:
 
 def shown_checks(checks: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """The lines of each tier, under what the tier is for."""
-    shown = checks.drop(columns="tier").map(cell)
+    shown = checks[["verdict", "value", "threshold", "meaning"]].map(cell)
     shown.index.name = None
-    return {words: shown[checks["tier"] == tier] for tier, words in TIERS.items()}
+    return {f"{t}. {words}": shown[checks["tier"] == t] for t, words in TIERS.items()}
 
 
 def shown_basins(basins: pd.DataFrame) -> pd.DataFrame:
