@@ -18,7 +18,7 @@ from jaxgmm.em import (
     standard_errors,
 )
 from jaxgmm.model import ConjugatePrior, Gaussian, GaussianParams, Mixture
-from jaxgmm.report import Selection, Verdict, compare, select
+from jaxgmm.report import MergeTree, Selection, Verdict, compare, merge_components, select
 
 __all__ = [
     "Bootstrap",
@@ -32,6 +32,7 @@ __all__ = [
     "KMeansRun",
     "LatentModel",
     "LikelihoodRatioTest",
+    "MergeTree",
     "Mixture",
     "Posterior",
     "Run",
@@ -48,6 +49,7 @@ __all__ = [
     "expected_labels",
     "fit",
     "kmeans",
+    "merge_components",
     "model",
     "report",
     "sample",

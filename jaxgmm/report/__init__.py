@@ -2,6 +2,7 @@
 
 from jaxgmm.report._compare import Verdict, compare
 from jaxgmm.report._curvature import Curvature, curvature
+from jaxgmm.report._merge import MergeTree, merge_components
 from jaxgmm.report._plot import (
     plot_chains,
     plot_components,
@@ -13,10 +14,12 @@ from jaxgmm.report._select import Selection, select
 
 __all__ = [
     "Curvature",
+    "MergeTree",
     "Selection",
     "Verdict",
     "compare",
     "curvature",
+    "merge_components",
     "plot_chains",
     "plot_components",
     "plot_marginals",
