@@ -19,7 +19,15 @@ from jaxgmm.em import (
     standard_errors,
 )
 from jaxgmm.model import ConjugatePrior, Gaussian, GaussianParams, Mixture
-from jaxgmm.report import Comparison, Selection, Verdict, compare, select
+from jaxgmm.report import (
+    Comparison,
+    MergeTree,
+    Selection,
+    Verdict,
+    compare,
+    merge_components,
+    select,
+)
 
 __all__ = [
     "Bootstrap",
@@ -34,6 +42,7 @@ __all__ = [
     "KMeansRun",
     "LatentModel",
     "LikelihoodRatioTest",
+    "MergeTree",
     "Mixture",
     "Posterior",
     "Run",
@@ -51,6 +60,7 @@ __all__ = [
     "expected_labels",
     "fit",
     "kmeans",
+    "merge_components",
     "model",
     "report",
     "sample",

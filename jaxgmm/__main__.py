@@ -1,4 +1,4 @@
-"""The command line: ``jaxgmm compare | fit | data``, also as ``python -m jaxgmm``."""
+"""The command line: ``jaxgmm compare | fit | select | data``, also as ``python -m jaxgmm``."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("jaxgmm", version("jaxgmm"))
         return 0
     if args.command is None:
-        parser.error("needs a command: compare, fit or data")
+        parser.error("needs a command: compare, fit, select or data")
     try:
         with _interruptible():
             args.run(args)
@@ -99,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Gaussian mixtures by EM, beside the posterior of the very same model.",
     )
     parser.add_argument("--version", action="store_true", help="print the version")
-    commands = parser.add_subparsers(dest="command", metavar="{compare,fit,data}")
+    commands = parser.add_subparsers(dest="command", metavar="{compare,fit,select,data}")
 
     compare = commands.add_parser(
         "compare",
@@ -127,6 +127,39 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--json", metavar="FILE", help="also write the fit as JSON")
     fit.set_defaults(run=_fit)
 
+    select = commands.add_parser(
+        "select",
+        help="structures and numbers of components, with a report",
+        description="Fit every structure with every number of components by EM, print the models "
+        "by a criterion, the best first, and write select.html, criteria.png, select.csv and "
+        "select.json.",
+    )
+    _add_data_arguments(select, restarts=16)
+    select.add_argument(
+        "-k",
+        type=_counts,
+        default="1:9",
+        metavar="K",
+        help="such as 3, 1:9 or 1,2,4 (default: 1:9)",
+    )
+    select.add_argument(
+        "--structures",
+        default="all",
+        metavar="A,B",
+        help="such as VVV,EEE,diag; or all (default), mclust's fourteen, two in one dimension",
+    )
+    select.add_argument("--criterion", default="bic", help="what decides (default: bic)")
+    select.add_argument(
+        "--criteria", default="bic,icl,aic", metavar="A,B", help="columns (default: bic,icl,aic)"
+    )
+    select.add_argument(
+        "--prior", default="none", help="none (default), as in mclust, or fraley-raftery"
+    )
+    select.add_argument(
+        "--out", metavar="DIR", help="folder to write (default: named after the data, NAME_select)"
+    )
+    select.set_defaults(run=_select)
+
     data = commands.add_parser(
         "data",
         help="the bundled data sets",
@@ -137,21 +170,46 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
+def _counts(text: str) -> list[int]:
+    """``3``, ``1:9`` (both ends included) or ``1,2,4``."""
+    one = _count(1)
+    counts: list[int] = []
+    for part in text.split(","):
+        low, colon, high = part.partition(":")
+        first = one(low)
+        last = one(high) if colon else first
+        if last < first:
+            raise argparse.ArgumentTypeError(f"must not fall, found {part!r}")
+        counts += range(first, last + 1)
+    return list(dict.fromkeys(counts))
+
+
+def _add_data_arguments(parser: argparse.ArgumentParser, restarts: int) -> None:
     add = parser.add_argument
     add("data", metavar="DATA", help="faithful, galaxies, iris, or a CSV file")
-    add("-k", type=_count(1), required=True, metavar="K", help="number of components")
     add("--columns", metavar="A,B", help="columns by name or by position from 0 (default: all)")
+    add(
+        "--restarts",
+        type=_count(1),
+        default=restarts,
+        metavar="N",
+        help=f"EM starts (default: {restarts})",
+    )
+    add("--seed", type=_count(0, below=2**32), default=0, metavar="S", help="default: 0")
+    add("--float32", action="store_true", help="compute in single precision")
+    add("--quiet", action="store_true", help="no progress on stderr")
+
+
+def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    _add_data_arguments(parser, restarts=64)
+    add = parser.add_argument
+    add("-k", type=_count(1), required=True, metavar="K", help="number of components")
     add(
         "--covariance",
         default="full",
         help="full (default), tied, diag, spherical, or a code of mclust's, such as VEE",
     )
     add("--prior", default="fraley-raftery", help="fraley-raftery (default) or, for fit, none")
-    add("--restarts", type=_count(1), default=64, metavar="N", help="EM starts (default: 64)")
-    add("--seed", type=_count(0, below=2**32), default=0, metavar="S", help="default: 0")
-    add("--float32", action="store_true", help="compute in single precision")
-    add("--quiet", action="store_true", help="no progress on stderr")
 
 
 # -- commands ----------------------------------------------------------------------
@@ -209,6 +267,44 @@ def _fit(args: argparse.Namespace) -> None:
         Path(args.json).write_text(json.dumps(_fit_record(fit, args), indent=2) + "\n")
 
 
+def _select(args: argparse.Namespace) -> None:
+    import jax
+
+    import jaxgmm as jg
+
+    x, name = _read(args)
+    prior = None if args.prior == "none" else args.prior
+    codes = args.structures.split(",") if args.structures != "all" else _all_structures(x)
+    models = [jg.Mixture(jg.Gaussian(code), k, prior=prior) for code in codes for k in args.k]
+    models[0].check_data(x)
+    _announce(args, x, name)
+    out = Path(f"{name}_select" if args.out is None else args.out)
+    out.mkdir(parents=True, exist_ok=True)  # fails before the long part, not after it
+
+    bar = not args.quiet and sys.stderr.isatty()
+    label = f"EM: {len(models)} model(s), {args.restarts} start(s) each, compiled first"
+    with _stage(args, label, end="\n" if bar else " "):
+        choice = jg.select(
+            models,
+            x,
+            key=jax.random.key(args.seed),
+            criterion=args.criterion,
+            criteria=args.criteria.split(","),
+            n_init=args.restarts,
+            progress=bar,
+        )
+    with _stage(args, "writing report"):
+        page = choice.save(out)
+    print(choice)
+    print(f"\nWritten: {page}")
+
+
+def _all_structures(x: pd.DataFrame) -> list[str]:
+    """mclust's codes; in one dimension there are two."""
+    codes = "EII VII EEI VEI EVI VVI EEE VEE EVE VVE EEV VEV EVV VVV"
+    return codes.split() if x.shape[1] > 1 else ["E", "V"]
+
+
 def _data(args: argparse.Namespace) -> None:
     from importlib import resources
 
@@ -232,19 +328,24 @@ def _data(args: argparse.Namespace) -> None:
 
 def _prepare(args: argparse.Namespace) -> tuple[pd.DataFrame, str, Mixture]:
     """Data with named columns, their name, and the model, checked against each other."""
+    import jaxgmm as jg
+
+    x, name = _read(args)
+    prior = None if args.prior == "none" else args.prior
+    model = jg.Mixture(jg.Gaussian(args.covariance), args.k, prior=prior)
+    model.check_model(*model.check_data(x))
+    return x, name, model
+
+
+def _read(args: argparse.Namespace) -> tuple[pd.DataFrame, str]:
+    """Data with named columns in the precision asked for, and their name."""
     import jax
     import pandas as pd
-
-    import jaxgmm as jg
 
     jax.config.update("jax_enable_x64", not args.float32)
     data = _load(args.data, None if args.columns is None else args.columns.split(","))
     x = pd.DataFrame(data.x, columns=list(data.feature_names))
-    x = x.astype("float32" if args.float32 else "float64")
-    prior = None if args.prior == "none" else args.prior
-    model = jg.Mixture(jg.Gaussian(args.covariance), args.k, prior=prior)
-    model.check_model(*model.check_data(x))
-    return x, data.name, model
+    return x.astype("float32" if args.float32 else "float64"), data.name
 
 
 def _load(data: str, columns: list[str] | None) -> Any:

@@ -84,7 +84,7 @@ class Posterior:
     log_prior: np.ndarray
     log_likelihood: np.ndarray
     sample_stats: dict[str, np.ndarray]
-    n_warmup: int
+    n_warmup: int | None
     fingerprint: str
     feature_names: tuple[str, ...]
     log_weights: np.ndarray | None = None
@@ -428,8 +428,8 @@ class Posterior:
         )
 
     def __repr__(self) -> str:
-        history = "independent draws"
-        if self.log_weights is None:
+        history = "draws"
+        if self.n_warmup is not None:
             divergences = int(np.sum(self.sample_stats.get("diverging", 0)))
             history = f"draws after {self.n_warmup} of warm-up, {divergences} divergences"
         shapes = ", ".join(f"{name} {draw.shape[2:]}" for name, draw in self.draws.items())

@@ -29,6 +29,7 @@ MADE_BY = {
     "LikelihoodRatioTest": jg.bootstrap_lrt,
     "KMeans": jg.kmeans,
     "KMeansRun": jg.kmeans,
+    "MergeTree": jg.merge_components,
     "Posterior": jg.sample,
     "Run": jg.em.run,
     "Selection": jg.select,

@@ -37,6 +37,8 @@ class Draws(NamedTuple):
         Where the engine estimates it.
     diagnostics : dict
         What the engine says of itself beyond its draws, such as the trace of a bound.
+    n_warmup : int
+        Iterations of each chain before its first draw; None where there are no chains.
     """
 
     params: Params
@@ -45,6 +47,7 @@ class Draws(NamedTuple):
     log_proposal: Array | None = None
     evidence: Evidence | None = None
     diagnostics: dict[str, Any] = {}  # noqa: RUF012 (nothing writes into it)
+    n_warmup: int | None = None
 
 
 class Schedule(NamedTuple):

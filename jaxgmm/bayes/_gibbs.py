@@ -55,9 +55,8 @@ def gibbs(
     def advance(state: _Chain, kept: Draws, start: int, stop: int) -> tuple[_Chain, Draws]:
         return _advance(model, x, sample_weight, state, kept, start, stop, schedule[1:])
 
-    return chains_first(
-        run(advance, state, kept, schedule.total, f"Gibbs, {chains} chains", progress)
-    )
+    kept = run(advance, state, kept, schedule.total, f"Gibbs, {chains} chains", progress)
+    return chains_first(kept)._replace(n_warmup=schedule.n_warmup - 1)
 
 
 def _sweep(

@@ -56,7 +56,7 @@ def nuts(
 
     kept = run(advance, state, kept, schedule.total, f"NUTS, {chains} chains", progress)
     params = _constrain(model, x, sample_weight, kept["z"])
-    return Draws(*chains_first((params, kept["stats"])))
+    return Draws(*chains_first((params, kept["stats"])), n_warmup=schedule.n_warmup)
 
 
 def _kernels(model: LatentModel, x: Array, sample_weight: Array | None) -> tuple[Any, Any]:

@@ -108,7 +108,7 @@ def sample(
         log_prior=log_prior,
         log_likelihood=np.asarray(log_likelihood),
         sample_stats={name: np.asarray(s) for name, s in draws.stats.items()},
-        n_warmup=n_warmup if weighing is None else 0,
+        n_warmup=draws.n_warmup,
         fingerprint=digest,
         feature_names=names,
         log_weights=None if weighing is None else weighing.log_weights,

@@ -2,6 +2,7 @@
 
 from jaxgmm.report._compare import Verdict, compare
 from jaxgmm.report._curvature import Curvature, curvature
+from jaxgmm.report._merge import MergeTree, merge_components
 from jaxgmm.report._plot import (
     plot_chains,
     plot_components,
@@ -15,10 +16,12 @@ from jaxgmm.report._several import Comparison
 __all__ = [
     "Comparison",
     "Curvature",
+    "MergeTree",
     "Selection",
     "Verdict",
     "compare",
     "curvature",
+    "merge_components",
     "plot_chains",
     "plot_components",
     "plot_marginals",

@@ -177,7 +177,7 @@ def _settings(verdict: Verdict) -> list[tuple[str, str]]:
         ("method", post.method),
         ("chains", str(post.n_chains)),
         ("draws per chain", str(post.n_draws)),
-        ("warm-up per chain", str(post.n_warmup)),
+        ("warm-up per chain", "none" if post.n_warmup is None else str(post.n_warmup)),
         ("precision", str(np.asarray(post.x).dtype)),
         ("data fingerprint", post.fingerprint),
     ]

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 from jaxtyping import PRNGKeyArray
 from tqdm.auto import tqdm
 
 from jaxgmm import em
-from jaxgmm._checks import check_key, check_name
+from jaxgmm._checks import check_count, check_key, check_name
 from jaxgmm._contract import LatentModel
 from jaxgmm._results import Fit, Status
+from jaxgmm.report._criteria import CRITERIA, DECIDING, Case, evaluate, missing
 
-_CRITERIA = ("bic", "aic", "icl")
+_DEFAULT = ("bic", "icl", "aic")
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -27,59 +32,138 @@ class Selection:
     Attributes
     ----------
     table : DataFrame
-        A row per model: ``log_likelihood``, ``n_parameters``, the criteria ``bic``,
-        ``icl`` and ``aic`` (lower is better), ``status``, and ``reason``: why a row cannot
-        win, empty where it can.
+        A row per model, in the order given: ``structure``, ``n_components``,
+        ``log_likelihood``, ``n_parameters``, the columns of the criteria (lower is better),
+        ``status``; ``reason``: why a row cannot win, empty where it can; and ``note``: how
+        many restarts were set aside as spurious, and which other criteria could not be
+        computed.
     fits : list of Fit or None
         In the order of the models; None where the fit failed.
     criterion : str
         The column that decides.
+    n_init : int
+        Random starts of each model.
     """
 
     table: pd.DataFrame
     fits: list[Fit | None]
     criterion: str
+    n_init: int
+
+    @property
+    def ranking(self) -> np.ndarray:
+        """Positions of the rows that can win, the best first."""
+        able = np.flatnonzero((self.table["reason"] == "").to_numpy())
+        values = self.table[self.criterion].to_numpy(float)[able]
+        return able[np.argsort(values, kind="stable")]
 
     @property
     def best(self) -> Fit:
         """The fit with the lowest criterion among the rows without a reason."""
-        able = self.table.reset_index(drop=True)
-        able = able[able["reason"] == ""]
-        if able.empty:
+        ranking = self.ranking
+        if not len(ranking):
             raise ValueError("select: no model could be fitted; see the table's reasons")
-        fit = self.fits[int(able[self.criterion].astype(float).idxmin())]
+        fit = self.fits[int(ranking[0])]
         assert fit is not None
         return fit
 
+    def plot(self, ax: Any = None, *, criterion: str | None = None) -> Any:
+        """A criterion against the number of components, one line per structure.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            Where to draw.
+        criterion : str, optional
+            A column of the table; the one that decides by default.
+
+        Returns
+        -------
+        matplotlib Figure or Axes
+            A new figure, which notebooks show; or ``ax``, where it was given.
+
+        Raises
+        ------
+        ValueError
+            For a column that the table does not have.
+        """
+        from jaxgmm.report._plot_select import plot_criterion
+
+        return plot_criterion(self, ax, criterion)
+
+    def save(self, folder: str | os.PathLike[str]) -> Path:
+        """Write select.html, criteria.png, select.csv and select.json.
+
+        Parameters
+        ----------
+        folder : path
+            Made where it does not exist.
+
+        Returns
+        -------
+        Path
+            Of the page.
+        """
+        from jaxgmm.report._select_page import save
+
+        return save(self, Path(folder))
+
     def __repr__(self) -> str:
-        return self.table.to_string(float_format="{:.3f}".format)
+        from jaxgmm.report._select_page import selection_text
+
+        return selection_text(self)
 
     def _repr_html_(self) -> str:
-        return self.table.to_html(float_format="{:.3f}".format, border=0)
+        from jaxgmm.report._select_page import selection_html
+
+        return selection_html(self)
 
 
 def select(
-    models: Sequence[LatentModel],
+    models: Iterable[LatentModel],
     x: Any,
     *,
     key: PRNGKeyArray,
     criterion: str = "bic",
+    criteria: Sequence[str] = _DEFAULT,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
     n_init: int = 16,
     sample_weight: Any = None,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Selection:
-    """Fit several models to the same data and compare them by information criteria.
+    """Fit several models to the same data and compare them.
+
+    Models of one shape (structure, number of components, kind of prior) share a compiled
+    program; programs are compiled side by side, one on each processor.
 
     Parameters
     ----------
-    models : sequence of LatentModel
+    models : iterable of LatentModel
         What to try.
     x : (n, D) or (n,) array
         Data.
     key : typed random key
     criterion : str
-        ``"bic"`` (Schwarz, 1978), ``"icl"`` (Biernacki, Celeux and Govaert, 2000) or
-        ``"aic"`` (Akaike, 1974); decides ``best``.
+        Decides ``best``; any of the criteria below but ``"mclust_bic"`` and ``"lrt"``.
+    criteria : sequence of str
+        Columns of the table, the deciding one always among them.
+        ``"bic"`` (Schwarz, 1978), ``"aic"`` (Akaike, 1974).
+        ``"icl"``: BIC less twice the log probability of the most probable labels, as mclust
+        has it; ``"icl_entropy"``: BIC plus twice the entropy of the labels (both after
+        Biernacki, Celeux and Govaert, 2000).
+        ``"mclust_bic"``: BIC with mclust's sign, higher is better.
+        ``"elbo"``: -2 (variational bound + log K!), where the prior is conjugate.
+        ``"loo"``: -2 elpd by leave-one-out, labels summed out, with ``loo_error`` and the
+        number of rows ``loo_bad_k`` for which it fails (Vehtari, Gelman and Gabry, 2017).
+        ``"evidence"``: -2 log p(x), all labellings counted, with ``evidence_error``.
+        ``"lrt"``: ``lrt_p``, the bootstrap p-value of K against K + 1 (McLachlan, 1987).
+    options : mapping, optional
+        By criterion, what goes to the engine behind it. ``"elbo"`` and ``"loo"``: arguments of
+        `sample` (``"loo"`` draws by NUTS unless given another ``method``). ``"evidence"``:
+        ``method``, an engine of `sample` that estimates it (``"laplace"``) or a function
+        ``(fit, x, key=, sample_weight=)`` that returns an object with ``log_evidence`` and
+        ``error``; and its arguments. ``"lrt"``: arguments of `bootstrap_lrt` (99 replicates
+        unless given).
     n_init : int
         Random starts of each model.
     sample_weight : (n,) array, optional
@@ -96,12 +180,21 @@ def select(
     Raises
     ------
     ValueError, TypeError
-        For an empty list, an unknown criterion, or a key that is none.
+        For an empty list, what is no model, unknown criteria or options, data that cannot be
+        read, or a key that is none.
+
+    Notes
+    -----
+    With a prior, BIC, AIC and ICL take the log likelihood at the mode (Fraley and Raftery,
+    2007). All criteria are on the scale of BIC, twice a log density with its sign turned.
 
     References
     ----------
-    Schwarz (1978), Annals of Statistics 6:461-464; Biernacki, Celeux and Govaert (2000),
-    IEEE PAMI 22:719-725.
+    Akaike (1974), IEEE Transactions on Automatic Control 19:716-723; Biernacki, Celeux and
+    Govaert (2000), IEEE PAMI 22:719-725; Bishop (2006), Pattern Recognition and Machine
+    Learning, section 10.2.4; Fraley and Raftery (2007), J. Classification 24:155-181;
+    McLachlan (1987), Applied Statistics 36:318-324; Schwarz (1978), Annals of Statistics
+    6:461-464; Vehtari, Gelman and Gabry (2017), Statistics and Computing 27:1413-1432.
 
     Examples
     --------
@@ -109,33 +202,131 @@ def select(
     >>> import jaxgmm as jg
     >>> x = jg.datasets.load("galaxies").x
     >>> models = [jg.Mixture(jg.Gaussian("tied"), k) for k in (1, 2)]
-    >>> jg.select(models, x, key=jax.random.key(0)).best.model.n_components
+    >>> choice = jg.select(models, x, key=jax.random.key(0), progress=False)
+    >>> choice.best.model.n_components
     2
     """
     models = list(models)
     if not models:
         raise ValueError("models: needs at least one model")
-    check_name("criterion", criterion, _CRITERIA)
-    keys = jax.random.split(check_key(key, "starts are random"), len(models))
-    fits: list[Fit | None] = []
+    for model in models:
+        if not isinstance(model, LatentModel):
+            raise TypeError(f"models: needs models such as jaxgmm.Mixture, found {model!r}")
+    check_name("criterion", criterion, DECIDING)
+    if isinstance(criteria, str):
+        criteria = (criteria,)
+    for name in criteria:
+        check_name("criteria", name, CRITERIA)
+    names = tuple(dict.fromkeys((*criteria, criterion)))
+    chosen = {check_name("options", name, names): dict(o) for name, o in (options or {}).items()}
+    check_count("n_init", n_init, 1)
+    check_key(key, "starts are random")
+    models[0].check_data(x, sample_weight)
+
+    keys = [jax.random.split(one) for one in jax.random.split(key, len(models))]
+    bar = tqdm(total=len(models), desc="models", disable=not progress)
+    with bar:
+        fitted = _fit_all(models, x, [k[0] for k in keys], n_init, sample_weight, bar)
     rows = []
-    for model, one in zip(tqdm(models, "models", disable=not progress), keys, strict=True):
-        fit, reason = None, ""
+    asking = [name for name in names if CRITERIA[name].asks]
+    ends = zip(models, fitted, keys, strict=True)
+    for model, end, one in tqdm(
+        ends, "criteria", total=len(models), disable=not (progress and asking)
+    ):
+        fit, reason = (None, end) if isinstance(end, str) else (end, _why_not(end))
+        values, trouble = missing(names), {}
+        if fit is not None:
+            # No posterior is drawn about an optimum that cannot win.
+            able = tuple(n for n in names if not reason or n not in asking)
+            found, trouble = evaluate(able, Case(fit, model, x, sample_weight, one[1]), chosen)
+            values |= found
+        if not reason and not np.isfinite(values[criterion]):
+            reason = trouble.pop(criterion, f"{criterion} is not finite")
+        rows.append(_row(model, fit, values, reason, trouble))
+    table = pd.DataFrame(rows).set_index("model")
+    return Selection(table, [None if isinstance(f, str) else f for f in fitted], criterion, n_init)
+
+
+def _fit_all(
+    models: list[LatentModel],
+    x: Any,
+    keys: list[PRNGKeyArray],
+    n_init: int,
+    sample_weight: Any,
+    bar: Any,
+) -> list[Fit | str]:
+    """The fit of each model, or why there is none."""
+    fits: list[Fit | str] = [""] * len(models)
+
+    def fit_group(group: list[int]) -> None:
+        for i in group:
+            try:
+                fits[i] = em.fit(
+                    models[i], x, key=keys[i], n_init=n_init, sample_weight=sample_weight
+                )
+            except ValueError as error:
+                fits[i] = str(error)
+            bar.update()
+
+    # Compilation leaves the interpreter's lock, so threads compile side by side. Models of
+    # one shape stay in one thread: the first compiles, the others find its program.
+    groups: dict[Any, list[int]] = {}
+    for i, model in enumerate(models):
+        groups.setdefault(_shape(model), []).append(i)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        # A thread does not see the context managers that its caller stands in.
+        if len(groups) == 1 or pool.submit(_settings).result() != _settings():
+            for group in groups.values():
+                fit_group(group)
+            return fits
+        running: list[Future[None]] = [pool.submit(fit_group, g) for g in groups.values()]
         try:
-            fit = em.fit(model, x, key=one, n_init=n_init, sample_weight=sample_weight)
-            reason = _why_not(fit)
-        except ValueError as error:
-            reason = str(error)
-        fits.append(fit)
-        rows.append(_row(model, fit, reason))
-    return Selection(pd.DataFrame(rows).set_index("model"), fits, criterion)
+            for done in as_completed(running):
+                done.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return fits
 
 
-def _row(model: LatentModel, fit: Fit | None, reason: str) -> dict[str, Any]:
-    names = ("log_likelihood", "n_parameters", "bic", "icl", "aic")
-    numbers = {name: np.nan if fit is None else getattr(fit, name) for name in names}
-    status = "" if fit is None else fit.status.name.lower().replace("_", " ")
-    return {"model": repr(model), **numbers, "status": status, "reason": reason}
+def _shape(model: LatentModel) -> Any:
+    """What a compiled program depends on."""
+    leaves, structure = jax.tree.flatten(model)
+    return structure, tuple(np.shape(leaf) for leaf in leaves)
+
+
+def _settings() -> tuple[Any, ...]:
+    config = jax.config
+    return jnp.result_type(float), config.jax_default_device, config.jax_disable_jit
+
+
+def _row(
+    model: LatentModel,
+    fit: Fit | None,
+    values: dict[str, float],
+    reason: str,
+    trouble: dict[str, str],
+) -> dict[str, Any]:
+    family = getattr(model, "family", model)
+    return {
+        "model": repr(model),
+        "structure": getattr(family, "name", type(family).__name__),
+        "n_components": model.n_components,
+        "log_likelihood": np.nan if fit is None else fit.log_likelihood,
+        "n_parameters": np.nan if fit is None else fit.n_parameters,
+        **values,
+        "status": "" if fit is None else fit.status.name.lower().replace("_", " "),
+        "reason": reason,
+        "note": "; ".join(_notes(fit, trouble)),
+    }
+
+
+def _notes(fit: Fit | None, trouble: dict[str, str]) -> list[str]:
+    """What was set aside, and which criteria could not be computed."""
+    notes = [f"{name}: {why}" for name, why in trouble.items()]
+    if fit is not None and fit.n_spurious_better:
+        notes.insert(0, f"{fit.n_spurious_better} better-scoring restart(s) set aside as spurious")
+    return notes
 
 
 def _why_not(fit: Fit) -> str:

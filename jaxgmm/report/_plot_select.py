@@ -1,0 +1,108 @@
+"""Figures of a choice among models: criteria against K, entropies of merged clusters."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jaxgmm._checks import check_name
+from jaxgmm.report._criteria import DECIDING
+from jaxgmm.report._plot import _COLOURS, _GREY, _LEGEND, _TITLE, _canvas
+
+if TYPE_CHECKING:
+    from jaxgmm.report._merge import MergeTree
+    from jaxgmm.report._select import Selection
+
+_MARKERS = "osD^vP*X<>phd8"
+_DASHES = ("-", "--", "-.")
+_MOST_INSIDE = 4  # lines up to which the legend fits inside the axes
+_ERRORS = {"loo": "loo_error", "evidence": "evidence_error"}
+_LABELS = {
+    "bic": "BIC",
+    "icl": "ICL (most probable labels)",
+    "icl_entropy": "ICL (entropy)",
+    "aic": "AIC",
+    "mclust_bic": "BIC, mclust's sign",
+    "elbo": "-2 (variational bound + log K!)",
+    "loo": "-2 elpd, leave-one-out",
+    "evidence": "-2 log evidence",
+    "lrt_p": "p-value of K against K + 1",
+    "log_likelihood": "log likelihood",
+}
+_HIGHER = ("mclust_bic", "log_likelihood")
+
+
+def plot_criterion(choice: Selection, ax: Any, criterion: str | None) -> Any:
+    """See `Selection.plot`."""
+    table = choice.table.reset_index(drop=True)
+    name = choice.criterion if criterion is None else criterion
+    numbers = [c for c in table.columns if c not in ("structure", "status", "reason", "note")]
+    check_name("criterion", name, numbers)
+    able = table[(table["reason"] == "") & np.isfinite(table[name].astype(float))]
+    figure, axes = _canvas(ax, (7.6, 4.8))
+    kinds = _kinds(choice)
+    names = list(dict.fromkeys(kinds))
+    for i, kind in enumerate(names):
+        rows = able[[kinds[j] == kind for j in able.index]]
+        rows = rows.sort_values("n_components", kind="stable")
+        if rows.empty:
+            continue
+        style = {
+            "color": _COLOURS[i % len(_COLOURS)],
+            "marker": _MARKERS[i % len(_MARKERS)],
+            "ls": _DASHES[i // len(_COLOURS) % len(_DASHES)],
+        }
+        k, values = rows["n_components"], rows[name].astype(float)
+        axes.plot(k, values, lw=1.4, ms=5, label=kind, **style)
+        if name in _ERRORS:
+            axes.errorbar(k, values, rows[_ERRORS[name]], fmt="none", color=style["color"], lw=1)
+    ranked = [j for j in choice.ranking if j in able.index]
+    if ranked:
+        best = able.loc[ranked[0]]
+        axes.plot(
+            best["n_components"],
+            best[name],
+            "o",
+            ms=14,
+            mfc="none",
+            mec="black",
+            mew=1.5,
+            label=f"best by {_LABELS.get(choice.criterion, choice.criterion)}",
+        )
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set(xlabel="number of components", ylabel=_LABELS.get(name, name))
+    axes.ticklabel_format(axis="y", useOffset=False)
+    better = "" if name not in DECIDING else "lower is better"
+    if name in _HIGHER:
+        better = "higher is better"
+    left_out = len(table) - len(able)
+    parts = [p for p in (better, f"{left_out} model(s) not drawn" if left_out else "") if p]
+    title = f"{len(able)} model(s)"
+    axes.set_title(f"{title}: {', '.join(parts)}" if parts else title, **_TITLE)
+    if ax is None and len(names) > _MOST_INSIDE:
+        figure.legend(loc="outside right upper", fontsize=9, frameon=False)
+    elif ranked:
+        axes.legend(**_LEGEND)
+    return figure if ax is None else ax
+
+
+def _kinds(choice: Selection) -> list[str]:
+    """What each row's line is called: its structure, and its prior where there are several."""
+    structures = choice.table["structure"].tolist()
+    priors = [model.rpartition("prior=")[2].rstrip(")") for model in choice.table.index]
+    if len(set(priors)) == 1:
+        return structures
+    return [f"{s}, prior {p}" for s, p in zip(structures, priors, strict=True)]
+
+
+def plot_entropies(tree: MergeTree, ax: Any) -> Any:
+    """See `MergeTree.plot`."""
+    figure, axes = _canvas(ax, (6.4, 4.0))
+    counts = np.arange(1, len(tree.entropies) + 1)
+    axes.plot(counts, tree.entropies, "o-", color=_COLOURS[0], lw=1.4, ms=6)
+    axes.axhline(0, color=_GREY, lw=0.8)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set(xlabel="number of clusters", ylabel="entropy of the labels")
+    axes.set_title("Entropy of merged components", **_TITLE)
+    return figure if ax is None else ax
