@@ -6,7 +6,7 @@ import itertools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+from jax import lax
 from jaxtyping import Array, Float, Int
 
 # All permutations are tried up to this many labels, the Hungarian method above.
@@ -15,12 +15,10 @@ _ENUMERATE = 5
 
 def cheapest(cost: Float[Array, "s k k"]) -> Int[Array, "s k"]:
     """``order`` minimising ``sum_k cost[order[k], k]`` for each of S matrices."""
-    draws, k, _ = cost.shape
-    if k <= _ENUMERATE:
+    if cost.shape[1] <= _ENUMERATE:
         orders, totals = _all_orders(cost)
         return orders[jnp.argmin(totals, axis=1)]
-    shape = jax.ShapeDtypeStruct((draws, k), jnp.int32)
-    return jax.pure_callback(_hungarian, shape, cost)
+    return jax.vmap(_hungarian)(cost)
 
 
 def margin(cost: Float[Array, "s k k"], order: Int[Array, "s k"]) -> Float[Array, " s"]:
@@ -34,8 +32,7 @@ def margin(cost: Float[Array, "s k k"], order: Int[Array, "s k"]) -> Float[Array
     if k <= _ENUMERATE:
         totals = jnp.sort(_all_orders(cost)[1], axis=1)
         return totals[:, 1] - totals[:, 0]
-    shape = jax.ShapeDtypeStruct((draws,), cost.dtype)
-    return jax.pure_callback(_hungarian_margin, shape, cost, order)
+    return jax.vmap(_hungarian_margin)(cost, order)
 
 
 def _all_orders(cost: Array) -> tuple[Array, Array]:
@@ -45,27 +42,61 @@ def _all_orders(cost: Array) -> tuple[Array, Array]:
     return orders, jnp.sum(cost[:, orders, jnp.arange(k)], axis=-1)
 
 
-def _hungarian(cost: Array | np.ndarray) -> np.ndarray:
-    """Columns are the new labels: solve the transposed problem by SciPy."""
-    from scipy.optimize import linear_sum_assignment
+def _hungarian(cost: Float[Array, "k k"]) -> Int[Array, " k"]:
+    """Shortest augmenting paths (Jonker and Volgenant, 1987), one new label after another.
 
-    # Matrices of a NumPy array: each one taken from a JAX array would be a call of its own.
-    solved = [linear_sum_assignment(one.T)[1] for one in np.asarray(cost)]
-    return np.asarray(solved, np.int32)
+    Compiled, not SciPy's: a callback waits for its own argument, for ever, where the host has a
+    single core (jax-ml/jax, issue 24255).
+    """
+    k = cost.shape[0]
+    # Column 0 stands for the new label that is to be placed; labels count from one.
+    price = jnp.pad(cost.T, ((1, 0), (1, 0)))
+    labels = jnp.arange(k + 1)
+
+    def place(label: Array, state: tuple[Array, ...]) -> tuple[Array, ...]:
+        row_dual, column_dual, owner = state
+        owner = owner.at[0].set(label)
+
+        def search(path: tuple[Array, ...]) -> tuple[Array, ...]:
+            row_dual, column_dual, distance, before, seen, at = path
+            seen = seen.at[at].set(True)
+            reduced = price[owner[at]] - row_dual[owner[at]] - column_dual
+            nearer = ~seen & (reduced < distance)
+            distance = jnp.where(nearer, reduced, distance)
+            before = jnp.where(nearer, at, before)
+            ahead = jnp.where(seen, jnp.inf, distance)
+            step = jnp.min(ahead)
+            row_dual = row_dual.at[owner].add(jnp.where(seen, step, 0))
+            column_dual = column_dual - jnp.where(seen, step, 0)
+            return row_dual, column_dual, ahead - step, before, seen, jnp.argmin(ahead)
+
+        # Every search sees another column; costs that are no numbers end when all are seen.
+        searching = lambda path: (owner[path[-1]] != 0) & ~jnp.all(path[-2])
+        nowhere = jnp.full(k + 1, jnp.inf, cost.dtype)
+        unseen = jnp.zeros(k + 1, bool)
+        root = jnp.zeros_like(label)
+        start = (row_dual, column_dual, nowhere, jnp.zeros_like(labels), unseen, root)
+        row_dual, column_dual, _, before, _, at = lax.while_loop(searching, search, start)
+
+        def give_way(walk: tuple[Array, Array]) -> tuple[Array, Array]:
+            owner, at = walk
+            return owner.at[at].set(owner[before[at]]), before[at]
+
+        owner, _ = lax.while_loop(lambda walk: walk[1] != 0, give_way, (owner, at))
+        return row_dual, column_dual, owner
+
+    dual = jnp.zeros(k + 1, cost.dtype)
+    _, _, owner = lax.fori_loop(1, k + 1, place, (dual, dual, jnp.zeros_like(labels)))
+    return jnp.zeros(k + 1, jnp.int32).at[owner].set(labels.astype(jnp.int32) - 1)[1:]
 
 
-def _hungarian_margin(cost: Array, order: Array) -> np.ndarray:
+def _hungarian_margin(cost: Float[Array, "k k"], order: Int[Array, " k"]) -> Array:
     """Another permutation lacks at least one pair of the best: forbid each in turn."""
-    costs, orders = np.asarray(cost), np.asarray(order)
-    draws, k = orders.shape
-    labels = np.arange(k)
-    total = lambda matrix, chosen: matrix[chosen, labels].sum()
-    gaps = np.empty(draws, costs.dtype)
-    for s in range(draws):
-        # More than any permutation can save, so a forbidden pair is never taken.
-        barrier = 1 + 2 * k * np.ptp(costs[s])
-        others = np.repeat(costs[s][None], k, axis=0)
-        others[labels, orders[s], labels] += barrier
-        best = total(costs[s], orders[s])
-        gaps[s] = min(total(costs[s], other) for other in _hungarian(others)) - best
-    return gaps
+    k = cost.shape[0]
+    labels = jnp.arange(k)
+    # More than any permutation can save, so a forbidden pair is never taken.
+    barrier = 1 + 2 * k * (jnp.max(cost) - jnp.min(cost))
+    forbidden = jnp.zeros((k, k, k), cost.dtype).at[labels, order, labels].set(barrier)
+    others = jax.vmap(_hungarian)(cost + forbidden)
+    total = lambda chosen: jnp.sum(cost[chosen, labels])
+    return jnp.min(jax.vmap(total)(others)) - total(order)
