@@ -301,7 +301,7 @@ def _select(args: argparse.Namespace) -> None:
 
 def _all_structures(x: pd.DataFrame) -> list[str]:
     """mclust's codes; in one dimension there are two."""
-    codes = "EII VII EEI VEI EVI VVI EEE VEE EVE VVE EEV VEV EVV VVV"
+    codes: str = "EII VII EEI VEI EVI VVI EEE VEE EVE VVE EEV VEV EVV VVV"
     return codes.split() if x.shape[1] > 1 else ["E", "V"]
 
 

@@ -100,6 +100,25 @@ def test_compare_prints_the_verdict_and_writes_the_report(capsys, tmp_path, monk
     assert list(out.glob("*.png"))
 
 
+def test_select_prints_the_models_and_writes_the_report(capsys, tmp_path):
+    out = tmp_path / "made"
+    argv = ["select", "galaxies", "-k", "1:2", "--structures", "E,V", "--restarts", 4]
+    assert _exit_code(*argv, "--criterion", "icl", "--criteria", "bic", "--out", out) == 0
+    printed = capsys.readouterr()
+    assert "lowest ICL (most probable labels) of 4 model(s)" in printed.out
+    assert str(out / "select.html") in printed.out
+    assert [line.split(" ...")[0] for line in printed.err.splitlines()] == [
+        "galaxies: 82 rows of velocity",
+        "EM: 4 model(s), 4 start(s) each, compiled first",
+        "writing report",
+    ]
+    record = json.loads((out / "select.json").read_text())
+    assert record["criterion"] == "icl"
+    assert [row["n_components"] for row in record["models"]] == [1, 2, 1, 2]
+    np.testing.assert_allclose(record["models"][0]["bic"], 489.48922, atol=1e-4)
+    assert "aic" not in record["models"][0]
+
+
 def test_float32_computes_in_float32(capsys, tmp_path):
     out = tmp_path / "fit.json"
     argv = ["fit", "faithful", "-k", 2, "--restarts", 4, "--float32", "--quiet", "--json", out]
@@ -159,6 +178,10 @@ BAD = {
     "unknown covariance": (["fit", "faithful", "-k", "2", "--covariance", "dag"], "'diag'?"),
     "unknown prior": (["fit", "faithful", "-k", "2", "--prior", "fraley"], "'fraley-raftery'?"),
     "unknown method": (["compare", "faithful", "-k", "2", "--method", "nut"], "'nuts'?"),
+    "falling range": (["select", "faithful", "-k", "3:1"], "must not fall, found '3:1'"),
+    "open range": (["select", "faithful", "-k", "1:"], "whole number, found ''"),
+    "unknown structure": (["select", "faithful", "--structures", "VVW"], "'VVV'?"),
+    "unknown criterion": (["select", "galaxies", "--criterion", "bik"], "'bic'?"),
     "no posterior": (["compare", "faithful", "-k", "2", "--prior", "none"], "improper"),
     "unknown set": (["data", "irs"], "did you mean 'iris'?"),
 }

@@ -77,7 +77,7 @@ def _loo(case: Case, **options: Any) -> tuple[float, float, float]:
     with warnings.catch_warnings():
         # Said in a column: rows whose Pareto k is too large.
         warnings.filterwarnings("ignore", message="Estimated shape parameter of Pareto")
-        found = loo(tree, pointwise=True)
+        found: Any = loo(tree, pointwise=True)
     bad = int(np.sum(np.asarray(found.pareto_k) > found.good_k))
     return -2 * float(found.elpd), 2 * float(found.se), bad
 
@@ -131,6 +131,19 @@ CRITERIA = {
     "lrt": Criterion(("lrt_p",), _lrt, decides=False, asks=True),
 }
 DECIDING = tuple(name for name, criterion in CRITERIA.items() if criterion.decides)
+
+LABELS = {
+    "bic": "BIC",
+    "icl": "ICL (most probable labels)",
+    "icl_entropy": "ICL (entropy)",
+    "aic": "AIC",
+    "mclust_bic": "BIC, mclust's sign",
+    "elbo": "-2 (variational bound + log K!)",
+    "loo": "-2 elpd, leave-one-out",
+    "evidence": "-2 log evidence",
+    "lrt_p": "p-value of K against K + 1",
+    "log_likelihood": "log likelihood",
+}
 
 
 def evaluate(

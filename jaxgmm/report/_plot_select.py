@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxgmm._checks import check_name
-from jaxgmm.report._criteria import DECIDING
+from jaxgmm.report._criteria import DECIDING, LABELS
 from jaxgmm.report._plot import _COLOURS, _GREY, _LEGEND, _TITLE, _canvas
 
 if TYPE_CHECKING:
@@ -18,18 +18,6 @@ _MARKERS = "osD^vP*X<>phd8"
 _DASHES = ("-", "--", "-.")
 _MOST_INSIDE = 4  # lines up to which the legend fits inside the axes
 _ERRORS = {"loo": "loo_error", "evidence": "evidence_error"}
-_LABELS = {
-    "bic": "BIC",
-    "icl": "ICL (most probable labels)",
-    "icl_entropy": "ICL (entropy)",
-    "aic": "AIC",
-    "mclust_bic": "BIC, mclust's sign",
-    "elbo": "-2 (variational bound + log K!)",
-    "loo": "-2 elpd, leave-one-out",
-    "evidence": "-2 log evidence",
-    "lrt_p": "p-value of K against K + 1",
-    "log_likelihood": "log likelihood",
-}
 _HIGHER = ("mclust_bic", "log_likelihood")
 
 
@@ -41,7 +29,7 @@ def plot_criterion(choice: Selection, ax: Any, criterion: str | None) -> Any:
     check_name("criterion", name, numbers)
     able = table[(table["reason"] == "") & np.isfinite(table[name].astype(float))]
     figure, axes = _canvas(ax, (7.6, 4.8))
-    kinds = _kinds(choice)
+    kinds = choice.kinds
     names = list(dict.fromkeys(kinds))
     for i, kind in enumerate(names):
         rows = able[[kinds[j] == kind for j in able.index]]
@@ -68,10 +56,10 @@ def plot_criterion(choice: Selection, ax: Any, criterion: str | None) -> Any:
             mfc="none",
             mec="black",
             mew=1.5,
-            label=f"best by {_LABELS.get(choice.criterion, choice.criterion)}",
+            label=f"best by {LABELS.get(choice.criterion, choice.criterion)}",
         )
     axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.set(xlabel="number of components", ylabel=_LABELS.get(name, name))
+    axes.set(xlabel="number of components", ylabel=LABELS.get(name, name))
     axes.ticklabel_format(axis="y", useOffset=False)
     better = "" if name not in DECIDING else "lower is better"
     if name in _HIGHER:
@@ -85,15 +73,6 @@ def plot_criterion(choice: Selection, ax: Any, criterion: str | None) -> Any:
     elif ranked:
         axes.legend(**_LEGEND)
     return figure if ax is None else ax
-
-
-def _kinds(choice: Selection) -> list[str]:
-    """What each row's line is called: its structure, and its prior where there are several."""
-    structures = choice.table["structure"].tolist()
-    priors = [model.rpartition("prior=")[2].rstrip(")") for model in choice.table.index]
-    if len(set(priors)) == 1:
-        return structures
-    return [f"{s}, prior {p}" for s, p in zip(structures, priors, strict=True)]
 
 
 def plot_entropies(tree: MergeTree, ax: Any) -> Any:

@@ -67,6 +67,15 @@ class Selection:
         assert fit is not None
         return fit
 
+    @property
+    def kinds(self) -> list[str]:
+        """The structure of each row, and its prior where the rows have several."""
+        priors = [str(model).rpartition("prior=")[2].rstrip(")") for model in self.table.index]
+        structures = self.table["structure"].tolist()
+        if len(set(priors)) == 1:
+            return structures
+        return [f"{s}, prior {p}" for s, p in zip(structures, priors, strict=True)]
+
     def plot(self, ax: Any = None, *, criterion: str | None = None) -> Any:
         """A criterion against the number of components, one line per structure.
 
@@ -223,7 +232,7 @@ def select(
     check_key(key, "starts are random")
     models[0].check_data(x, sample_weight)
 
-    keys = [jax.random.split(one) for one in jax.random.split(key, len(models))]
+    keys = [jax.random.split(jax.random.fold_in(key, i)) for i in range(len(models))]
     bar = tqdm(total=len(models), desc="models", disable=not progress)
     with bar:
         fitted = _fit_all(models, x, [k[0] for k in keys], n_init, sample_weight, bar)
@@ -296,7 +305,7 @@ def _shape(model: LatentModel) -> Any:
 
 
 def _settings() -> tuple[Any, ...]:
-    config = jax.config
+    config: Any = jax.config
     return jnp.result_type(float), config.jax_default_device, config.jax_disable_jit
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from jaxgmm.report._criteria import LABELS
 from jaxgmm.report._html import Illustration, _figure, _note, _pairs, _style, _table, _versions
 
 if TYPE_CHECKING:
@@ -31,14 +32,23 @@ def conclusion(choice: Selection) -> str:
     count, out = len(choice.table), len(choice.table) - len(ranking)
     if not len(ranking):
         return f"None of {count} model(s) could be fitted: see the reasons."
-    name = choice.table.index[ranking[0]]
-    said = f"{name} has the lowest {choice.criterion} of {len(ranking)} model(s): "
-    said += f"{values[ranking[0]]:.2f}"
+    best, name = ranking[0], LABELS[choice.criterion]
+    said = f"{choice.table.index[best]} has the lowest {name} of {len(ranking)} model(s): "
+    said += f"{values[best]:.2f}"
     if len(ranking) > 1:
-        gap = values[ranking[1]] - values[ranking[0]]
-        said += f", {gap:.2f} below {choice.table.index[ranking[1]]}"
+        second = ranking[1]
+        said += f", {values[second] - values[best]:.2f} below {_labels(choice)[second]}"
     said += "."
+    counts = choice.table["n_components"]
+    if counts.iloc[best] == counts.max() > counts.min():
+        said += " No model with more components was tried."
     return said + (f" {out} model(s) cannot win." if out else "")
+
+
+def _labels(choice: Selection) -> list[str]:
+    """Short names of the rows."""
+    counts = choice.table["n_components"]
+    return [f"{kind}, K = {k}" for kind, k in zip(choice.kinds, counts, strict=True)]
 
 
 def shown_selection(choice: Selection, most: int | None = None) -> pd.DataFrame:
@@ -46,8 +56,8 @@ def shown_selection(choice: Selection, most: int | None = None) -> pd.DataFrame:
     ranking = choice.ranking
     beaten = set(ranking.tolist())
     order = [*ranking, *(i for i in range(len(choice.table)) if i not in beaten)]
-    table = choice.table.iloc[order[:most]].reset_index()
-    shown = pd.DataFrame(index=table["model"])
+    table, labels = choice.table.iloc[order[:most]].reset_index(), _labels(choice)
+    shown = pd.DataFrame(index=[labels[i] for i in order[:most]])
     for name in table.columns:
         if name in ("model", "structure", "n_components", "reason", "note"):
             continue
@@ -64,14 +74,14 @@ def shown_selection(choice: Selection, most: int | None = None) -> pd.DataFrame:
             gaps = column.astype(float) - least
             able = [i in beaten for i in order[:most]]
             shown["delta"] = [f"{g:.2f}" if a else "" for g, a in zip(gaps, able, strict=True)]
-    return shown.rename_axis(None)
+    return shown
 
 
 def remarks(choice: Selection) -> pd.DataFrame:
     """Why rows cannot win, and what else is said of them."""
-    table = choice.table[["reason", "note"]]
+    table = choice.table[["reason", "note"]].set_axis(_labels(choice))
     table = table[(table != "").any(axis=1)].rename(columns={"reason": "cannot win"})
-    return table.loc[:, (table != "").any()].rename_axis(None)
+    return table.loc[:, (table != "").any()]
 
 
 def selection_text(choice: Selection) -> str:
@@ -89,7 +99,9 @@ def selection_html(choice: Selection) -> str:
     from jaxgmm.report._figure import png
     from jaxgmm.report._html import _image
 
-    picture = _image(png(choice.plot(), dpi=100), f"{choice.criterion} by number of components")
+    picture = _image(
+        png(choice.plot(), dpi=100), f"{LABELS[choice.criterion]} by number of components"
+    )
     return (
         f'<div class="jaxgmm-verdict">\n<style>{_style("notebook.css")}</style>\n'
         f"{_summary(choice)}\n{_table(shown_selection(choice, _MOST_SHOWN))}\n"
@@ -129,7 +141,7 @@ def record(choice: Selection) -> dict[str, Any]:
 def _page(choice: Selection, picture: bytes) -> str:
     figure = Illustration(
         "criteria",
-        f"{choice.criterion} by number of components",
+        f"{LABELS[choice.criterion]} by number of components",
         "One line a structure. Models that cannot win are not drawn; the best is ringed.",
         picture,
     )
