@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from jaxgmm import Fit, Mixture
 
 _BAD_INPUT, _INTERRUPTED = 2, 130
+_CODES = "EII VII EEI VEI EVI VVI EEE VEE EVE VVE EEV VEV EVV VVV".split()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -301,8 +302,7 @@ def _select(args: argparse.Namespace) -> None:
 
 def _all_structures(x: pd.DataFrame) -> list[str]:
     """mclust's codes; in one dimension there are two."""
-    codes: str = "EII VII EEI VEI EVI VVI EEE VEE EVE VVE EEV VEV EVV VVV"
-    return codes.split() if x.shape[1] > 1 else ["E", "V"]
+    return list(_CODES) if x.shape[1] > 1 else ["E", "V"]
 
 
 def _data(args: argparse.Namespace) -> None:
