@@ -20,7 +20,22 @@ if TYPE_CHECKING:
     from jaxgmm import Fit, Mixture
 
 _BAD_INPUT, _INTERRUPTED = 2, 130
-_CODES = "EII VII EEI VEI EVI VVI EEE VEE EVE VVE EEV VEV EVV VVV".split()
+_CODES = (
+    "EII",
+    "VII",
+    "EEI",
+    "VEI",
+    "EVI",
+    "VVI",
+    "EEE",
+    "VEE",
+    "EVE",
+    "VVE",
+    "EEV",
+    "VEV",
+    "EVV",
+    "VVV",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
