@@ -268,13 +268,9 @@ def test_the_text_says_who_wins_and_ranks(galaxies):
     text = repr(galaxies)
     assert text.startswith("Mixture(Gaussian('full'), n_components=3, prior=none) has the lowest")
     assert "No model with more components was tried." in text
-    shown = [line for line in text.splitlines() if ", K = " in line[:12]]
-    assert [line[:11] for line in shown] == [
-        "full, K = 3",
-        "tied, K = 3",
-        "full, K = 1",
-        "tied, K = 1",
-    ]
+    shown = [line[:11] for line in text.splitlines() if line[4:10] == ", K = "]
+    assert shown[:2] == ["full, K = 3", "tied, K = 3"]
+    assert set(shown[2:]) == {"full, K = 1", "tied, K = 1"}
     assert "delta" in text
 
 

@@ -247,7 +247,8 @@ def _run_all(
 
 def free_programs() -> None:
     """Forget what `fit` compiled, so that the process may compile more."""
-    for program in (_first_params, _run_all, _log_densities, _log_certainty):
+    programs: tuple[Any, ...] = _first_params, _run_all, _log_densities, _log_certainty
+    for program in programs:
         program.clear_cache()
 
 
