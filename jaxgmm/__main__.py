@@ -287,12 +287,18 @@ def _select(args: argparse.Namespace) -> None:
     import jax
 
     import jaxgmm as jg
+    from jaxgmm._checks import check_name
+    from jaxgmm.report._criteria import CRITERIA, DECIDING
 
     x, name = _read(args)
     prior = None if args.prior == "none" else args.prior
     codes = args.structures.split(",") if args.structures != "all" else _all_structures(x)
     models = [jg.Mixture(jg.Gaussian(code), k, prior=prior) for code in codes for k in args.k]
     models[0].check_data(x)
+    criteria = args.criteria.split(",")
+    check_name("--criterion", args.criterion, DECIDING)
+    for one in criteria:
+        check_name("--criteria", one, CRITERIA)
     _announce(args, x, name)
     out = Path(f"{name}_select" if args.out is None else args.out)
     out.mkdir(parents=True, exist_ok=True)  # fails before the long part, not after it
@@ -305,7 +311,7 @@ def _select(args: argparse.Namespace) -> None:
             x,
             key=jax.random.key(args.seed),
             criterion=args.criterion,
-            criteria=args.criteria.split(","),
+            criteria=criteria,
             n_init=args.restarts,
             progress=bar,
         )

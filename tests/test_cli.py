@@ -105,7 +105,7 @@ def test_select_prints_the_models_and_writes_the_report(capsys, tmp_path):
     argv = ["select", "galaxies", "-k", "1:2", "--structures", "E,V", "--restarts", 4]
     assert _exit_code(*argv, "--criterion", "icl", "--criteria", "bic", "--out", out) == 0
     printed = capsys.readouterr()
-    assert "lowest ICL (most probable labels) of 4 model(s)" in printed.out
+    assert "lowest ICL (most probable labels) of 4 model(s)" in " ".join(printed.out.split())
     assert str(out / "select.html") in printed.out
     assert [line.split(" ...")[0] for line in printed.err.splitlines()] == [
         "galaxies: 82 rows of velocity",

@@ -218,6 +218,20 @@ def test_models_of_one_shape_share_a_program(compilations):
     assert again.table.equals(first.table)
 
 
+def test_large_grids_go_in_parts_and_free_their_programs(compilations, monkeypatch):
+    grid = models(("E",), (1, 2))
+    whole = select(grid, GALAXIES, n_init=2)
+    monkeypatch.setattr("jaxgmm.report._select._MOST_SHAPES", 1)
+    parts = select(grid, GALAXIES, n_init=2)
+    assert parts.table.equals(whole.table)
+    with compilations:
+        select(grid[:1], GALAXIES, n_init=2)
+    assert compilations.count > 0
+    with compilations:
+        select(grid[:1], GALAXIES, n_init=2)
+    assert compilations.count == 0
+
+
 def test_rows_do_not_depend_on_the_threads(galaxies):
     """The fit of a row is `fit` of that model alone, whoever compiled beside it."""
     alone = jax.random.split(jax.random.fold_in(jax.random.key(2), 3))[0]
@@ -254,13 +268,9 @@ def test_the_text_says_who_wins_and_ranks(galaxies):
     text = repr(galaxies)
     assert text.startswith("Mixture(Gaussian('full'), n_components=3, prior=none) has the lowest")
     assert "No model with more components was tried." in text
-    shown = [line for line in text.splitlines() if ", K = " in line[:12]]
-    assert [line[:11] for line in shown] == [
-        "full, K = 3",
-        "tied, K = 3",
-        "full, K = 1",
-        "tied, K = 1",
-    ]
+    shown = [line[:11] for line in text.splitlines() if line[4:10] == ", K = "]
+    assert shown[:2] == ["full, K = 3", "tied, K = 3"]
+    assert set(shown[2:]) == {"full, K = 1", "tied, K = 1"}
     assert "delta" in text
 
 

@@ -2,7 +2,7 @@
 
 from jaxgmm.em._accelerate import ACCELERATIONS
 from jaxgmm.em._bootstrap import Bootstrap, bootstrap
-from jaxgmm.em._fit import fit
+from jaxgmm.em._fit import fit, free_programs
 from jaxgmm.em._information import Delta, StandardErrors, standard_errors
 from jaxgmm.em._kmeans import KMeans, KMeansRun, kmeans
 from jaxgmm.em._loop import default_tolerance, run
@@ -24,6 +24,7 @@ __all__ = [
     "bootstrap_lrt",
     "default_tolerance",
     "fit",
+    "free_programs",
     "kmeans",
     "run",
     "standard_errors",

@@ -245,6 +245,13 @@ def _run_all(
     return as_run(model, ends)
 
 
+def free_programs() -> None:
+    """Forget what `fit` compiled, so that the process may compile more."""
+    programs: tuple[Any, ...] = _first_params, _run_all, _log_densities, _log_certainty
+    for program in programs:
+        program.clear_cache()
+
+
 def _best_of_short_runs(
     model: LatentModel, x: Array, sample_weight: Array | None, starts: Params, tol: Array
 ) -> Params:

@@ -32,7 +32,7 @@ def plot_criterion(choice: Selection, ax: Any, criterion: str | None) -> Any:
     kinds = choice.kinds
     names = list(dict.fromkeys(kinds))
     for i, kind in enumerate(names):
-        rows = able[[kinds[j] == kind for j in able.index]]
+        rows = able[np.array([kinds[j] == kind for j in able.index], bool)]
         rows = rows.sort_values("n_components", kind="stable")
         if rows.empty:
             continue

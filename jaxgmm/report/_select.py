@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,10 @@ from jaxgmm._results import Fit, Status
 from jaxgmm.report._criteria import CRITERIA, DECIDING, Case, evaluate, missing
 
 _DEFAULT = ("bic", "icl", "aic")
+
+# XLA maps memory for each program, about a thousand pieces for a model's fit, and a process
+# may hold only 65,530 of them: larger grids go in parts, and each part's programs are freed.
+_MOST_SHAPES = 32
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -282,19 +286,16 @@ def _fit_all(
     groups: dict[Any, list[int]] = {}
     for i, model in enumerate(models):
         groups.setdefault(_shape(model), []).append(i)
+    waiting = list(groups.values())
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         # A thread does not see the context managers that its caller stands in.
-        if len(groups) == 1 or pool.submit(_settings).result() != _settings():
-            for group in groups.values():
-                fit_group(group)
-            return fits
-        running: list[Future[None]] = [pool.submit(fit_group, g) for g in groups.values()]
-        try:
-            for done in as_completed(running):
-                done.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+        alike = pool.submit(_settings).result() == _settings()
+        run = pool.map if alike and len(waiting) > 1 else map
+        while waiting:
+            now, waiting = waiting[:_MOST_SHAPES], waiting[_MOST_SHAPES:]
+            list(run(fit_group, now))
+            if waiting:
+                em.free_programs()
     return fits
 
 
