@@ -82,12 +82,14 @@ def test_chains_in_one_labelling_are_enough():
     agrees(jg.evidence(post, key=jax.random.key(2)), exact(x, 2).log_evidence)
 
 
+@pytest.mark.slow
 def test_fixed_weights_are_not_renamed():
     weights = (0.3, 0.7)
     post = posterior(2, weights=weights)
     agrees(jg.evidence(post, key=jax.random.key(2)), exact(X, 2, weights).log_evidence)
 
 
+@pytest.mark.slow
 def test_weights_are_copies():
     copies = (2, 0, 1, 1, 3, 1, 0)
     truth = exact(np.repeat(X, copies, axis=0), 2).log_evidence

@@ -235,6 +235,7 @@ def test_partitions_by_hand():
     assert np.bincount(drawn(probability, uniform).ravel()).tolist() == [200, 500, 300]
 
 
+@pytest.mark.slow
 def test_several_fits_and_posteriors_in_one_table(tmp_path):
     fits = {"best": restarts(), "minor": alone(1)}
     both = jg.compare(fits, [around(mixed(0.3)), around(mixed(0.3, seed=5))])
