@@ -20,22 +20,6 @@ if TYPE_CHECKING:
     from jaxgmm import Fit, Mixture
 
 _BAD_INPUT, _INTERRUPTED = 2, 130
-_CODES = (
-    "EII",
-    "VII",
-    "EEI",
-    "VEI",
-    "EVI",
-    "VVI",
-    "EEE",
-    "VEE",
-    "EVE",
-    "VVE",
-    "EEV",
-    "VEV",
-    "EVV",
-    "VVV",
-)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -288,7 +272,7 @@ def _select(args: argparse.Namespace) -> None:
 
     import jaxgmm as jg
     from jaxgmm._checks import check_name
-    from jaxgmm.report._criteria import CRITERIA, DECIDING
+    from jaxgmm.report import CRITERIA, DECIDING
 
     x, name = _read(args)
     prior = None if args.prior == "none" else args.prior
@@ -323,7 +307,11 @@ def _select(args: argparse.Namespace) -> None:
 
 def _all_structures(x: pd.DataFrame) -> list[str]:
     """mclust's codes; in one dimension there are two."""
-    return list(_CODES) if x.shape[1] > 1 else ["E", "V"]
+    from jaxgmm.model import STRUCTURES, UNIVARIATE
+
+    if x.shape[1] == 1:
+        return list(UNIVARIATE)
+    return list(dict.fromkeys(structure.code for structure in STRUCTURES.values()))
 
 
 def _data(args: argparse.Namespace) -> None:

@@ -3,6 +3,13 @@
 from jaxgmm.model._gaussian import Gaussian, GaussianParams
 from jaxgmm.model._mixture import Mixture
 from jaxgmm.model._prior import ConjugatePrior
-from jaxgmm.model._registry import STRUCTURES
+from jaxgmm.model._registry import STRUCTURES, UNIVARIATE
 
-__all__ = ["STRUCTURES", "ConjugatePrior", "Gaussian", "GaussianParams", "Mixture"]
+__all__ = [
+    "STRUCTURES",
+    "UNIVARIATE",
+    "ConjugatePrior",
+    "Gaussian",
+    "GaussianParams",
+    "Mixture",
+]
