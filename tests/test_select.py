@@ -289,6 +289,17 @@ def test_the_plot_draws_a_line_for_each_structure(galaxies):
         galaxies.plot(criterion="reason")
 
 
+def test_hopeless_models_do_not_flatten_the_picture(galaxies):
+    table = galaxies.table.iloc[[0] * 10].copy()
+    table["n_components"] = range(1, 11)
+    table["bic"] = [9000.0, *np.arange(100.0, 109.0)]
+    axes = Selection(table, [None] * 10, "bic", 1).plot().axes[0]
+    low, high = axes.get_ylim()
+    assert low < 100
+    assert 108 < high < 200
+    assert "1 not shown" in axes.get_title("left")
+
+
 def test_files(galaxies, tmp_path):
     page = galaxies.save(tmp_path / "made")
     assert page == tmp_path / "made" / "select.html"

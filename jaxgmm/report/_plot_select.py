@@ -65,14 +65,27 @@ def plot_criterion(choice: Selection, ax: Any, criterion: str | None) -> Any:
     if name in _HIGHER:
         better = "higher is better"
     left_out = len(table) - len(able)
-    parts = [p for p in (better, f"{left_out} model(s) not drawn" if left_out else "") if p]
-    title = f"{len(able)} model(s)"
+    top = _top(able[name].to_numpy(float)) if name in DECIDING else None
+    if top is not None:
+        axes.set_ylim(able[name].min() - 0.06 * (top - able[name].min()), top)
+        left_out += int((able[name] > top).sum())
+    parts = [p for p in (better, f"{left_out} not shown" if left_out else "") if p]
+    title = f"{len(table)} model(s)"
     axes.set_title(f"{title}: {', '.join(parts)}" if parts else title, **_TITLE)
     if ax is None and len(names) > _MOST_INSIDE:
         figure.legend(loc="outside right upper", fontsize=9, frameon=False)
     elif ranked:
         axes.legend(**_LEGEND)
     return figure if ax is None else ax
+
+
+def _top(values: np.ndarray) -> float | None:
+    """Where the axis ends if hopeless models would flatten all others; else None."""
+    if len(values) < 8:
+        return None
+    best, quarter = values.min(), np.quantile(values, 0.75)
+    top = best + 1.3 * (quarter - best)
+    return float(top) if values.max() - best > 3 * (quarter - best) > 0 else None
 
 
 def plot_entropies(tree: MergeTree, ax: Any) -> Any:

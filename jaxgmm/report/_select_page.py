@@ -142,7 +142,8 @@ def _page(choice: Selection, picture: bytes) -> str:
     figure = Illustration(
         "criteria",
         f"{LABELS[choice.criterion]} by number of components",
-        "One line a structure. Models that cannot win are not drawn; the best is ringed.",
+        "One line a structure. Models that cannot win are not drawn; the best is ringed; where "
+        "hopeless models would flatten the others, the axis ends below them.",
         picture,
     )
     settings = [
