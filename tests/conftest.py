@@ -1,6 +1,9 @@
 """Settings of the suite: 64 bits, a typed key, a counter of compilations."""
 
+import os
+
 import jax
+import jaxlib
 import pytest
 from jaxtyping import install_import_hook
 
@@ -8,6 +11,9 @@ jax.config.update("jax_enable_x64", True)  # the float32 lane is float32 arrays 
 # Compilation is most of the suite's time, and the laws do not depend on how hard XLA tries;
 # what a user runs, with everything on, is the main job.
 jax.config.update("jax_disable_most_optimizations", True)
+# As in jaxgmm/_programs.py, for what tests compile themselves; XLA ends where it knows no flag.
+if jaxlib.__version__.startswith("0.10."):
+    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 
 # Shapes in signatures are checked inside the engines; doors have checks of their own.
 _TYPED = (

@@ -17,6 +17,7 @@ from jaxgmm._checks import check_count, check_key
 from jaxgmm._contract import LatentModel, Params, Sites, Statistics
 from jaxgmm._evidence import Evidence
 from jaxgmm._posterior import Posterior
+from jaxgmm._programs import program
 from jaxgmm.bayes._gibbs import labelled
 
 # All K! labellings are summed: 720 of them.
@@ -155,7 +156,7 @@ def _check_conjugate(model: LatentModel, statistics: Statistics) -> None:
         ) from error
 
 
-@jax.jit
+@program()
 def _to_working(
     model: LatentModel, x: Array, sample_weight: Array | None, sites: Sites
 ) -> tuple[LatentModel, Params]:
@@ -170,7 +171,7 @@ def _flat(params: Params, part: slice) -> Params:
     return jax.tree.map(flat, params)
 
 
-@jax.jit
+@program()
 def _labelled(
     model: LatentModel,
     x: Array,
@@ -183,7 +184,7 @@ def _labelled(
     return lax.map(one, (params, keys))
 
 
-@jax.jit
+@program()
 def _propose(model: LatentModel, statistics: Statistics, keys: Key[Array, " n"]) -> Params:
     """Draws from q."""
     orders = jnp.asarray(_orders(model.n_components))
@@ -201,7 +202,7 @@ def _propose(model: LatentModel, statistics: Statistics, keys: Key[Array, " n"])
     return lax.map(one, keys, batch_size=_BATCH)
 
 
-@jax.jit
+@program()
 def _log_ratio(
     model: LatentModel,
     x: Array,

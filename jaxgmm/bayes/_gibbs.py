@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from jaxgmm._contract import Assignment, LatentModel, Params, Statistics
 from jaxgmm._labels import row_keys, sampled_labels
 from jaxgmm._numerics import normalise
+from jaxgmm._programs import program
 from jaxgmm.bayes._chains import Draws, Schedule, chains_first, iterate, run, trail
 
 
@@ -104,7 +105,7 @@ def _labelled_copies(
     return counts.T, copies * log_density
 
 
-@functools.partial(jax.jit, static_argnames="n_draws")
+@program(static_argnames="n_draws")
 def _room(
     model: LatentModel, x: Array, sample_weight: Array | None, state: _Chain, n_draws: int
 ) -> Draws:
@@ -112,7 +113,7 @@ def _room(
     return trail(jax.eval_shape(jax.vmap(sweep), state)[1], n_draws)
 
 
-@functools.partial(jax.jit, donate_argnames="kept")
+@program(donate_argnames="kept")
 def _advance(
     model: LatentModel,
     x: Array,

@@ -6,7 +6,6 @@ has a density. Compiled once per shape.
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from jaxgmm._checks import check_name
 from jaxgmm._contract import LatentModel, Params, Sites
 from jaxgmm._evidence import Evidence
 from jaxgmm._numerics import block_rows, rounding_bound, sum_over_blocks
+from jaxgmm._programs import program
 from jaxgmm._spectrum import Spectrum, spectrum
 from jaxgmm.bayes._ascent import Ascent, ascend
 from jaxgmm.bayes._chains import Draws, Schedule
@@ -117,7 +117,7 @@ def laplace(
     return Draws(params, {}, None, log_proposal, evidence, diagnostics)
 
 
-@jax.jit
+@program()
 def _climb(
     model: LatentModel, x: Array, sample_weight: Array | None, start: Params, jacobian: Array
 ) -> Ascent:
@@ -187,7 +187,7 @@ def _status(ascent: Ascent, shape: Spectrum) -> str:
     return "a maximum: the curvature is positive definite"
 
 
-@functools.partial(jax.jit, static_argnames="counts")
+@program(static_argnames="counts")
 def _draw(
     model: LatentModel, start: Params, bell: _Bell, key: PRNGKeyArray, counts: tuple[int, int]
 ) -> tuple[Params, Array]:
@@ -202,7 +202,7 @@ def _draw(
     return jax.vmap(jax.vmap(one))(noise)
 
 
-@jax.jit
+@program()
 def _sites(model: LatentModel, start: Params, bell: _Bell) -> Sites:
     """The centre in the user's units."""
     return model.sites(model.to_user(from_vector(model, bell.centre, start)[0]))
@@ -218,7 +218,7 @@ class _Weighing(NamedTuple):
     log_laplace: Array  # Laplace's own formula, of all labellings
 
 
-@functools.partial(jax.jit, static_argnames="count")
+@program(static_argnames="count")
 def _weigh(
     model: LatentModel,
     x: Array,

@@ -13,6 +13,7 @@ from jaxgmm._checks import check_count, check_key, check_name, check_options, fe
 from jaxgmm._contract import LatentModel, Params
 from jaxgmm._labelling import all_sites, match_labels, relabelled
 from jaxgmm._posterior import Posterior
+from jaxgmm._programs import program
 from jaxgmm._results import SAME_OPTIMUM, Fit, Status, fingerprint
 from jaxgmm.bayes._chains import Schedule
 from jaxgmm.bayes._gibbs import gibbs
@@ -132,7 +133,7 @@ def _chain_starts(fit: Fit, n_chains: int) -> Params:
     return jax.tree.map(lambda leaf: leaf[np.array(dealt)], fit.restarts.params)
 
 
-@jax.jit
+@program()
 def _to_working(
     model: LatentModel, x: Array, sample_weight: Array | None, params: Params
 ) -> tuple[LatentModel, Params]:
@@ -140,17 +141,17 @@ def _to_working(
     return working, jax.vmap(working.to_working)(params)
 
 
-@jax.jit
+@program()
 def _to_user(working: LatentModel, params: Params) -> Params:
     return jax.vmap(jax.vmap(working.to_user))(params)
 
 
-@jax.jit
+@program()
 def _log_prior(model: LatentModel, params: Params) -> Array:
     return jax.vmap(jax.vmap(model.log_prior))(params)
 
 
-@jax.jit
+@program()
 def _log_likelihood(
     model: LatentModel, x: Array, sample_weight: Array | None, params: Params
 ) -> Array:

@@ -20,6 +20,7 @@ from jaxgmm._checks import check_count
 from jaxgmm._contract import LatentModel, Params, Statistics
 from jaxgmm._labels import row_keys
 from jaxgmm._numerics import rounding_bound
+from jaxgmm._programs import program
 from jaxgmm._results import Status
 from jaxgmm.bayes._chains import Draws, Schedule
 
@@ -106,7 +107,7 @@ class Ascent(NamedTuple):
     status: Int[Array, "*s"]
 
 
-@functools.partial(jax.jit, static_argnames="max_iter")
+@program(static_argnames="max_iter")
 def climb(
     model: LatentModel,
     x: Array,
@@ -180,7 +181,7 @@ def ascend(
     return lax.while_loop(lambda ascent: ascent.status == _RUNNING, step, first)
 
 
-@functools.partial(jax.jit, static_argnames=("chains", "n_draws"))
+@program(static_argnames=("chains", "n_draws"))
 def _draw(
     model: LatentModel, statistics: Statistics, key: PRNGKeyArray, chains: int, n_draws: int
 ) -> tuple[Params, Array]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +16,7 @@ from jaxgmm._assignment import cheapest, margin
 from jaxgmm._checks import check_count, check_key, check_name
 from jaxgmm._contract import LatentModel, Params, Sites
 from jaxgmm._coordinates import coordinates
+from jaxgmm._programs import program
 from jaxgmm._results import Fit, Status, same_data
 from jaxgmm.em._loop import default_tolerance, run
 
@@ -275,7 +275,7 @@ class _Replicates(NamedTuple):
     clarity: Array
 
 
-@functools.partial(jax.jit, static_argnames=("kind", "n_rows", "max_iter", "batch_size"))
+@program(static_argnames=("kind", "n_rows", "max_iter", "batch_size"))
 def _replicate(
     model: LatentModel,
     x: Array,

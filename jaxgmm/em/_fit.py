@@ -23,6 +23,7 @@ from jaxgmm._checks import (
     numeric,
 )
 from jaxgmm._contract import LatentModel, Params, expected_labels
+from jaxgmm._programs import program
 from jaxgmm._results import SAME_OPTIMUM, Fit, Run, Status, fingerprint
 from jaxgmm.em._accelerate import ACCELERATIONS, accelerated
 from jaxgmm.em._loop import as_run, default_tolerance, number_of_slots, run_starts
@@ -182,14 +183,14 @@ def _fit_about(
     return dataclasses.replace(found, model=there.resolve(x), params=params, restarts=record)
 
 
-@jax.jit
+@program()
 def _standardised(model: LatentModel, x: Array, sample_weight: Array | None) -> LatentModel:
     return model.standardise(x, sample_weight)
 
 
 # Starts and runs compile apart: XLA's compiler takes memory by the length of a program, and
 # the runs are the same whatever they start from.
-@functools.partial(jax.jit, static_argnames="kind")
+@program(static_argnames="kind")
 def _first_params(
     model: LatentModel,
     x: Array,
@@ -221,7 +222,7 @@ def _first_params(
     return working, params
 
 
-@functools.partial(jax.jit, static_argnames=("max_iter", "algorithm", "acceleration"))
+@program(static_argnames=("max_iter", "algorithm", "acceleration"))
 def _run_all(
     model: LatentModel,
     x: Array,
@@ -247,9 +248,8 @@ def _run_all(
 
 def free_programs() -> None:
     """Forget what `fit` compiled, so that the process may compile more."""
-    programs: tuple[Any, ...] = _first_params, _run_all, _log_densities, _log_certainty
-    for program in programs:
-        program.clear_cache()
+    for compiled in (_first_params, _run_all, _log_densities, _log_certainty):
+        compiled.clear_cache()
 
 
 def _best_of_short_runs(
@@ -390,12 +390,12 @@ def _distinct(model: LatentModel, x: Array, record: Run, total_weight: float) ->
     return optimum[np.argsort(order)]
 
 
-@jax.jit
+@program()
 def _log_densities(model: LatentModel, params: Params, x: Array) -> Array:
     return lax.map(lambda one: model.log_prob(one, x), params)
 
 
-@jax.jit
+@program()
 def _log_certainty(
     model: LatentModel, params: Params, x: Array, sample_weight: Array | None
 ) -> Array:

@@ -16,6 +16,7 @@ from jaxgmm._checks import check_name
 from jaxgmm._contract import LatentModel, Params
 from jaxgmm._coordinates import coordinates
 from jaxgmm._numerics import block_rows, sum_over_blocks
+from jaxgmm._programs import program
 from jaxgmm._results import Fit, same_data
 from jaxgmm._spectrum import Spectrum, spectrum
 
@@ -272,7 +273,7 @@ class _Moments(NamedTuple):
     slopes: dict[str, Array]  # of each site, the direction last
 
 
-@jax.jit
+@program()
 def _moments(model: LatentModel, params: Params, x: Array, sample_weight: Array | None) -> _Moments:
     """Derivatives in the chart at ``params``, one block of rows at a time."""
     size = model.tangent_size(params)

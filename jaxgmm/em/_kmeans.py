@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from jaxgmm._checks import check_count, check_key, check_rows, check_sample_weight
 from jaxgmm._numerics import sum_over_blocks
+from jaxgmm._programs import program
 
 # Rows that starts are looked for on: enough to see every cluster that a mixture can hold on to.
 MOST_ROWS = 2**16
@@ -188,7 +189,7 @@ def kmeans(
     )
 
 
-@functools.partial(jax.jit, static_argnames=("n_clusters", "max_iter"))
+@program(static_argnames=("n_clusters", "max_iter"))
 def _run_all(
     x: Float[Array, "n d"],
     sample_weight: Float[Array, " n"] | None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from typing import Any
 
 import jax
@@ -13,6 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxgmm._checks import check_count, check_key
 from jaxgmm._contract import LatentModel, Params
+from jaxgmm._programs import program
 from jaxgmm._results import Fit, Run, Status
 from jaxgmm.em._bootstrap import map_in_batches, total_rows
 from jaxgmm.em._fit import fit
@@ -195,7 +195,7 @@ def _larger(model: Any, alternative: Any) -> LatentModel:
     return alternative
 
 
-@functools.partial(jax.jit, static_argnames=("n_rows", "n_init", "max_iter", "batch_size"))
+@program(static_argnames=("n_rows", "n_init", "max_iter", "batch_size"))
 def _null_statistics(
     null: LatentModel,
     larger: LatentModel,
@@ -234,7 +234,7 @@ def _best(record: Run) -> tuple[Run, Array]:
     return jax.tree.map(lambda leaf: leaf[best], record), score[best] == -jnp.inf
 
 
-@functools.partial(jax.jit, static_argnames="n_init")
+@program(static_argnames="n_init")
 def _larger_starts(
     null: LatentModel,
     larger: LatentModel,

@@ -22,6 +22,7 @@ from jaxgmm import bayes, em
 from jaxgmm._contract import LatentModel, Params
 from jaxgmm._evidence import Evidence
 from jaxgmm._export import to_datatree
+from jaxgmm._programs import program
 from jaxgmm._results import Fit
 
 
@@ -52,7 +53,7 @@ def _icl_entropy(case: Case) -> tuple[float]:
     return (case.fit.bic + 2 * float(_entropy(case.fit.model, case.fit.params, rows, weight)),)
 
 
-@jax.jit
+@program()
 def _entropy(model: LatentModel, params: Params, x: Array, sample_weight: Array | None) -> Array:
     """Of the labels given the rows, summed over them."""
     labels = model.responsibilities(params, x)

@@ -20,6 +20,7 @@ from jaxtyping import Array
 from numpyro.distributions import biject_to, constraints
 
 from jaxgmm._contract import LatentModel, Params, Sites
+from jaxgmm._programs import program
 from jaxgmm._spectrum import spectrum
 
 # Newton decrement up to which a point counts as stationary: it is the distance to the
@@ -80,7 +81,7 @@ def curvature(
     )
 
 
-@jax.jit
+@program()
 def _derivatives(
     model: LatentModel, params: Params, x: Array, sample_weight: Array | None
 ) -> tuple[Array, Array]:

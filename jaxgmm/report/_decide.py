@@ -12,6 +12,7 @@ from numpyro.infer.util import log_density
 
 from jaxgmm._contract import LatentModel, Params
 from jaxgmm._posterior import Posterior
+from jaxgmm._programs import program
 from jaxgmm._results import SAME_OPTIMUM, Fit
 from jaxgmm.report._check import FAIL, OK, WARNING, Check, not_applicable
 from jaxgmm.report._curvature import Curvature
@@ -83,7 +84,7 @@ def _target_gap(fit: Fit, post: Posterior) -> float:
     return float(np.max(np.abs(ours - theirs) / np.maximum(np.abs(ours), 1)))
 
 
-@jax.jit
+@program()
 def _both_densities(
     fitted: LatentModel,
     sampled: LatentModel,

@@ -15,6 +15,7 @@ from scipy.optimize import linear_sum_assignment
 from jaxgmm._contract import LatentModel, Params
 from jaxgmm._labelling import all_sites, relabelled
 from jaxgmm._posterior import Posterior
+from jaxgmm._programs import program
 from jaxgmm._results import Fit
 
 # Rows and draws that clusterings and predictions are judged on.
@@ -64,7 +65,7 @@ def look(fit: Fit, post: Posterior, x: Array) -> Seen:
     return Seen(density[1:], probability[1:], density[0], probability[0])
 
 
-@jax.jit
+@program()
 def _at_all(model: LatentModel, params: Params, x: Array) -> tuple[Array, Array]:
     return lax.map(lambda p: (model.log_prob(p, x), model.responsibilities(p, x)), params)
 

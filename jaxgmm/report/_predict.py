@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
-import jax
 import numpy as np
 from arviz_stats.base import array_stats
 from jaxtyping import Array, PRNGKeyArray
@@ -12,6 +9,7 @@ from scipy.special import logsumexp
 
 from jaxgmm._contract import LatentModel, Params
 from jaxgmm._posterior import Posterior
+from jaxgmm._programs import program
 from jaxgmm._results import Fit
 from jaxgmm.report._approximations import Approximations
 from jaxgmm.report._check import OK, WARNING, Check, not_applicable
@@ -101,7 +99,7 @@ def _variation(fit: Fit, post: Posterior, seen: Seen, key: PRNGKeyArray) -> Chec
     )
 
 
-@functools.partial(jax.jit, static_argnames="n")
+@program(static_argnames="n")
 def _sampled(model: LatentModel, params: Params, key: PRNGKeyArray, n: int) -> Array:
     return model.sample(params, key, n)
 
