@@ -358,6 +358,18 @@ class Gaussian(ConjugateFamily):
             scale=self._structure.rescale(prior.scale, 1 / scale),
         )
 
+    def in_user_units(self, prior: ConjugatePrior) -> tuple[Gaussian, ConjugatePrior]:
+        """The inverse of `standardise`."""
+        chart = self.chart
+        assert chart is not None
+        ridge = jnp.max(self.reg_covar * chart.scale**2)
+        family = dataclasses.replace(self, chart=None, data_pivots=None, reg_covar=ridge)
+        return family, dataclasses.replace(
+            prior,
+            mean=chart.invert(prior.mean),
+            scale=self._structure.rescale(prior.scale, chart.scale),
+        )
+
     def log_units(self, k: int) -> Array | None:
         """log |working / user volume element| of the sites ``means`` and ``covariances``."""
         if self.chart is None:
