@@ -70,14 +70,9 @@ def check_same(ours, theirs, x, names, rtol):
 def test_maximum_likelihood_from_the_same_start(data, covariance_type):
     x = DATA[data]
     start = the_start(x, covariance_type)
-    options = {
-        "n_components": 2,
-        "covariance_type": covariance_type,
-        "tol": 1e-13,
-        "max_iter": 2000,
-    }
-    ours = GaussianMixture(**options, **start).fit(x)
-    theirs = mixture.GaussianMixture(**options, **start).fit(x)
+    options = {"covariance_type": covariance_type, "tol": 1e-13, "max_iter": 2000}
+    ours = GaussianMixture(2, **options, **start).fit(x)
+    theirs = mixture.GaussianMixture(2, **options, **start).fit(x)
     names = ("weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_")
     check_same(ours, theirs, x, names, rtol=1e-6)
     for number in (ours.lower_bound_, ours.lower_bounds_[-1], ours.score(x)):

@@ -151,7 +151,7 @@ class Gaussian(ConjugateFamily):
         if ridge > 0 and not self._structure.keeps_ridge:
             raise ValueError(
                 f"reg_covar: a ridge takes {self.name!r} covariances out of their structure; "
-                "use a prior instead"
+                "use reg_covar=0, or a prior instead"
             )
 
     @property
