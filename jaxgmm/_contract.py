@@ -192,6 +192,10 @@ class LatentModel(abc.ABC):
         """The same model in working units; its log densities stay in the user's."""
         return self
 
+    def in_user_units(self) -> LatentModel:
+        """The inverse of `standardise`, of a model with a conjugate prior."""
+        return self
+
     def to_working(self, params: Params) -> Params:
         """The user's parameters in the units of a standardised model."""
         return params

@@ -31,3 +31,17 @@ def test_results_follow_the_precision_that_the_user_chose(x64):
         f"assert fit.params.means.dtype == ('float64' if {x64} else 'float32')\n"
         "assert fit.converged\n"
     )
+
+
+def test_scikit_learn_is_needed_by_its_door_only():
+    _fresh(
+        "import sys\n"
+        "sys.modules['sklearn'] = None\n"
+        "import jaxgmm\n"
+        "try:\n"
+        "    import jaxgmm.sklearn\n"
+        "except ImportError as error:\n"
+        "    assert 'pip install \"jaxgmm[sklearn]\"' in str(error)\n"
+        "else:\n"
+        "    raise AssertionError('imported')\n"
+    )

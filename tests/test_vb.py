@@ -325,7 +325,7 @@ def test_scikit_learn(record):
     close(q.prior.mean_precision, record["mean_precision_"])
     close(q.prior.dof, record["degrees_of_freedom_"])
     close(q.family.chart.invert(q.prior.mean), record["means"])
-    close(working.to_user(q._centre()[0]).covariance_site, record["covariances"])
+    close(working.to_user(q.centre()[0]).covariance_site, record["covariances"])
 
 
 # -- the door ------------------------------------------------------------------------------

@@ -4,10 +4,12 @@ from jaxgmm._labelling import RELABELLINGS
 from jaxgmm._relabel import data_based, ecr, ordering, pivotal, stephens
 from jaxgmm.bayes._bridge import evidence
 from jaxgmm.bayes._sample import METHODS, sample
+from jaxgmm.bayes._vb import Variational, variational
 
 __all__ = [
     "METHODS",
     "RELABELLINGS",
+    "Variational",
     "data_based",
     "ecr",
     "evidence",
@@ -15,4 +17,5 @@ __all__ = [
     "pivotal",
     "sample",
     "stephens",
+    "variational",
 ]

@@ -50,7 +50,7 @@ def vb(
     check_count("n_init", n_init, 0)
     check_count("max_iter", max_iter, 1)
     if tol is None:
-        tol = 1e-10 if x.dtype == jnp.float64 else 1e-6
+        tol = _default_tolerance(x.dtype)
     elif not tol >= 0:
         raise ValueError(f"tol: must be at least 0, found {tol}")
     key_starts, key_draws = jax.random.split(key)
@@ -80,6 +80,96 @@ def vb(
             "start_elbos": elbos,
         },
     )
+
+
+class Variational(NamedTuple):
+    """The closest q(labels) q(parameters) to the posterior, from one start.
+
+    Attributes
+    ----------
+    model : LatentModel
+        The model with q(parameters) in place of its prior, in the units of the data:
+        `Mixture.centre` has its means, ``draw_prior`` draws from it.
+    elbo : scalar array
+        The evidence lower bound at q(parameters) and the best q(labels) for it.
+    trace : (max_iter + 1,) array
+        The bound at the start and after every iteration, NaN after the end.
+    n_iter, status : int32 arrays
+        Iterations after the start, and a `Status` code.
+    """
+
+    model: LatentModel
+    elbo: Array
+    trace: Array
+    n_iter: Array
+    status: Array
+
+
+def variational(
+    model: LatentModel,
+    x: Array,
+    start: Params,
+    sample_weight: Array | None = None,
+    tol: Array | float | None = None,
+    max_iter: int = 1000,
+) -> Variational:
+    """Variational Bayes from one start: what ``jaxgmm.sample(method="vb")`` draws from.
+
+    No host checks; works inside the user's own ``jit`` and ``vmap`` (over starts, data sets,
+    weights, hyper-parameters).
+
+    Parameters
+    ----------
+    model : LatentModel
+        A resolved model with a conjugate prior. Dirichlet concentrations below one are
+        allowed here: no mode is looked for.
+    x : (n, D) array
+        Data.
+    start : parameters
+        In the units of the data; the first labels are the responsibilities there.
+    sample_weight : (n,) array, optional
+        Weights of the rows.
+    tol : float, optional
+        Gain of the bound per unit of total weight that ends the ascent; 1e-10 in float64 and
+        1e-6 in float32 by default. Traced.
+    max_iter : int
+        Most rounds. Static.
+
+    Returns
+    -------
+    Variational
+
+    Raises
+    ------
+    ValueError
+        For a model without a conjugate prior.
+
+    References
+    ----------
+    Bishop (2006), Pattern Recognition and Machine Learning, section 10.2.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> import jaxgmm as jg
+    >>> x = jnp.array([[0.0], [0.2], [0.3], [4.0], [4.1], [4.5]])
+    >>> prior = jg.ConjugatePrior(mean=[2.0], mean_precision=0.1, dof=3.0, scale=[[1.0]])
+    >>> model = jg.Mixture(jg.Gaussian("full"), 2, prior=prior).resolve(x)
+    >>> start = model.params(means=[0.0, 4.0], covariances=[[[1.0]]] * 2)
+    >>> q = jg.bayes.variational(model, x, start)
+    >>> [round(float(rows), 1) for rows in q.model.prior.mean_precision]
+    [3.1, 3.1]
+    """
+    working = model.standardise(x, sample_weight)
+    statistics, _ = working.e_step(working.to_working(start), x, sample_weight)
+    tol = _default_tolerance(x.dtype) if tol is None else tol
+    end = ascend(working, x, sample_weight, statistics, tol, max_iter)
+    found = working.updated(end.statistics).in_user_units()
+    return Variational(found, end.elbo, end.trace, end.n_iter, end.status)
+
+
+def _default_tolerance(dtype: Any) -> float:
+    return 1e-10 if dtype == jnp.float64 else 1e-6
 
 
 class Ascent(NamedTuple):

@@ -151,7 +151,7 @@ class Gaussian(ConjugateFamily):
         if ridge > 0 and not self._structure.keeps_ridge:
             raise ValueError(
                 f"reg_covar: a ridge takes {self.name!r} covariances out of their structure; "
-                "use a prior instead"
+                "use reg_covar=0, or a prior instead"
             )
 
     @property
@@ -356,6 +356,18 @@ class Gaussian(ConjugateFamily):
             prior,
             mean=chart.apply(prior.mean),
             scale=self._structure.rescale(prior.scale, 1 / scale),
+        )
+
+    def in_user_units(self, prior: ConjugatePrior) -> tuple[Gaussian, ConjugatePrior]:
+        """The inverse of `standardise`."""
+        chart = self.chart
+        assert chart is not None
+        ridge = jnp.max(self.reg_covar * chart.scale**2)
+        family = dataclasses.replace(self, chart=None, data_pivots=None, reg_covar=ridge)
+        return family, dataclasses.replace(
+            prior,
+            mean=chart.invert(prior.mean),
+            scale=self._structure.rescale(prior.scale, chart.scale),
         )
 
     def log_units(self, k: int) -> Array | None:

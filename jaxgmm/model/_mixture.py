@@ -369,12 +369,12 @@ class Mixture(LatentModel):
     def expected_step(
         self, x: Array, sample_weight: Array | None = None
     ) -> tuple[Statistics, Array]:
-        centre, log_weights = self._centre()
+        centre, log_weights = self.centre()
         return self._e_step(log_weights, centre, x, sample_weight, expected_labels)
 
     def divergence(self, other: LatentModel) -> Array:
         assert isinstance(other, Mixture)
-        centre, log_weights = self._centre()
+        centre, log_weights = self.centre()
         ratio = self.log_prior(centre) - other.log_prior(centre)
         # Labelled rows are all that the two priors differ by, so the log of their ratio is linear
         # in log p(label, row): its mean is its value at the centre, plus the constants that
@@ -382,8 +382,13 @@ class Mixture(LatentModel):
         counts = self._conjugate().mean_precision - other._conjugate().mean_precision
         return ratio + counts @ (log_weights - jnp.log(centre.weights))
 
-    def _centre(self) -> tuple[GaussianParams, Float[Array, " k"]]:
-        """Parameters, and log weights, whose log p(label, row) is the mean over the prior."""
+    def centre(self) -> tuple[GaussianParams, Float[Array, " k"]]:
+        """Prior means of the weights, the means and the precisions, as parameters.
+
+        And log weights at which log p(label, row) of these is its mean over the prior: of an
+        `updated` model, what variational Bayes labels rows by. Raises a `ValueError` without a
+        conjugate prior.
+        """
         prior = self._conjugate()
         assert self.n_features is not None
         sites, constants = self.family.centre(prior, self.n_components, self.n_features)
@@ -479,6 +484,10 @@ class Mixture(LatentModel):
             prior = prior.standardised(family.chart)
         else:
             family, prior = self.family.standardise(x, sample_weight, prior)
+        return dataclasses.replace(self, family=family, prior=prior)
+
+    def in_user_units(self) -> Mixture:
+        family, prior = self.family.in_user_units(self._conjugate())
         return dataclasses.replace(self, family=family, prior=prior)
 
     def to_working(self, params: GaussianParams) -> GaussianParams:

@@ -1,0 +1,638 @@
+"""The door for scikit-learn users: its mixture estimators, by the engines of jaxgmm."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import warnings
+from abc import ABCMeta, abstractmethod
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.special import logsumexp
+from jaxtyping import Array, PRNGKeyArray
+
+from jaxgmm import bayes, em
+from jaxgmm._checks import check_count, check_name
+from jaxgmm._contract import Params
+from jaxgmm._results import Status
+from jaxgmm.model import ConjugatePrior, Gaussian, GaussianParams, Mixture
+
+try:
+    from sklearn.base import BaseEstimator, DensityMixin
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.utils import check_random_state
+    from sklearn.utils.validation import check_is_fitted, validate_data
+except ImportError as error:
+    raise ImportError(
+        'jaxgmm.sklearn needs scikit-learn 1.6 or later: pip install "jaxgmm[sklearn]"'
+    ) from error
+
+__all__ = ["BayesianGaussianMixture", "GaussianMixture"]
+
+# Scikit-learn's names of starts, and jaxgmm's.
+_STARTS = {
+    "kmeans": "k-means",
+    "k-means++": "k-means++",
+    "random": "random-responsibilities",
+    "random_from_data": "random",
+}
+# Structures whose covariances have a shape of their own; those of others are matrices.
+_TYPES = ("full", "tied", "diag", "spherical")
+
+
+class _MixtureEstimator(DensityMixin, BaseEstimator, metaclass=ABCMeta):
+    """What both estimators do with data and with fitted parameters."""
+
+    # The parameters, set by the constructors of the subclasses.
+    n_components: int
+    covariance_type: str
+    tol: float
+    reg_covar: float
+    max_iter: int
+    n_init: int
+    init_params: str
+    random_state: Any
+    warm_start: bool
+    verbose: int
+
+    # Attributes of a fit.
+    weights_: np.ndarray
+    means_: np.ndarray
+    covariances_: np.ndarray
+    converged_: bool
+    n_iter_: int
+    lower_bound_: float
+    lower_bounds_: np.ndarray
+
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None):
+        """Estimate the parameters.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Data.
+        y : ignored
+        sample_weight : array-like of shape (n_samples,), optional
+            Weights of the rows; two is the row twice, zero is no row. (Not in scikit-learn.)
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError, TypeError
+            For data or parameters that do not fit, naming them; where every restart collapsed.
+
+        Warns
+        -----
+        sklearn.exceptions.ConvergenceWarning
+            Where ``max_iter`` steps were too few.
+        """
+        rows = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
+        check_count("n_components", self.n_components, 1)
+        if len(rows) < self.n_components:
+            raise ValueError(
+                f"n_components: {self.n_components} components need at least as many rows, "
+                f"n_samples = {len(rows)} found"
+            )
+        message = self._fit(rows, sample_weight)
+        matrices = self.covariances_.ndim == 3 or self._structure == "tied"
+        self.precisions_cholesky_ = (
+            _precisions_cholesky(self.covariances_) if matrices else self.covariances_**-0.5
+        )
+        factor = self.precisions_cholesky_
+        self.precisions_ = factor @ np.swapaxes(factor, -1, -2) if matrices else factor**2
+        if not self.converged_ and self.max_iter > 0:
+            warnings.warn(f"The best restart ended {message}", ConvergenceWarning, stacklevel=2)
+        return self
+
+    def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> np.ndarray:
+        """`fit`, then `predict` on the same data."""
+        return self.fit(X, sample_weight=sample_weight).predict(X)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Index of the most probable component of each row, (n_samples,)."""
+        return np.argmax(self.predict_proba(X), axis=1)
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Probability of each component given each row, (n_samples, n_components)."""
+        return self._look(X)[1]
+
+    def score_samples(self, X: Any) -> np.ndarray:
+        """Log density of each row, (n_samples,)."""
+        return self._look(X)[0]
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Mean of `score_samples`."""
+        return float(np.mean(self.score_samples(X)))
+
+    def sample(self, n_samples: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """Draw rows (n_samples, n_features) of the mixture, and their components.
+
+        They are the same at every call where ``random_state`` is an int.
+        """
+        check_is_fitted(self)
+        check_count("n_samples", n_samples, 1)
+        params, _ = self._density()
+        params = dataclasses.replace(params, weights=self.weights_)
+        labels, rows = _draw(params, self._key(), n_samples)
+        return np.array(rows), np.array(labels, dtype=np.int64)
+
+    @abstractmethod
+    def _fit(self, x: np.ndarray, sample_weight: Any) -> str:
+        """Set the attributes; how the best restart ended, as a sentence."""
+
+    @abstractmethod
+    def _density(self) -> tuple[GaussianParams, Any]:
+        """Parameters that label rows, and what to add to their log density."""
+
+    @property
+    def _structure(self) -> str:
+        return Gaussian(self.covariance_type).name
+
+    def _key(self) -> PRNGKeyArray:
+        seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
+        return jax.random.key(seed)
+
+    def _search(self) -> dict[str, Any]:
+        """How `jaxgmm.fit` starts."""
+        kind = check_name("init_params", self.init_params, _STARTS)
+        return {"key": self._key(), "n_init": self.n_init, "start": _STARTS[kind]}
+
+    def _look(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Log densities and responsibilities of rows."""
+        check_is_fitted(self)
+        rows = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        params, log_mass = self._density()
+        log_density, responsibilities = _labelled(params, rows)
+        return np.array(log_density + log_mass), np.array(responsibilities)
+
+    def _tell(self, statuses: np.ndarray, n_iter: np.ndarray, bounds: np.ndarray) -> None:
+        """What ``verbose`` prints: a line for each restart."""
+        if self.verbose:
+            for start, (status, count, bound) in enumerate(
+                zip(statuses, n_iter, bounds, strict=True)
+            ):
+                print(f"Initialization {start}: {count} iterations, lower bound {bound:.5f}")
+                if self.verbose > 1:
+                    print(f"  {Status(int(status))}")
+
+
+class GaussianMixture(_MixtureEstimator):
+    """Gaussian mixture by EM, with the interface of `sklearn.mixture.GaussianMixture`.
+
+    Parameters
+    ----------
+    n_components : int
+        Number of components.
+    covariance_type : str
+        ``"full"``, ``"tied"``, ``"diag"``, ``"spherical"``, or one of mclust's fourteen codes
+        (see `Gaussian`; VEI, EVI, VEE, EVE, VEV and EVV need ``reg_covar=0``).
+    tol : float
+        EM stops once the mean log-likelihood has less than this still to gain, estimated from
+        the last steps; scikit-learn stops after a step that gained less, which may be far
+        away from the end. ``converged_`` is true in either case.
+    reg_covar : float
+        Added to the diagonal of every covariance after each step, in squared units of the data.
+    max_iter : int
+        Most steps of each restart.
+    n_init : int
+        Number of restarts, all in one compiled call. The best is kept; unlike in scikit-learn,
+        one that hangs on a handful of rows only where there is no other (see `jaxgmm.fit`).
+    init_params : {"kmeans", "k-means++", "random", "random_from_data"}
+        How restarts begin: at clusters of k-means; at its seeds; at random responsibilities; at
+        random rows. Seeds and rows are centres of clusters from which the first covariances are
+        estimated; scikit-learn starts there with covariances of ``reg_covar``.
+    weights_init : array-like of shape (n_components,), optional
+    means_init : array-like of shape (n_components, n_features), optional
+    precisions_init : array-like in the shape of ``precisions_``, optional
+        Take the place of what ``init_params`` finds. With all three there is one restart.
+    random_state : int, RandomState or None
+        Seeds the restarts and `sample`. The numbers are JAX's: a seed leads to other random
+        starts than in scikit-learn.
+    warm_start : bool
+        Whether the next `fit` starts where the last ended.
+    verbose : int
+        1 prints a line for each restart once all have ended, 2 also why it ended.
+    verbose_interval : int
+        Ignored: iterations run in one compiled call.
+
+    Attributes
+    ----------
+    weights_ : (n_components,) array
+    means_ : (n_components, n_features) array
+    covariances_, precisions_, precisions_cholesky_ : arrays
+        ``full`` (n_components, n_features, n_features), ``tied`` (n_features, n_features),
+        ``diag`` (n_components, n_features), ``spherical`` (n_components,); that of ``full`` for
+        codes of other structures.
+    converged_ : bool
+    n_iter_ : int
+        Steps of the best restart.
+    lower_bound_ : float
+        Mean log-likelihood at exactly these parameters; scikit-learn's is that of a step before.
+    lower_bounds_ : (n_iter_,) array
+        The same after each step.
+    result_ : Fit
+        The fit with every restart, for `jaxgmm.compare` and all else.
+    n_features_in_ : int
+    feature_names_in_ : array of str
+        Where ``X`` has names.
+
+    Notes
+    -----
+    Arrays are NumPy's. They follow the dtype of ``X``, float64 needs JAX's x64 switch
+    (``jax.config.update("jax_enable_x64", True)``) and becomes float32 without it. Each
+    shape of data compiles once, for some seconds.
+
+    Examples
+    --------
+    >>> import jaxgmm as jg
+    >>> from jaxgmm.sklearn import GaussianMixture
+    >>> x = jg.datasets.load("faithful").x
+    >>> mixture = GaussianMixture(2, random_state=0).fit(x)
+    >>> sorted(mixture.weights_.round(2).tolist())
+    [0.36, 0.64]
+    >>> mixture.predict([[2.0, 50.0]]) == mixture.predict([[1.9, 52.0]])
+    array([ True])
+    """
+
+    result_: Any
+
+    def __init__(
+        self,
+        n_components=1,
+        *,
+        covariance_type="full",
+        tol=1e-3,
+        reg_covar=1e-6,
+        max_iter=100,
+        n_init=1,
+        init_params="kmeans",
+        weights_init=None,
+        means_init=None,
+        precisions_init=None,
+        random_state=None,
+        warm_start=False,
+        verbose=0,
+        verbose_interval=10,
+    ):
+        self.n_components = n_components
+        self.covariance_type = covariance_type
+        self.tol = tol
+        self.reg_covar = reg_covar
+        self.max_iter = max_iter
+        self.n_init = n_init
+        self.init_params = init_params
+        self.weights_init = weights_init
+        self.means_init = means_init
+        self.precisions_init = precisions_init
+        self.random_state = random_state
+        self.warm_start = warm_start
+        self.verbose = verbose
+        self.verbose_interval = verbose_interval
+
+    def bic(self, X: Any) -> float:
+        """Bayesian information criterion on ``X``; lower is better."""
+        return self._criterion(X, math.log(len(X)))
+
+    def aic(self, X: Any) -> float:
+        """Akaike information criterion on ``X``; lower is better."""
+        return self._criterion(X, 2)
+
+    def _criterion(self, X: Any, price: float) -> float:
+        n_parameters = self._model().n_parameters(self.means_.shape[1])
+        return -2 * float(np.sum(self.score_samples(X))) + price * n_parameters
+
+    def _model(self) -> Mixture:
+        return Mixture(Gaussian(self.covariance_type, self.reg_covar), self.n_components)
+
+    def _fit(self, x: np.ndarray, sample_weight: Any) -> str:
+        model = self._model()
+        found = em.fit(
+            model,
+            x,
+            sample_weight=sample_weight,
+            tol=self.tol,
+            max_iter=self.max_iter,
+            **self._begin(model, x, sample_weight),
+        )
+        if hasattr(self, "feature_names_in_"):
+            names = tuple(map(str, self.feature_names_in_))
+            found = dataclasses.replace(found, feature_names=names)
+        self.result_ = found
+        params, total = found.params, found.total_weight
+        self.weights_ = np.array(params.weights)
+        self.means_ = np.array(params.means)
+        own_shape = self._structure in _TYPES
+        self.covariances_ = np.array(params.covariance_site if own_shape else params.covariances)
+        trace = found.trace / total
+        small = len(trace) > 1 and abs(trace[-1] - trace[-2]) < self.tol
+        stopped_early = found.status == Status.OUT_OF_ITERATIONS and small
+        self.converged_ = bool(found.converged or stopped_early)
+        self.n_iter_ = found.n_iter
+        self.lower_bound_ = found.log_likelihood / total
+        self.lower_bounds_ = trace[1:]
+        ends = found.restarts
+        self._tell(ends.status, ends.n_iter, ends.log_likelihood / total)
+        return found.message
+
+    def _begin(self, model: Mixture, x: np.ndarray, sample_weight: Any) -> dict[str, Any]:
+        """Where the restarts begin, as arguments of `jaxgmm.fit`."""
+        if self.warm_start and hasattr(self, "result_"):
+            return {"start": self.result_.params}
+        given = {
+            "weights": self.weights_init,
+            "means": self.means_init,
+            "covariances": self._covariances_init(),
+        }
+        given = {name: value for name, value in given.items() if value is not None}
+        search = self._search()
+        if not given:
+            return search
+        if len(given) == 3:
+            return {"start": model.params(**given)}
+        drawn = em.fit(model, x, sample_weight=sample_weight, max_iter=0, **search).restarts.params
+        first = jax.tree.map(lambda leaf: leaf[0], drawn)
+        whole = {"weights": first.weights, "means": first.means, "covariances": first.covariances}
+        one = model.params(**(whole | given))
+        fields = ["covariance_site" if name == "covariances" else name for name in given]
+        tiled = {
+            field: np.broadcast_to(getattr(one, field), getattr(drawn, field).shape)
+            for field in fields
+        }
+        return {"start": dataclasses.replace(drawn, **tiled)}
+
+    def _covariances_init(self) -> np.ndarray | None:
+        if self.precisions_init is None:
+            return None
+        precisions = np.asarray(self.precisions_init)
+        if self._structure in ("diag", "spherical"):
+            return 1 / precisions
+        return np.linalg.inv(precisions)
+
+    def _density(self) -> tuple[GaussianParams, Any]:
+        structure = self._structure if self._structure in _TYPES else "full"
+        return GaussianParams(self.weights_, self.means_, self.covariances_, structure), 0.0
+
+
+class BayesianGaussianMixture(_MixtureEstimator):
+    """Variational Bayes, with the interface of `sklearn.mixture.BayesianGaussianMixture`.
+
+    The updates are those of Bishop (2006), section 10.2. Scikit-learn's are too for ``full`` and
+    ``tied`` covariances with Dirichlet weights; see Notes for the others.
+
+    Parameters
+    ----------
+    n_components : int
+        Number of components, some of which may end without rows.
+    covariance_type : {"full", "tied", "diag", "spherical"}
+        Or mclust's codes of the same, VVV, EEE, VVI and VII.
+    tol : float
+        Gain of the evidence lower bound, in total, at which the ascent stops.
+    reg_covar : float
+        Added once to the diagonal of the default ``covariance_prior``; scikit-learn adds it to
+        the covariance of each component at each step, which a proper prior does not need.
+    max_iter : int
+        Most rounds of each restart.
+    n_init : int
+        Number of restarts, all in one compiled call; that of the highest bound is kept.
+    init_params : {"kmeans", "k-means++", "random", "random_from_data"}
+        As for `GaussianMixture`.
+    weight_concentration_prior_type : {"dirichlet_process", "dirichlet_distribution"}
+        Whether weights are broken off a stick one after the other or exchangeable.
+    weight_concentration_prior : float, optional
+        Concentration of either; 1 / n_components by default.
+    mean_precision_prior : float, optional
+        Weight of ``mean_prior``, in rows; 1 by default.
+    mean_prior : array-like of shape (n_features,), optional
+        The mean of the data by default.
+    degrees_of_freedom_prior : float, optional
+        The number of features by default.
+    covariance_prior : float or array-like, optional
+        ``full`` and ``tied`` (n_features, n_features), ``diag`` (n_features,), ``spherical`` one
+        number; the covariance of the data by default.
+    random_state, warm_start, verbose, verbose_interval
+        As for `GaussianMixture`.
+
+    Attributes
+    ----------
+    weights_, means_ : arrays
+        Posterior means.
+    covariances_, precisions_, precisions_cholesky_ : arrays
+        The posterior means of the precisions, and their inverses, shaped as for `GaussianMixture`.
+    converged_ : bool
+    n_iter_ : int
+        Rounds of the best restart.
+    lower_bound_ : float
+        The evidence lower bound in total, with its constants, which scikit-learn leaves out.
+    lower_bounds_ : (n_iter_,) array
+        The same after each round.
+    weight_concentration_prior_, mean_precision_prior_, mean_prior_, \
+    degrees_of_freedom_prior_, covariance_prior_ :
+        The prior as numbers.
+    weight_concentration_ : (n_components,) array, or a pair of them
+        Dirichlet concentrations, or both parameters of the Beta of each stick.
+    mean_precision_, degrees_of_freedom_ : (n_components,) arrays
+        ``degrees_of_freedom_`` is one number where covariances are tied.
+    posterior_ : Mixture
+        The model with the closest distribution in place of its prior: `Mixture.draw_prior`
+        draws parameters from it.
+    n_features_in_, feature_names_in_
+        As for `GaussianMixture`.
+
+    Notes
+    -----
+    As in scikit-learn, a prior for ``tied`` covariances counts once per component, and one for
+    ``spherical`` once per feature. What differs: scikit-learn takes the mean log determinant of
+    ``diag`` and ``spherical`` covariances from the Wishart distribution of a whole matrix, here
+    each variance has its inverse-gamma distribution; its last stick leaves something over, here
+    it is what the others left. Both matter only where labels are uncertain. Arrays and dtypes are
+    as for `GaussianMixture`.
+
+    `score_samples` is, as in scikit-learn, the log of the sum over components of exponentials of
+    mean log densities, a lower bound on the log predictive density.
+
+    References
+    ----------
+    Bishop (2006), Pattern Recognition and Machine Learning, section 10.2; Blei and Jordan (2006),
+    Bayesian Analysis 1:121-143.
+
+    Examples
+    --------
+    >>> import jaxgmm as jg
+    >>> from jaxgmm.sklearn import BayesianGaussianMixture
+    >>> x = jg.datasets.load("faithful").x
+    >>> mixture = BayesianGaussianMixture(n_components=4, random_state=0).fit(x)
+    >>> mixture.weights_.shape, mixture.converged_
+    ((4,), True)
+    """
+
+    posterior_: Mixture
+
+    def __init__(
+        self,
+        *,
+        n_components=1,
+        covariance_type="full",
+        tol=1e-3,
+        reg_covar=1e-6,
+        max_iter=100,
+        n_init=1,
+        init_params="kmeans",
+        weight_concentration_prior_type="dirichlet_process",
+        weight_concentration_prior=None,
+        mean_precision_prior=None,
+        mean_prior=None,
+        degrees_of_freedom_prior=None,
+        covariance_prior=None,
+        random_state=None,
+        warm_start=False,
+        verbose=0,
+        verbose_interval=10,
+    ):
+        self.n_components = n_components
+        self.covariance_type = covariance_type
+        self.tol = tol
+        self.reg_covar = reg_covar
+        self.max_iter = max_iter
+        self.n_init = n_init
+        self.init_params = init_params
+        self.weight_concentration_prior_type = weight_concentration_prior_type
+        self.weight_concentration_prior = weight_concentration_prior
+        self.mean_precision_prior = mean_precision_prior
+        self.mean_prior = mean_prior
+        self.degrees_of_freedom_prior = degrees_of_freedom_prior
+        self.covariance_prior = covariance_prior
+        self.random_state = random_state
+        self.warm_start = warm_start
+        self.verbose = verbose
+        self.verbose_interval = verbose_interval
+
+    def _fit(self, x: np.ndarray, sample_weight: Any) -> str:
+        check_name("covariance_type", self._structure, _TYPES)
+        model = Mixture(Gaussian(self._structure), self.n_components)
+        rows, weight = model.check_data(x, sample_weight)
+        total = len(rows) if weight is None else float(weight.sum())
+        prior = self._prior(x, None if weight is None else np.asarray(weight))
+        if self.warm_start and hasattr(self, "posterior_"):
+            params, _ = self._density()
+            starts = jax.tree.map(lambda leaf: leaf[None], params)
+        else:
+            # Of the starts' own M-step: a mode needs a concentration of one.
+            flat = dataclasses.replace(prior, concentration=1.0, stick_breaking=False)
+            own = dataclasses.replace(model, prior=flat)
+            found = em.fit(own, x, sample_weight=sample_weight, max_iter=0, **self._search())
+            starts = found.restarts.params
+        model = dataclasses.replace(model, prior=prior).resolve(rows, weight)
+        check_count("max_iter", self.max_iter, 0)
+        ends = _climb(model, rows, starts, weight, self.tol / total, self.max_iter)
+        bounds, n_iter, status = (np.asarray(a) for a in (ends.elbo, ends.n_iter, ends.status))
+        if not np.any(np.isfinite(bounds)):
+            raise ValueError("the lower bound is not finite from any start; check the prior")
+        best = int(np.argmax(np.where(np.isfinite(bounds), bounds, -np.inf)))
+        self.posterior_ = jax.tree.map(lambda leaf: leaf[best], ends.model)
+        self._set_parameters()
+        self.converged_ = bool(status[best] == Status.CONVERGED)
+        self.n_iter_ = int(n_iter[best])
+        self.lower_bound_ = float(bounds[best])
+        self.lower_bounds_ = np.asarray(ends.trace[best])[1 : self.n_iter_ + 1]
+        self._tell(status, n_iter, bounds)
+        return str(Status(int(status[best])))
+
+    @property
+    def _copies(self) -> int:
+        """How often scikit-learn counts the prior of a covariance."""
+        d = len(self.mean_prior_)
+        return {"tied": self.n_components, "spherical": d}.get(self._structure, 1)
+
+    def _prior(self, x: np.ndarray, weight: np.ndarray | None) -> ConjugatePrior:
+        """The prior as scikit-learn's attributes, and as jaxgmm takes it."""
+        kinds = ("dirichlet_process", "dirichlet_distribution")
+        kind = self.weight_concentration_prior_type
+        check_name("weight_concentration_prior_type", kind, kinds)
+        or_else = lambda value, default: default if value is None else value
+        self.weight_concentration_prior_ = or_else(
+            self.weight_concentration_prior, 1 / self.n_components
+        )
+        if not self.weight_concentration_prior_ > 0:
+            raise ValueError(
+                "weight_concentration_prior: must be positive, found "
+                f"{self.weight_concentration_prior}"
+            )
+        mean = np.average(x, axis=0, weights=weight)
+        self.mean_prior_ = np.asarray(or_else(self.mean_prior, mean), x.dtype)
+        self.mean_precision_prior_ = or_else(self.mean_precision_prior, 1.0)
+        self.degrees_of_freedom_prior_ = or_else(self.degrees_of_freedom_prior, x.shape[1])
+        if self.covariance_prior is None:
+            scatter = (x - mean).T * (1 if weight is None else weight) @ (x - mean)
+            total = len(x) if weight is None else weight.sum()
+            covariance = scatter / (total - 1) + self.reg_covar * np.eye(x.shape[1])
+            shaped = {"diag": np.diag, "spherical": lambda matrix: np.diag(matrix).mean()}
+            scale = shaped.get(self._structure, np.asarray)(covariance)
+        else:
+            scale = self.covariance_prior
+        self.covariance_prior_ = np.asarray(scale, x.dtype)
+        return ConjugatePrior(
+            concentration=self.weight_concentration_prior_,
+            mean=self.mean_prior_,
+            mean_precision=self.mean_precision_prior_,
+            dof=self._copies * self.degrees_of_freedom_prior_,
+            scale=self._copies * self.covariance_prior_,
+            stick_breaking=kind == "dirichlet_process",
+        )
+
+    def _set_parameters(self) -> None:
+        q, (params, _) = self.posterior_.prior, self.posterior_.centre()
+        self.weights_ = np.array(params.weights)
+        self.means_ = np.array(params.means)
+        self.covariances_ = np.array(params.covariance_site)
+        self.mean_precision_ = np.array(q.mean_precision)
+        self.degrees_of_freedom_ = np.array(q.dof) / self._copies
+        counts = self.mean_precision_ - self.mean_precision_prior_
+        before = self.weight_concentration_prior_
+        if self.weight_concentration_prior_type == "dirichlet_process":
+            later = np.append(np.cumsum(counts[:0:-1])[::-1], 0)
+            self.weight_concentration_ = (1 + counts, before + later)
+        else:
+            self.weight_concentration_ = before + counts
+
+    def _density(self) -> tuple[GaussianParams, Any]:
+        params, log_weights = self.posterior_.centre()
+        log_mass = logsumexp(log_weights)
+        return dataclasses.replace(params, weights=jnp.exp(log_weights - log_mass)), log_mass
+
+
+def _precisions_cholesky(covariances: np.ndarray) -> np.ndarray:
+    """Upper triangular factors, of which the precisions are products with the transpose."""
+    return np.triu(np.swapaxes(np.linalg.inv(np.linalg.cholesky(covariances)), -1, -2))
+
+
+def _any_structure(params: GaussianParams) -> Mixture:
+    return Mixture(Gaussian(params.structure), params.means.shape[0])
+
+
+@jax.jit
+def _labelled(params: GaussianParams, x: Array) -> tuple[Array, Array]:
+    model = _any_structure(params)
+    return model.log_prob(params, x), model.responsibilities(params, x)
+
+
+@partial(jax.jit, static_argnames="n")
+def _draw(params: GaussianParams, key: PRNGKeyArray, n: int) -> tuple[Array, Array]:
+    """Components, sorted, and a row of each."""
+    key_labels, key_rows = jax.random.split(key)
+    labels = jnp.sort(jax.random.categorical(key_labels, jnp.log(params.weights), shape=(n,)))
+    return labels, _any_structure(params).family.sample(params, key_rows, labels)
+
+
+@partial(jax.jit, static_argnames="max_iter")
+def _climb(
+    model: Mixture, x: Array, starts: Params, weight: Array | None, tol: float, max_iter: int
+) -> bayes.Variational:
+    climb = lambda start: bayes.variational(model, x, start, weight, tol, max_iter)
+    return jax.vmap(climb)(starts)
