@@ -68,7 +68,8 @@ def html(block: Block) -> str:
         case Illustration(name, title, caption, png):
             return (
                 f'<figure id="figure-{escape(name)}">\n<h3>{escape(title)}</h3>\n'
-                f"{image(png, title)}\n<figcaption>{escape(caption)}</figcaption>\n</figure>"
+                f'<div class="scroll">{image(png, title)}</div>\n'
+                f"<figcaption>{escape(caption)}</figcaption>\n</figure>"
             )
 
 
@@ -83,7 +84,10 @@ def table(frame: pd.DataFrame, kind: str = "numbers") -> str:
 
 def image(png: bytes, alt: str) -> str:
     data = base64.b64encode(png).decode("ascii")
-    return f'<img alt="{escape(alt)}" src="data:image/png;base64,{data}">'
+    # A size in proportion to that of the figure, so that letters are as large in all of them.
+    width = int.from_bytes(png[16:20], "big") // 3 * 2
+    size = f'style="--width: {width}px"'
+    return f'<img alt="{escape(alt)}" {size} src="data:image/png;base64,{data}">'
 
 
 def style(name: str) -> str:

@@ -135,6 +135,10 @@ def _draw_pair(
         style = {"color": colour(k), "label": _component_label(fit, k)}
         axes.plot(*outline, lw=2.2, ls=dash(k), zorder=4, **style)
         axes.plot(*ours.means[k], "o", color=colour(k), mec="white", ms=7, zorder=5)
+    # Draws of an empty component are draws of the prior, which may be far wider than the data.
+    outlines = _ellipses(ours.means, ours.covariances)
+    sides = [np.append(*ends) for ends in zip(x[rows].T, outlines.reshape(2, -1), strict=True)]
+    axes.set(xlim=span(sides[0], 0.2), ylim=span(sides[1], 0.2))
     axes.plot([], [], color=GREY, lw=0.8, label=_draws_label(drawn))
 
 

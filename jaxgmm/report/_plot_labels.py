@@ -139,6 +139,7 @@ def plot_uncertainty(fit: Fit, post: Posterior, ax: Any = None) -> Any:
         if row == column:
             axes.text(0.5, 0.5, names[row], ha="center", va="center", transform=axes.transAxes)
             axes.set(yticks=[])
+            axes.tick_params(labelsize=7)
             continue
         values = ours if column > row else theirs
         painted = _scatter(axes, x[:, [column, row]], values)
