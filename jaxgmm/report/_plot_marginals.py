@@ -110,11 +110,12 @@ def _draw_marginal(axes: Any, draws: np.ndarray, at_map: float, own: str) -> Non
 
 def _draw_prior(axes: Any, fit: Fit, site: str, index: tuple[int, ...]) -> None:
     """The prior over the range that the posterior has, no higher than the panel."""
-    grid, (bottom, top) = np.linspace(*axes.get_xlim(), 200), axes.get_ylim()
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    grid = np.linspace(left, right, 200)
     density = prior_density(fit.model, site, index, grid)
     if density is not None:
         axes.plot(grid, density, color="black", lw=1.2, ls=":")
-        axes.set(xlim=(grid[0], grid[-1]), ylim=(bottom, top))
+        axes.set(xlim=(left, right), ylim=(bottom, top))
 
 
 def _legend(figure: Any, axes: Any) -> None:

@@ -47,7 +47,7 @@ def _conjugate(
     if name in _MATRICES:
         if site == "covariances":
             return _inverse_wishart(dof, scale, index[-2:], grid)
-        dof -= model.n_features - 1
+        dof -= len(scale) - 1
         own = scale[index[-1], index[-1]]
     elif name in _VARIANCES:
         own = scale if scale.ndim == 0 else scale[index[-1]]
