@@ -191,7 +191,7 @@ def test_page_says_what_was_done(verdict, page):
     for part in (verdict.summary, "inverse-gamma", "Dirichlet", *settings):
         assert part in text
     assert jax.__version__ in text
-    assert re.search(r"restarts\s*4 by", text)
+    assert re.search(r"restarts\s*4, k-means", text)
 
 
 def test_names_are_escaped(verdict, page):
@@ -432,6 +432,18 @@ def test_what_is_left_out_is_in_the_caption(verdict):
     assert len(jg.report.plot_marginals(fit, post).axes) == 24
     stub = dataclasses.replace(verdict, fit=fit, posterior=post)
     assert "6 more parameters are in the table only" in marginals_caption(stub)
+
+
+@pytest.mark.slow
+def test_arviz_plots_draws_what_is_exported(verdict):
+    import arviz_plots
+
+    groups = {"posterior_predictive": True, "prior": True}
+    data = verdict.posterior.to_arviz(**groups, key=jax.random.key(0))
+    arviz_plots.plot_ppc_dist(data)
+    arviz_plots.plot_ppc_tstat(data)
+    arviz_plots.plot_prior_posterior(data, var_names=["means"])
+    matplotlib.pyplot.close("all")
 
 
 def test_weights_of_rows_are_drawn():

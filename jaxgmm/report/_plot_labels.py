@@ -32,6 +32,7 @@ from jaxgmm.report._draws import Seen, look, some_rows
 from jaxgmm.report._explain import together
 
 _MOST_CELLS = 400  # rows of the heat map
+_MOST_IN_GRID = 600  # rows of each panel of uncertainty
 
 
 def plot_co_clustering(fit: Fit, post: Posterior, ax: Any = None) -> Any:
@@ -90,7 +91,7 @@ def plot_uncertainty(fit: Fit, post: Posterior, ax: Any = None) -> Any:
     ----------
     fit, post : Fit, Posterior
         Of the same model and data, in labels that agree, as those of a verdict do; weighted
-        draws are resampled. At most 2,000 rows, evenly spaced, and 400 draws.
+        draws are resampled. At most 2,000 rows, 600 for a grid, evenly spaced, and 400 draws.
     ax : matplotlib Axes, or an array of them, optional
         Where to draw: two for two features, a square of D by D for more.
 
@@ -134,6 +135,7 @@ def plot_uncertainty(fit: Fit, post: Posterior, ax: Any = None) -> Any:
         return figure if ax is None else ax
     size = min(x.shape[1], MOST_FEATURES)
     figure, grid = panels(ax, (size, size), (2.1 * size + 1, 2 * size), sharex="col")
+    some = spread(np.arange(len(x)), _MOST_IN_GRID)
     for row, column in itertools.product(range(size), repeat=2):
         axes = grid[row, column]
         if row == column:
@@ -142,7 +144,7 @@ def plot_uncertainty(fit: Fit, post: Posterior, ax: Any = None) -> Any:
             axes.tick_params(labelsize=7)
             continue
         values = ours if column > row else theirs
-        painted = _scatter(axes, x[:, [column, row]], values)
+        painted = _scatter(axes, x[some][:, [column, row]], values[some])
         axes.tick_params(labelsize=7, labelleft=column == 0)
     if ax is None:
         figure.suptitle(f"{title}: EM above the diagonal, posterior below", fontsize=11)

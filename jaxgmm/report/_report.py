@@ -141,7 +141,7 @@ def _settings(verdict: Verdict) -> list[tuple[str, str]]:
     seed = lambda numbers: "not recorded" if numbers is None else " ".join(map(str, numbers))
     acceleration = "" if fit.acceleration is None else f", accelerated by {fit.acceleration}"
     return [
-        ("restarts", f"{len(fit.restarts.status)} by {fit.start}"),
+        ("restarts", f"{len(fit.restarts.status)}, {fit.start}"),
         ("algorithm", f"{fit.algorithm}{acceleration}"),
         ("tol", f"{fit.tol:g}"),
         ("max_iter", str(fit.max_iter)),
