@@ -105,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
         "compare",
         help="EM, posterior and verdict, with a report",
         description="Fit by EM, sample the posterior of the same model, print the verdict and "
-        "write report.html, the figures and posterior.nc.",
+        "write report.html (and .md, .json), the figures and posterior.nc.",
     )
     _add_model_arguments(compare)
     compare.add_argument("--method", default="nuts", help="sampler (default: nuts)")
@@ -131,8 +131,8 @@ def _parser() -> argparse.ArgumentParser:
         "select",
         help="structures and numbers of components, with a report",
         description="Fit every structure with every number of components by EM, print the models "
-        "by a criterion, the best first, and write select.html, criteria.png, select.csv and "
-        "select.json.",
+        "by a criterion, the best first, and write select.html (and .md, .json, .csv) and "
+        "criteria.png.",
     )
     _add_data_arguments(select, restarts=16)
     select.add_argument(

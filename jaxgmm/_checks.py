@@ -49,6 +49,11 @@ def check_count(argument: str, value: object, least: int) -> int:
     return int(value)
 
 
+def key_numbers(key: jax.Array) -> tuple[int, ...]:
+    """What a random key is made of: (0, 7) of ``jax.random.key(7)``."""
+    return tuple(int(word) for word in np.asarray(jax.random.key_data(key)).ravel())
+
+
 def check_key(key: Any, why: str) -> jax.Array:
     """A typed random key."""
     if key is None:

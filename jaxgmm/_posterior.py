@@ -59,6 +59,10 @@ class Posterior:
         log p(x) with its error, where the engine estimates it.
     diagnostics : dict
         What the engine says of itself, such as the trace of a bound.
+    settings : dict
+        What else the engine was told: ``thinning`` and the options of the method.
+    seed : tuple of int or None
+        The numbers in the random key, as `jax.random.key_data` has them.
     label_method : str
         The rule that matched the labels, one of `jaxgmm.bayes.RELABELLINGS`.
     label_clarity : (chain, draw) array or None
@@ -91,6 +95,8 @@ class Posterior:
     pareto_k: float | None = None
     evidence: Evidence | None = None
     diagnostics: dict[str, Any] = dataclasses.field(default_factory=dict)
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    seed: tuple[int, ...] | None = None
     label_method: str = "stephens"
     label_clarity: np.ndarray | None = None
 

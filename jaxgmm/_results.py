@@ -156,6 +156,10 @@ class Fit:
         The settings used.
     fingerprint : str
         Digest of the data and weights.
+    start : str
+        The kind of start; ``"given"`` for parameters and responsibilities.
+    seed : tuple of int or None
+        The numbers in the random key, as `jax.random.key_data` has them; None without one.
     """
 
     model: LatentModel
@@ -184,6 +188,8 @@ class Fit:
     acceleration: str | None
     fingerprint: str
     feature_names: tuple[str, ...]
+    start: str = "given"
+    seed: tuple[int, ...] | None = None
 
     @property
     def converged(self) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
 from jaxtyping import PRNGKeyArray
 
 from jaxgmm import bayes, em
-from jaxgmm._checks import check_key, check_name
+from jaxgmm._checks import check_key, check_name, key_numbers
 from jaxgmm._contract import LatentModel
 from jaxgmm._posterior import Posterior
 from jaxgmm._results import Fit
@@ -117,7 +118,7 @@ def sample(
     key_fit, key_draws = jax.random.split(key)
     if start is None:
         start = em.fit(model, x, key=key_fit, sample_weight=sample_weight)
-    return bayes.sample(
+    posterior = bayes.sample(
         model,
         x,
         key=key_draws,
@@ -131,3 +132,5 @@ def sample(
         progress=progress,
         **options,
     )
+    settings = {"thinning": thinning, **options}
+    return dataclasses.replace(posterior, settings=settings, seed=key_numbers(key))

@@ -3,6 +3,7 @@
 import dataclasses
 import html.parser
 import importlib.util
+import json
 import pathlib
 import re
 import sys
@@ -10,18 +11,26 @@ import sys
 import jax
 import matplotlib
 import numpy as np
+import numpyro.distributions as dist
 import pandas as pd
 import pytest
 import xarray as xr
 from matplotlib.figure import Figure
+from scipy import stats
 
 import jaxgmm as jg
 from jaxgmm.report._figure import png
-from jaxgmm.report._html import report_page
+from jaxgmm.report._gaussians import Gaussians
+from jaxgmm.report._html import page as html_page
+from jaxgmm.report._illustrations import _marginals as marginals_caption
+from jaxgmm.report._illustrations import illustrations
+from jaxgmm.report._markdown import formula_text
 from jaxgmm.report._notation import formulas, hyper_parameters
-from jaxgmm.report._save import illustrations
+from jaxgmm.report._prior_density import prior_density
+from jaxgmm.report._report import report
 
-FIGURES = ("components", "marginals", "restarts", "optima", "chains")
+FIGURES = ("components", "basins", "density", "marginals", "co_clustering", "uncertainty",
+           "predictive", "restarts", "optima", "chains")  # fmt: skip
 HOSTILE = ("<b>eruptions</b> & $x$", 'waiting "$')
 VOID = {"meta", "br", "img", "link", "hr", "input"}
 
@@ -106,7 +115,8 @@ class Tags(html.parser.HTMLParser):
 
 
 def test_save_writes_every_file(folder):
-    expected = {"report.html", "posterior.nc", *(f"{name}.png" for name in FIGURES)}
+    expected = {f"{name}.png" for name in FIGURES}
+    expected |= {"report.html", "report.md", "report.json", "posterior.nc"}
     assert {path.name for path in folder.iterdir()} == expected
 
 
@@ -177,10 +187,11 @@ def test_contents_lead_somewhere(page):
 
 def test_page_says_what_was_done(verdict, page):
     text = Tags(page).text
-    for part in (verdict.summary, "inverse-gamma", "Dirichlet", "n_init=4", "n_draws=100"):
+    settings = ("n_init=4", "n_draws=100", "jax.random.key(1)", 'start="k-means++"')
+    for part in (verdict.summary, "inverse-gamma", "Dirichlet", *settings):
         assert part in text
     assert jax.__version__ in text
-    assert re.search(r"restarts\s*4\s", text)
+    assert re.search(r"restarts\s*4, k-means", text)
 
 
 def test_names_are_escaped(verdict, page):
@@ -209,29 +220,141 @@ def test_snippet_builds_the_same_model(verdict, page):
     jax.tree.map(np.testing.assert_array_equal, again, verdict.fit.model)
 
 
-@pytest.mark.parametrize(
-    ("structure", "words"),
-    [
-        ("full", "inverse-Wishart"),
-        ("tied", "one for all components"),
-        ("diag", "diag("),
-        ("spherical", "<i>I</i>"),
-        ("EEI", "<i>&Sigma;</i> = diag("),
-        ("EII", "<i>&sigma;</i>² <i>I</i>"),
-    ],
-)
+NOTATION = {
+    "VVV": "Σ_k ~ inverse-Wishart(",
+    "EEE": "N(μ_k, Σ), k = 1, …, 2, one for all components",
+    "VVI": "Σ_k = diag(σ²_k1, …, σ²_k2)",
+    "VII": "Σ_k = σ²_k I",
+    "EEI": "Σ = diag(σ²_1, …, σ²_2)",
+    "EII": "σ² I",
+    "VEI": "Σ_k = λ_k A, A diagonal, |A| = 1",
+    "EVI": "Σ_k = λ A_k,",
+    "VEE": "Σ_k = λ_k D A D^T",
+    "EVE": "Σ_k = λ D A_k D^T",
+    "VVE": "Σ_k = λ_k D A_k D^T",
+    "EEV": "Σ_k = λ D_k A D_k^T",
+    "VEV": "Σ_k = λ_k D_k A D_k^T",
+    "EVV": "Σ_k = λ D_k A_k D_k^T",
+}
+
+
+@pytest.mark.parametrize(("structure", "words"), NOTATION.items())
 def test_notation_of_each_structure(structure, words):
     x = jg.datasets.load("faithful").x
     model = jg.Mixture(jg.Gaussian(structure), 2, prior="fraley-raftery").resolve(x)
     lines = formulas(model, {})
     assert len(lines) == 4
-    assert any(words in line for line in lines)
+    assert any(words in formula_text(line) for line in lines)
     for line in lines:
         Tags(line)
     assert len(hyper_parameters(model)) == 5
 
 
+# -- the same for machines ---------------------------------------------------------------
+
+
+def test_json_is_strict_and_has_every_number(verdict, folder):
+    def no_constant(name):
+        raise AssertionError(name)
+
+    text = (folder / "report.json").read_text(encoding="utf-8")
+    record = json.loads(text, parse_constant=no_constant)
+    assert record["summary"] == verdict.summary
+    assert [row["check"] for row in record["checks"]] == list(verdict.checks.index)
+    assert [row["sd"] for row in record["parameters"]] == verdict.table["sd"].tolist()
+    assert [row["share"] for row in record["basins"]] == verdict.basins["share"].tolist()
+    assert record["map"]["means"] == np.asarray(verdict.fit.params.means).tolist()
+    assert record["model"]["hyper_parameters"]["concentration"] == [1, 1]
+    assert record["settings"]["fit"]["seed"] == [0, 0]
+    assert record["settings"]["posterior"]["seed"] == [0, 1]
+    assert record["versions"]["jax"] == jax.__version__
+    for figure in record["figures"]:
+        assert (folder / figure["file"]).exists()
+
+
+def test_markdown_says_what_the_page_says(verdict, folder, page):
+    text = (folder / "report.md").read_text(encoding="utf-8")
+    for heading in re.findall(r"<h2>(.*?)</h2>", page):
+        assert f"\n## {heading}\n" in text
+    for figure in re.findall(r"!\[.*?\]\((.*?)\)", text):
+        assert (folder / figure).exists()
+    assert "<b>" not in text.replace("\\<b>", "")
+    lines = [line for line in text.splitlines() if line.startswith("| means[1,")]
+    assert len(lines) == 2
+    assert all(len(re.findall(r"(?<!\\)\|", line)) == 13 for line in lines)
+
+
 # -- figures ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "structure", ["full", "spherical", pytest.param("diag", marks=pytest.mark.slow)]
+)
+def test_priors_are_those_of_draws(structure):
+    prior = jg.ConjugatePrior(
+        concentration=[2.0, 3.0],
+        mean=[1.0, 5.0],
+        mean_precision=0.5,
+        dof=6.0,
+        scale={"full": [[2.0, 0.6], [0.6, 1.0]], "spherical": 2.0, "diag": [2.0, 1.0]}[structure],
+    )
+    model = jg.Mixture(jg.Gaussian(structure), 2, prior=prior).resolve(np.zeros((3, 2)))
+    keys = jax.random.split(jax.random.key(0), 20_000)
+    sites = jax.jit(jax.vmap(lambda key: model.sites(model.draw_prior(key))))(keys)
+    for site, draws in sites.items():
+        for index in [i for i in np.ndindex(draws.shape[1:]) if i[0] == 1]:
+            values = np.asarray(draws[(slice(None), *index)])
+            low, high = np.quantile(values, [0.1, 0.8])
+            density = prior_density(model, site, index, np.linspace(low, high, 400))
+            assert np.mean(density) * (high - low) == pytest.approx(0.7, abs=0.01), (site, index)
+
+
+def test_priors_by_site():
+    prior = {
+        "weights": dist.Dirichlet(np.array([2.0, 3.0])),
+        "means": dist.Normal(np.array([1.0, 5.0]), 2.0),
+        "scales": dist.HalfNormal(3.0),
+        "correlations": dist.LKJ(2, 1.5),
+    }
+    model = jg.Mixture(jg.Gaussian("full"), 2, prior=prior).resolve(np.zeros((3, 2)))
+    of = lambda site, *index, at: prior_density(model, site, index, np.array([at]))
+    assert of("weights", 1, at=0.4) == pytest.approx(stats.beta.pdf(0.4, 3, 2))
+    assert of("means", 0, 1, at=4.0) == pytest.approx(stats.norm.pdf(4.0, 5, 2))
+    assert of("scales", 1, 0, at=2.0) == pytest.approx(stats.halfnorm.pdf(2.0, scale=3))
+    assert of("scales", 1, 0, at=-2.0) == 0
+    assert of("correlations", 1, 0, 1, at=0.0) is None
+
+
+def test_weighted_draws_are_drawn_by_their_weights(verdict):
+    """All the weight on the first draw: the predictive density is that of it."""
+    fit, post = verdict.fit, verdict.posterior
+    log_weights = np.full(post.log_prior.shape, -np.inf)
+    log_weights[0, 0] = 0
+    one = dataclasses.replace(post, log_weights=log_weights)
+    assert len(np.unique(Gaussians.drawn(post, 200).weights[:, 0])) == 200
+    assert len(np.unique(Gaussians.drawn(one, 200).weights[:, 0])) == 1
+    heights = jg.report.plot_chains(one).axes[0].lines[0].get_ydata()
+    assert set(heights) == {post.log_joint[0, 0]}
+    seen = jg.report.plot_co_clustering(fit, one).axes[0].images[0].get_array()
+    rows = np.asarray(post.x)
+    ours = np.asarray(fit.model.responsibilities(fit.params, rows))
+    at_draw = jax.tree.map(lambda leaf: leaf[0, 0], one.params)
+    theirs = np.asarray(fit.model.responsibilities(at_draw, rows))
+    labels = np.argmax(ours, 1)
+    order = np.lexsort((-np.max(ours, 1), labels))
+    i, j = 7, len(rows) - 9
+    assert seen[i, j] == pytest.approx(ours[order[i]] @ ours[order[j]])
+    assert seen[j, i] == pytest.approx(theirs[order[i]] @ theirs[order[j]])
+
+
+def test_densities_are_those_of_the_model(verdict):
+    fit, post = verdict.fit, verdict.posterior
+    heights = Gaussians.of(fit.params).densities(np.asarray(post.x)).sum(0)
+    np.testing.assert_allclose(np.log(heights), fit.model.log_prob(fit.params, post.x))
+    rows = Gaussians.of(fit.params).rows(np.random.default_rng(0), 20_000)
+    labels = fit.model.predict(fit.params, rows)
+    assert np.mean(np.asarray(labels) == 0) == pytest.approx(float(fit.params.weights[0]), abs=0.01)
+    np.testing.assert_allclose(rows.mean(0), fit.params.weights @ fit.params.means, rtol=0.02)
 
 
 def test_given_axes_are_used_and_returned(verdict):
@@ -241,12 +364,26 @@ def test_given_axes_are_used_and_returned(verdict):
         lambda ax: jg.report.plot_traces(fit, ax=ax),
         lambda ax: jg.report.plot_optima(fit, ax=ax),
         lambda ax: jg.report.plot_chains(post, ax=ax),
+        lambda ax: jg.report.plot_density(fit, post, ax=ax),
+        lambda ax: jg.report.plot_basins(verdict, ax=ax),
+        lambda ax: jg.report.plot_co_clustering(fit, post, ax=ax),
     ):
         ax = Figure().subplots()
         assert draw(ax) is ax
         assert ax.has_data()
         assert ax.get_xlabel()
-        assert ax.get_ylabel()
+        assert ax.get_ylabel() or ax.get_yticklabels()
+    for shape, draw in (
+        (2, lambda ax: jg.report.plot_uncertainty(fit, post, ax=ax)),
+        (2, lambda ax: jg.report.plot_predictive(post, ax=ax, key=jax.random.key(0))),
+        ((2, 2), lambda ax: jg.report.plot_pairs(fit, post.x, ax=ax)),
+        (1, lambda ax: jg.report.plot_marginals(fit, post, ax=ax, names=["weights[0]"])),
+    ):
+        axes = Figure().subplots(*np.atleast_1d(shape))
+        assert draw(axes) is axes
+        assert np.ravel(axes)[0].has_data()
+        with pytest.raises(ValueError, match="ax: this picture has"):
+            draw(Figure().subplots(1, 7))
 
 
 def test_new_figures_show_in_notebooks_without_pyplot(verdict):
@@ -261,31 +398,52 @@ def test_new_figures_show_in_notebooks_without_pyplot(verdict):
 def test_one_feature_is_a_density(k):
     x = jg.datasets.load("galaxies").x
     fit = fitted(x, k)
-    figure = jg.report.plot_components(fit, pretend(fit, x))
-    assert figure.axes[0].get_ylabel() == "density"
-    png(figure)
+    post = pretend(fit, x)
+    for draw in (jg.report.plot_components, jg.report.plot_density):
+        figure = draw(fit, post)
+        assert figure.axes[0].get_ylabel() == "density"
+        png(figure)
+    assert jg.report.plot_uncertainty(fit, post).axes[0].get_xlabel() == "x0"
+    assert jg.report.plot_pairs(fit, x).axes[0].get_ylabel() == "rows"
 
 
 def test_three_features_are_a_grid_of_pairs():
     x = jg.datasets.load("iris").x[:, :3]
     fit = fitted(x, 2)
     post = pretend(fit, x)
-    figure = jg.report.plot_components(fit, post)
-    assert len(figure.axes) == 3
-    png(figure)
+    for draw, n_axes in (
+        (jg.report.plot_components, 3),
+        (jg.report.plot_density, 3),
+        (jg.report.plot_uncertainty, 10),  # with the bar of colours
+    ):
+        figure = draw(fit, post)
+        assert len(figure.axes) == n_axes
+        png(figure)
+    assert len(jg.report.plot_pairs(fit, x).axes) == 6
     with pytest.raises(ValueError, match="leave ax out"):
         jg.report.plot_components(fit, post, ax=Figure().subplots())
 
 
-def test_what_is_left_out_is_in_the_caption():
+def test_what_is_left_out_is_in_the_caption(verdict):
     x = jg.datasets.load("iris").x
     fit = fitted(x, 2)
     post = pretend(fit, x)
     assert len(jg.report.plot_components(fit, post).axes) == 6
     assert len(jg.report.plot_marginals(fit, post).axes) == 24
-    stub = jg.Verdict("", True, pd.DataFrame(), pd.DataFrame(), pd.DataFrame(), fit, post)
-    caption = next(f.caption for f in illustrations(stub) if f.name == "marginals")
-    assert "6 more parameters are in the table only" in caption
+    stub = dataclasses.replace(verdict, fit=fit, posterior=post)
+    assert "6 more parameters are in the table only" in marginals_caption(stub)
+
+
+@pytest.mark.slow
+def test_arviz_plots_draws_what_is_exported(verdict):
+    import arviz_plots
+
+    groups = {"posterior_predictive": True, "prior": True}
+    data = verdict.posterior.to_arviz(**groups, key=jax.random.key(0))
+    arviz_plots.plot_ppc_dist(data)
+    arviz_plots.plot_ppc_tstat(data)
+    arviz_plots.plot_prior_posterior(data, var_names=["means"])
+    matplotlib.pyplot.close("all")
 
 
 def test_weights_of_rows_are_drawn():
@@ -357,8 +515,9 @@ def test_a_model_without_components(verdict):
         jg.report.plot_components(fit, post)
     stub = jg.Verdict("x", False, verdict.checks, verdict.table, verdict.basins, fit, post)
     figures = illustrations(stub)
-    assert [figure.name for figure in figures] == list(FIGURES[1:])
-    page = report_page(stub, figures)
+    names = [figure.name for figure in figures]
+    assert names == [n for n in FIGURES if n not in ("components", "density", "predictive")]
+    page = html_page(report(stub, figures))
     text = Tags(page).text
     for site in ("pi", "p", "q"):
         assert re.search(rf"\b{site} ~ Beta\(", text)

@@ -1,6 +1,8 @@
 """Selection: one row per model, published criteria, failures as rows."""
 
+import html
 import json
+import re
 
 import jax
 import matplotlib
@@ -307,6 +309,10 @@ def test_files(galaxies, tmp_path):
     assert "Choosing among 4 models" in text
     assert "http" not in text.replace("http://www.w3.org", "")
     assert (page.parent / "criteria.png").read_bytes()[1:4] == b"PNG"
+    code = re.search(r"<code>(import.*?)</code>", text, re.DOTALL)[1]
+    compile(html.unescape(code), "select.html", "exec")
+    assert "k) for k in [1, 3])" in code
+    assert "![BIC by number of components](criteria.png)" in (page.parent / "select.md").read_text()
     record = json.loads((page.parent / "select.json").read_text())
     assert record["best"] == galaxies.table.index[galaxies.ranking[0]]
     assert [row["bic"] for row in record["models"]] == galaxies.table["bic"].tolist()

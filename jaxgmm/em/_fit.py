@@ -20,6 +20,7 @@ from jaxgmm._checks import (
     check_key,
     check_name,
     feature_names,
+    key_numbers,
     numeric,
 )
 from jaxgmm._contract import LatentModel, Params, expected_labels
@@ -127,6 +128,7 @@ def fit(
         digest = fingerprint(rows, weight)
         return dataclasses.replace(found, fingerprint=digest, feature_names=names)
     x, sample_weight = rows, weight
+    seed = None if key is None else key_numbers(check_key(key, "starts are random"))
     check_count("n_init", n_init, 1)
     check_count("max_iter", max_iter, 0)
     check_name("algorithm", algorithm, ALGORITHMS)
@@ -166,6 +168,8 @@ def fit(
         "algorithm": algorithm,
         "acceleration": acceleration,
         "feature_names": names,
+        "start": start if isinstance(start, str) else "given",
+        "seed": seed,
     }
     return _select(model, x, sample_weight, record, settings)
 

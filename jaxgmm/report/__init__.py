@@ -4,13 +4,14 @@ from jaxgmm.report._compare import Verdict, compare
 from jaxgmm.report._criteria import CRITERIA, DECIDING
 from jaxgmm.report._curvature import Curvature, curvature
 from jaxgmm.report._merge import MergeTree, merge_components
-from jaxgmm.report._plot import (
-    plot_chains,
-    plot_components,
-    plot_marginals,
-    plot_optima,
-    plot_traces,
-)
+from jaxgmm.report._plot_basins import plot_basins
+from jaxgmm.report._plot_chains import plot_chains
+from jaxgmm.report._plot_components import plot_components
+from jaxgmm.report._plot_density import plot_density
+from jaxgmm.report._plot_labels import plot_co_clustering, plot_pairs, plot_uncertainty
+from jaxgmm.report._plot_marginals import plot_marginals
+from jaxgmm.report._plot_predictive import plot_predictive
+from jaxgmm.report._plot_restarts import plot_optima, plot_traces
 from jaxgmm.report._select import Selection, select
 from jaxgmm.report._several import Comparison
 
@@ -25,10 +26,16 @@ __all__ = [
     "compare",
     "curvature",
     "merge_components",
+    "plot_basins",
     "plot_chains",
+    "plot_co_clustering",
     "plot_components",
+    "plot_density",
     "plot_marginals",
     "plot_optima",
+    "plot_pairs",
+    "plot_predictive",
     "plot_traces",
+    "plot_uncertainty",
     "select",
 ]

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-OK, WARNING, FAIL, NOT_APPLICABLE = "ok", "warning", "fail", "not applicable"
+VERDICTS = OK, WARNING, FAIL, NOT_APPLICABLE = "ok", "warning", "fail", "not applicable"
 
 # What the lines of a tier are for.
 TIERS = {

@@ -75,12 +75,16 @@ class Verdict:
         return verdict_text(self)
 
     def _repr_html_(self) -> str:
-        from jaxgmm.report._html import verdict_html
+        from jaxgmm.report._report import notebook
 
-        return verdict_html(self)
+        return notebook(self)
 
     def save(self, folder: str | Path) -> Path:
-        """Write ``report.html`` (self-contained), the figures and ``posterior.nc``.
+        """Write the report, the figures and the draws.
+
+        ``report.html`` is self-contained, ``report.md`` shows the figures beside it,
+        ``report.json`` has every table and number at full precision, and ``posterior.nc``
+        the draws as ArviZ reads them.
 
         Parameters
         ----------

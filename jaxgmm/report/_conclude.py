@@ -139,10 +139,15 @@ def _where_the_mass_is(table: pd.DataFrame, basins: pd.DataFrame) -> str:
         return f"{opening} {distances}"
     heaviest = basins.iloc[int(basins["share"].to_numpy().argmax())]
     if share >= float(heaviest["share"]):
+        among = f"the largest share of {int((basins['share'] > 0).sum())} optima"
+        if share < 0.5:
+            return (
+                f"Only {_share(first)} of the posterior lies in its basin, {among}: one point "
+                f"does not describe this posterior. {distances}"
+            )
         return (
-            f"Only {_share(first)} of the posterior lies in its basin, the largest share of "
-            f"{int((basins['share'] > 0).sum())} optima: one point does not describe this "
-            f"posterior. {distances}"
+            f"{_share(first)} of the posterior lies in its basin, {among}: the point describes "
+            f"where most of the posterior is, and nothing of the rest. {distances}"
         )
     level = "lower" if heaviest["log_joint"] < first["log_joint"] else "higher"
     reading = (

@@ -69,7 +69,24 @@ def _covariance_symbols(model: Mixture) -> tuple[str, str, str]:
             f"<i>&sigma;</i>²<sub>{model.n_features}</sub>)",
         ),
         "EII": (_ONE, "<i>&sigma;</i>²", f"{_ONE} = <i>&sigma;</i>² <i>I</i>"),
-    }[model.family.name]
+    }.get(model.family.name) or _decomposed(model.family.name)
+
+
+def _decomposed(code: str) -> tuple[str, str, str]:
+    """Those of mclust's letters: volume, shape and orientation, equal or of each component."""
+    part = lambda symbol, letter: (
+        f"<i>{symbol}</i>" if letter == "E" else f"<i>{symbol}<sub>k</sub></i>"
+    )
+    volume, shape = part("&lambda;", code[0]), part("A", code[1])
+    if code[2] == "I":
+        form = f"{_FULL} = {volume} {shape}, &nbsp; {shape} diagonal, |{shape}| = 1"
+        return _FULL, "<i>&sigma;</i>²<sub><i>kj</i></sub>", form
+    axes = part("D", code[2])
+    form = (
+        f"{_FULL} = {volume} {axes} {shape} {axes}<sup>T</sup>, &nbsp; {shape} diagonal, "
+        f"|{shape}| = 1, &nbsp; {axes} orthogonal"
+    )
+    return _FULL, _FULL, form
 
 
 def _row_formula(model: Mixture) -> str:
@@ -93,12 +110,14 @@ def _joining(model: Mixture) -> list[str]:
 
 def _mixture_formulas(model: Mixture) -> list[str]:
     mean = "<i>&mu;<sub>k</sub></i>"
-    covariance, own, _ = _covariance_symbols(model)
-    if model.family.name in ("full", "tied"):
+    covariance, own, form = _covariance_symbols(model)
+    if "&sigma;" not in own:
         prior = f"{own} ~ inverse-Wishart(<i>&nu;</i>, <i>&Lambda;</i>)"
     else:
         scale = "<i>&Lambda;<sub>j</sub></i>" if np.ndim(model.prior.scale) else "<i>&Lambda;</i>"
         prior = f"{own} ~ inverse-gamma(<i>&nu;</i>/2, {scale}/2)"
+    if "<i>A" in form:
+        prior += f", &nbsp; a density of {own} as it stands, on the covariances of this form"
     lines = [
         _row_formula(model),
         f"{mean} | {covariance} ~ N(<i>m</i>, {covariance} / <i>&kappa;</i>)",
@@ -178,6 +197,15 @@ def _number_text(value: Any) -> str:
 
 
 # -- code ------------------------------------------------------------------------------
+
+
+def key_code(seed: tuple[int, ...] | None) -> str:
+    """The random key that has these numbers; any where they are not known."""
+    if seed is None:
+        return "jax.random.key(0)"
+    if len(seed) == 2 and seed[0] == 0:
+        return f"jax.random.key({seed[1]})"
+    return f'jax.random.wrap_key_data(jax.numpy.array({list(seed)}, "uint32"))'
 
 
 def quoted(name: str) -> str:

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxgmm._checks import check_name
+from jaxgmm.report._canvas import COLOURS, GREY, LEGEND, MARKERS, TITLE, canvas
 from jaxgmm.report._criteria import DECIDING, LABELS
-from jaxgmm.report._plot import _COLOURS, _GREY, _LEGEND, _TITLE, _canvas
 
 if TYPE_CHECKING:
     from jaxgmm.report._merge import MergeTree
     from jaxgmm.report._select import Selection
 
-_MARKERS = "osD^vP*X<>phd8"
 _DASHES = ("-", "--", "-.")
 _MOST_INSIDE = 4  # lines up to which the legend fits inside the axes
 _ERRORS = {"loo": "loo_error", "evidence": "evidence_error"}
@@ -28,7 +27,7 @@ def plot_criterion(choice: Selection, ax: Any, criterion: str | None) -> Any:
     numbers = [c for c in table.columns if c not in ("structure", "status", "reason", "note")]
     check_name("criterion", name, numbers)
     able = table[(table["reason"] == "") & np.isfinite(table[name].astype(float))]
-    figure, axes = _canvas(ax, (7.6, 4.8))
+    figure, axes = canvas(ax, (7.6, 4.8))
     kinds = choice.kinds
     names = list(dict.fromkeys(kinds))
     for i, kind in enumerate(names):
@@ -37,9 +36,9 @@ def plot_criterion(choice: Selection, ax: Any, criterion: str | None) -> Any:
         if rows.empty:
             continue
         style = {
-            "color": _COLOURS[i % len(_COLOURS)],
-            "marker": _MARKERS[i % len(_MARKERS)],
-            "ls": _DASHES[i // len(_COLOURS) % len(_DASHES)],
+            "color": COLOURS[i % len(COLOURS)],
+            "marker": MARKERS[i % len(MARKERS)],
+            "ls": _DASHES[i // len(COLOURS) % len(_DASHES)],
         }
         k, values = rows["n_components"], rows[name].astype(float)
         axes.plot(k, values, lw=1.4, ms=5, label=kind, **style)
@@ -71,11 +70,11 @@ def plot_criterion(choice: Selection, ax: Any, criterion: str | None) -> Any:
         left_out += int((able[name] > top).sum())
     parts = [p for p in (better, f"{left_out} not shown" if left_out else "") if p]
     title = f"{len(table)} model(s)"
-    axes.set_title(f"{title}: {', '.join(parts)}" if parts else title, **_TITLE)
+    axes.set_title(f"{title}: {', '.join(parts)}" if parts else title, **TITLE)
     if ax is None and len(names) > _MOST_INSIDE:
         figure.legend(loc="outside right upper", fontsize=9, frameon=False)
     elif ranked:
-        axes.legend(**_LEGEND)
+        axes.legend(**LEGEND)
     return figure if ax is None else ax
 
 
@@ -90,11 +89,11 @@ def _top(values: np.ndarray) -> float | None:
 
 def plot_entropies(tree: MergeTree, ax: Any) -> Any:
     """See `MergeTree.plot`."""
-    figure, axes = _canvas(ax, (6.4, 4.0))
+    figure, axes = canvas(ax, (6.4, 4.0))
     counts = np.arange(1, len(tree.entropies) + 1)
-    axes.plot(counts, tree.entropies, "o-", color=_COLOURS[0], lw=1.4, ms=6)
-    axes.axhline(0, color=_GREY, lw=0.8)
+    axes.plot(counts, tree.entropies, "o-", color=COLOURS[0], lw=1.4, ms=6)
+    axes.axhline(0, color=GREY, lw=0.8)
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set(xlabel="number of clusters", ylabel="entropy of the labels")
-    axes.set_title("Entropy of merged components", **_TITLE)
+    axes.set_title("Entropy of merged components", **TITLE)
     return figure if ax is None else ax

@@ -17,7 +17,7 @@ from jaxtyping import PRNGKeyArray
 from tqdm.auto import tqdm
 
 from jaxgmm import em
-from jaxgmm._checks import check_count, check_key, check_name
+from jaxgmm._checks import check_count, check_key, check_name, key_numbers
 from jaxgmm._contract import LatentModel
 from jaxgmm._results import Fit, Status
 from jaxgmm.report._criteria import CRITERIA, DECIDING, Case, evaluate, missing
@@ -47,12 +47,15 @@ class Selection:
         The column that decides.
     n_init : int
         Random starts of each model.
+    seed : tuple of int or None
+        The numbers in the random key, as `jax.random.key_data` has them.
     """
 
     table: pd.DataFrame
     fits: list[Fit | None]
     criterion: str
     n_init: int
+    seed: tuple[int, ...] | None = None
 
     @property
     def ranking(self) -> np.ndarray:
@@ -105,7 +108,9 @@ class Selection:
         return plot_criterion(self, ax, criterion)
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
-        """Write select.html, criteria.png, select.csv and select.json.
+        """Write the report: select.html, .md, .json and .csv, and criteria.png.
+
+        ``select.html`` is self-contained, ``select.json`` has every number at full precision.
 
         Parameters
         ----------
@@ -257,7 +262,8 @@ def select(
             reason = trouble.pop(criterion, f"{criterion} is not finite")
         rows.append(_row(model, fit, values, reason, trouble))
     table = pd.DataFrame(rows).set_index("model")
-    return Selection(table, [None if isinstance(f, str) else f for f in fitted], criterion, n_init)
+    fits = [None if isinstance(f, str) else f for f in fitted]
+    return Selection(table, fits, criterion, n_init, key_numbers(key))
 
 
 def _fit_all(

@@ -2,27 +2,47 @@
 
 from __future__ import annotations
 
-import json
-import math
+import itertools
 import textwrap
-from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from jaxgmm.report._criteria import LABELS
-from jaxgmm.report._html import Illustration, _figure, _note, _pairs, _style, _table, _versions
+from jaxgmm._coordinates import coordinates
+from jaxgmm.report._criteria import CRITERIA, LABELS
+from jaxgmm.report._document import (
+    Block,
+    Code,
+    Document,
+    Formulas,
+    Illustration,
+    Pairs,
+    Section,
+    Table,
+    Words,
+    versions,
+)
+from jaxgmm.report._html import fragment, image, page
+from jaxgmm.report._markdown import markdown
+from jaxgmm.report._notation import formulas, hyper_parameters, key_code, quoted
+from jaxgmm.report._record import dumps, selection_record
 
 if TYPE_CHECKING:
     from jaxgmm.report._select import Selection
 
 _MOST_SHOWN = 20
+_MOST_ESTIMATES = 60
 
 _TABLE_NOTE = (
     "The best first; delta is the distance to it. Criteria are on the scale of BIC, twice a log "
     "density with its sign turned, so lower is better (mclust_bic alone is not). Rows without "
     "a delta cannot win."
+)
+
+
+_KEYS_NOTE = (
+    "What goes to the engines behind the criteria, and weights of the rows, are not recorded here."
 )
 
 
@@ -97,97 +117,142 @@ def selection_text(choice: Selection) -> str:
 def selection_html(choice: Selection) -> str:
     """The selection for notebooks: the conclusion, the first rows and the picture."""
     from jaxgmm.report._figure import png
-    from jaxgmm.report._html import _image
 
-    picture = _image(
-        png(choice.plot(), dpi=100), f"{LABELS[choice.criterion]} by number of components"
-    )
-    return (
-        f'<div class="jaxgmm-verdict">\n<style>{_style("notebook.css")}</style>\n'
-        f"{_summary(choice)}\n{_table(shown_selection(choice, _MOST_SHOWN))}\n"
-        f"<p>{escape(_rest(choice).strip())}</p>\n{_remarks(choice)}\n{picture}\n</div>"
-    )
+    blocks = [
+        _summary(choice),
+        Table(shown_selection(choice, _MOST_SHOWN)),
+        Words(_rest(choice).strip()),
+        *_remarks(choice),
+    ]
+    return fragment(blocks, image(png(choice.plot(), dpi=100), _title(choice)))
 
 
 def save(choice: Selection, folder: Path) -> Path:
     """See `Selection.save`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    document, figures = _report(choice)
+    for figure in figures:
+        (folder / figure.file).write_bytes(figure.png)
+    choice.table.to_csv(folder / "select.csv")
+    (folder / "select.json").write_text(dumps(selection_record(choice)), encoding="utf-8")
+    (folder / "select.md").write_text(markdown(document), encoding="utf-8")
+    written = folder / "select.html"
+    written.write_text(page(document), encoding="utf-8")
+    return written
+
+
+def _report(choice: Selection) -> tuple[Document, list[Illustration]]:
+    """The document and its figures."""
     from jaxgmm.report._figure import png
 
-    folder.mkdir(parents=True, exist_ok=True)
-    picture = png(choice.plot())
-    (folder / "criteria.png").write_bytes(picture)
-    choice.table.to_csv(folder / "select.csv")
-    (folder / "select.json").write_text(json.dumps(record(choice), indent=2) + "\n")
-    page = folder / "select.html"
-    page.write_text(_page(choice, picture), encoding="utf-8")
-    return page
+    figures = [
+        Illustration(
+            "criteria",
+            _title(choice),
+            "One line a structure. Models that cannot win are not drawn; the best is ringed; "
+            "where hopeless models would flatten the others, the axis ends below them.",
+            png(choice.plot()),
+        )
+    ]
+    sections = [
+        Section("conclusion", "Conclusion", [_summary(choice)]),
+        Section("figure", "Criterion", [*figures]),
+        Section("models", "Models", [Words(_TABLE_NOTE), Table(shown_selection(choice))]),
+        Section("remarks", "Remarks", _remarks(choice) or [Words("None.")]),
+        *_best(choice),
+        Section("settings", "Settings", [Pairs(_settings(choice))]),
+        Section("versions", "Versions", [Pairs(versions())]),
+        Section("reproduce", "How to reproduce", [Code(_code(choice)), Words(_KEYS_NOTE)]),
+    ]
+    title = f"Choosing among {len(choice.table)} models"
+    return Document(title, _subject(choice), sections), figures
 
 
-def record(choice: Selection) -> dict[str, Any]:
-    """The selection as JSON can hold it: a number that is none is null."""
-    rows = choice.table.reset_index().to_dict(orient="records")
-    plain = lambda v: None if isinstance(v, float) and not math.isfinite(v) else v
-    ranking = choice.ranking.tolist()
-    return {
-        "criterion": choice.criterion,
-        "best": rows[ranking[0]]["model"] if ranking else None,
-        "ranking": ranking,
-        "n_init": choice.n_init,
-        "conclusion": conclusion(choice),
-        "models": [{name: plain(v) for name, v in row.items()} for row in rows],
-    }
+def _title(choice: Selection) -> str:
+    return f"{LABELS[choice.criterion]} by number of components"
 
 
-def _page(choice: Selection, picture: bytes) -> str:
-    figure = Illustration(
-        "criteria",
-        f"{LABELS[choice.criterion]} by number of components",
-        "One line a structure. Models that cannot win are not drawn; the best is ringed; where "
-        "hopeless models would flatten the others, the axis ends below them.",
-        picture,
-    )
+def _summary(choice: Selection) -> Words:
+    return Words(conclusion(choice), "decided" if len(choice.ranking) else "undecided")
+
+
+def _subject(choice: Selection) -> list[str]:
+    fit = next((fit for fit in choice.fits if fit is not None), None)
+    if fit is None:
+        return [f"by {choice.criterion}"]
+    names = ", ".join(map(str, fit.feature_names))
+    return [f"by {choice.criterion}", f"{fit.n_rows} rows: {names}"]
+
+
+def _remarks(choice: Selection) -> list[Block]:
+    said = remarks(choice)
+    return [Table(said, "words")] if len(said) else []
+
+
+def _best(choice: Selection) -> list[Section]:
+    """The model that wins, in mathematical notation and in numbers."""
+    if not len(choice.ranking):
+        return []
+    fit = choice.best
+    lines = formulas(fit.model, fit.model.sites(fit.params))
+    blocks: list[Block] = [Formulas(lines)]
+    if numbers := hyper_parameters(fit.model):
+        blocks.append(Pairs(numbers, markup=True))
+    values = fit.model.sites(fit.params)
+    found = coordinates(fit.model, values, fit.feature_names)
+    estimates = {label: f"{float(values[site][index]):.6g}" for site, index, label in found}
+    shown = dict(list(estimates.items())[:_MOST_ESTIMATES])
+    blocks.append(Table(pd.DataFrame({"estimate": shown})))
+    if len(estimates) > len(shown):
+        blocks.append(Words(f"{len(estimates) - len(shown)} more numbers are not shown."))
+    return [Section("best", "The best model", blocks)]
+
+
+def _settings(choice: Selection) -> list[tuple[str, str]]:
     settings = [
         ("models", str(len(choice.table))),
         ("criterion", choice.criterion),
         ("restarts of each", str(choice.n_init)),
+        ("seed", "not recorded" if choice.seed is None else " ".join(map(str, choice.seed))),
     ]
     if len(choice.ranking):
         best = choice.best
         settings += [
-            ("rows", str(best.n_rows)),
-            ("features", ", ".join(best.feature_names)),
+            ("tol", f"{best.tol:g}"),
+            ("max_iter", str(best.max_iter)),
             ("data fingerprint", best.fingerprint),
         ]
-    sections = [
-        ("conclusion", "Conclusion", _summary(choice)),
-        ("figure", "Criterion", _figure(figure)),
-        ("models", "Models", _note(_TABLE_NOTE) + _table(shown_selection(choice))),
-        ("remarks", "Remarks", _remarks(choice) or _note("None.")),
-        ("settings", "Settings", _pairs(settings)),
-        ("versions", "Versions", _pairs(_versions())),
-    ]
-    body = "\n".join(
-        f'<section id="{key}">\n<h2>{name}</h2>\n{content}\n</section>'
-        for key, name, content in sections
-    )
+    return settings
+
+
+def _code(choice: Selection) -> str:
+    """Python that makes the choice again, the data left to the reader."""
+    table = choice.table
+    kinds = [_kind(*names) for names in zip(table.index, table["structure"], strict=True)]
+    rows = zip(kinds, table["n_components"], strict=True)
+    runs = itertools.groupby(rows, key=lambda pair: pair[0])  # the order decides the keys
+    models = "".join(f"    *({kind} for k in {[int(k) for _, k in run]}),\n" for kind, run in runs)
+    criteria = [name for name in choice.table.columns if name in CRITERIA]
     return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>Choosing among {len(choice.table)} models</title>\n"
-        f"<style>{_style('page.css')}</style>\n</head>\n<body>\n"
-        f"<main>\n<h1>Choosing among {len(choice.table)} models</h1>\n{body}\n</main>\n"
-        "</body>\n</html>\n"
+        "import jax\nimport jaxgmm as jg\n\n"
+        'jax.config.update("jax_enable_x64", True)  # for data in double precision\n'
+        f"x = ...  # the data\nmodels = [\n{models}]\n"
+        f"choice = jg.select(\n    models, x, key={key_code(choice.seed)}, "
+        f"n_init={choice.n_init},\n"
+        f"    criterion={quoted(choice.criterion)}, criteria={criteria},\n)\n"
+        'choice.save("choice")\n'
     )
 
 
-def _summary(choice: Selection) -> str:
-    state = "decided" if len(choice.ranking) else "undecided"
-    return f'<p class="summary {state}">{escape(conclusion(choice))}</p>'
-
-
-def _remarks(choice: Selection) -> str:
-    said = remarks(choice)
-    return _table(said, "words") if len(said) else ""
+def _kind(model: str, structure: str) -> str:
+    """Code of a model with ``k`` components, what its description does not tell left out."""
+    if not model.startswith("Mixture("):
+        return f"... # {model} "
+    prior = model.rpartition("prior=")[2].rstrip(")")
+    name, _, fixed = prior.partition(", fixed")
+    given = {"none": "", "sites": ", prior={...}", "conjugate": ", prior=jg.ConjugatePrior(...)"}
+    prior = given.get(name, f", prior={quoted(name)}")
+    return f"jg.Mixture(jg.Gaussian({quoted(structure)}), k{prior}{', weights=...' * bool(fixed)})"
 
 
 def _rest(choice: Selection) -> str:

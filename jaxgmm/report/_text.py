@@ -50,13 +50,18 @@ def shown_checks(checks: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return {f"{t}. {words}": shown[checks["tier"] == t] for t, words in TIERS.items()}
 
 
+def optimum_names(basins: pd.DataFrame) -> list[str]:
+    """What tables and figures call each optimum."""
+    names = ["the fit", *(str(i) for i in range(1, len(basins)))]
+    arrived = basins["log_joint"].notna()
+    return [n if a else "not converged" for n, a in zip(names, arrived, strict=True)]
+
+
 def shown_basins(basins: pd.DataFrame) -> pd.DataFrame:
     ends = zip(basins["share_low"], basins["share_high"], strict=True)
-    arrived = basins["log_joint"].notna()
-    names = ["the fit", *(str(i) for i in range(1, len(basins)))]
     shown = pd.DataFrame(
         {
-            "optimum": [n if a else "not converged" for n, a in zip(names, arrived, strict=True)],
+            "optimum": optimum_names(basins),
             "share of posterior": basins["share"].map("{:.1%}".format),
             "95% interval": [f"{low:.1%} .. {high:.1%}" for low, high in ends],
             "log joint": basins["log_joint"].map(lambda v: "" if pd.isna(v) else f"{v:.4f}"),

@@ -1,0 +1,211 @@
+"""The figures of the report, with captions that say what one sees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxgmm._results import SAME_OPTIMUM
+from jaxgmm.report._canvas import MOST_FEATURES, MOST_ROWS
+from jaxgmm.report._document import Illustration
+from jaxgmm.report._plot_basins import plot_basins
+from jaxgmm.report._plot_chains import plot_chains
+from jaxgmm.report._plot_components import ELLIPSE_MASS, has_components, plot_components
+from jaxgmm.report._plot_density import plot_density
+from jaxgmm.report._plot_labels import plot_co_clustering, plot_uncertainty
+from jaxgmm.report._plot_marginals import MOST_PANELS, marginals, plot_marginals
+from jaxgmm.report._plot_predictive import plot_predictive
+from jaxgmm.report._plot_restarts import plot_optima, plot_traces
+
+if TYPE_CHECKING:
+    from jaxgmm.report._compare import Verdict
+
+# Replicates come from one seed: equal verdicts, equal reports.
+_SEED = 0
+
+
+class _Picture(NamedTuple):
+    name: str
+    title: str
+    caption: Callable[[Verdict], str]
+    draw: Callable[[Verdict], Any]
+    applies: Callable[[Verdict], bool] = lambda _: True
+
+
+def illustrations(verdict: Verdict) -> list[Illustration]:
+    """Those that apply to the verdict, in the order of the report."""
+    from jaxgmm.report._figure import png
+
+    shown = [picture for picture in _PICTURES if picture.applies(verdict)]
+    return [Illustration(p.name, p.title, p.caption(verdict), png(p.draw(verdict))) for p in shown]
+
+
+def _components(verdict: Verdict) -> str:
+    fit, post = verdict.fit, verdict.posterior
+    n_features = fit.params.means.shape[-1]
+    if n_features == 1:
+        return (
+            "Histogram of the data with each component's density times its weight, one colour a "
+            "component: EM's (thick) over those of some draws of the posterior (thin)."
+        )
+    caption = (
+        f"Ellipses hold {ELLIPSE_MASS:.0%} of a component, one colour a component: EM's "
+        "(thick, with a dot at the mean) over those of some draws of the posterior (thin)."
+    )
+    if len(post.x) > MOST_ROWS:
+        caption += f" {MOST_ROWS} of the {len(post.x)} rows are drawn."
+    if post.sample_weight is not None:
+        caption += " The area of a point grows with its weight."
+    return caption + _left_out(n_features)
+
+
+def _density(verdict: Verdict) -> str:
+    n_features = verdict.fit.params.means.shape[-1]
+    if n_features == 2:
+        return (
+            "Contours of the regions that hold 50, 90 and 99% of the posterior predictive density "
+            "(blue) and of EM's (black, dashed). The ground is the darker the less the draws "
+            "agree on the density there; where there is hardly any, nothing is painted."
+        )
+    of = "the density" if n_features == 1 else "the marginal density of each feature"
+    return (
+        f"What the draws say of {of}: bands that hold half and 90% of them, point by point, "
+        "their mean, which is the posterior predictive density (blue), and EM's (black, dashed). "
+        "Where the dashed line leaves the bands, the point misleads." + _left_out(n_features)
+    )
+
+
+def _left_out(n_features: int) -> str:
+    if n_features <= MOST_FEATURES:
+        return ""
+    return f" The first {MOST_FEATURES} of {n_features} features are shown."
+
+
+def _marginals(verdict: Verdict) -> str:
+    fit, post = verdict.fit, verdict.posterior
+    count = len(marginals(fit, post))
+    caption = (
+        "Posterior density of each parameter, its 95% interval shaded, the MAP (dashed) and, "
+        "where it has a closed form, the prior (dotted; flat and low where it is vague). The "
+        "outermost draws, at most 1% on a side, are not drawn."
+    )
+    if np.any([axes[:1] == ["component"] for axes in fit.model.site_dims().values()]):
+        caption += " Colours are those of the components."
+    if count > MOST_PANELS:
+        caption += f" {count - MOST_PANELS} more parameters are in the table only."
+    return caption
+
+
+def _co_clustering(_: Verdict) -> str:
+    return (
+        "Probability that two rows carry one label, whatever its name: above the diagonal by EM, "
+        "below by the posterior; dark is one. Rows stand by EM's label, the surest of each label "
+        "first. A picture that mirrors itself is agreement."
+    )
+
+
+def _uncertainty(verdict: Verdict) -> str:
+    how = {
+        1: "against the feature, by EM (dashed) and by the posterior",
+        2: "as the colour of each row, by EM on the left and by the posterior on the right",
+    }.get(len(verdict.fit.feature_names), "as colour: by EM above, by the posterior below")
+    return (
+        f"Entropy of each row's label, 0 for a sure one and 1 for all labels alike, {how}. EM "
+        "takes its point for the truth; the posterior averages over the draws, and rows that "
+        "are darker there are less sure than EM says." + _left_out(len(verdict.fit.feature_names))
+    )
+
+
+def _chains(verdict: Verdict) -> str:
+    post, height = verdict.posterior, f"the fit, at {verdict.fit.log_joint:.2f},"
+    if post.log_weights is not None:
+        return (
+            f"Log joint of the draws of the approximation ({post.method}), each as often as its "
+            f"weight says, copies side by side; {height} is higher than typical draws are."
+        )
+    return (
+        "Log joint of each draw. Chains that explore the same posterior overlap; "
+        f"{height} is higher than typical draws are."
+    )
+
+
+def _said(caption: str) -> Callable[[Verdict], str]:
+    return lambda _: caption
+
+
+_has_components = lambda v: has_components(v.fit)
+_has_labels = lambda v: v.fit.model.n_components > 1
+
+_PICTURES = (
+    _Picture(
+        "components",
+        "Data, EM and posterior",
+        _components,
+        lambda v: plot_components(v.fit, v.posterior),
+        _has_components,
+    ),
+    _Picture(
+        "basins",
+        "Basins",
+        _said(
+            "Share of the posterior from which EM climbs to each optimum, with the 95% interval "
+            "of its Monte-Carlo error; the fit's is dark, the highest optimum is marked as MAP."
+        ),
+        plot_basins,
+    ),
+    _Picture(
+        "density",
+        "Density",
+        _density,
+        lambda v: plot_density(v.fit, v.posterior),
+        _has_components,
+    ),
+    _Picture("marginals", "Parameters", _marginals, lambda v: plot_marginals(v.fit, v.posterior)),
+    _Picture(
+        "co_clustering",
+        "Which rows belong together",
+        _co_clustering,
+        lambda v: plot_co_clustering(v.fit, v.posterior),
+        _has_labels,
+    ),
+    _Picture(
+        "uncertainty",
+        "How sure the labels are",
+        _uncertainty,
+        lambda v: plot_uncertainty(v.fit, v.posterior),
+        _has_labels,
+    ),
+    _Picture(
+        "predictive",
+        "Posterior predictive check",
+        _said(
+            "Kernel density of each feature (black) over those of data sets that the posterior "
+            "predicts (blue). The numbers are shares of the replicates below the data: near 0 or "
+            "1 the model does not bring forth what was seen."
+        ),
+        lambda v: plot_predictive(v.posterior, key=jax.random.key(_SEED)),
+        _has_components,
+    ),
+    _Picture(
+        "restarts",
+        "Objective of the restarts",
+        _said(
+            "How far each restart is below the best value found, on a logarithmic axis whose "
+            "lower end stands for zero. Black: the restart that became the fit."
+        ),
+        lambda v: plot_traces(v.fit),
+    ),
+    _Picture(
+        "optima",
+        "Optima of the restarts",
+        _said(
+            "Number of restarts by the log joint at which they ended. Restarts within "
+            f"{SAME_OPTIMUM:g} of the fit count as its optimum."
+        ),
+        lambda v: plot_optima(v.fit),
+    ),
+    _Picture("chains", "Chains", _chains, lambda v: plot_chains(v.posterior)),
+)

@@ -1,0 +1,127 @@
+"""Reports for machines: every number at full precision, in strict JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from jaxgmm._contract import LatentModel
+from jaxgmm._posterior import Posterior
+from jaxgmm._results import Fit
+from jaxgmm.model import ConjugatePrior
+from jaxgmm.report._document import Illustration, versions
+from jaxgmm.report._markdown import formula_text
+from jaxgmm.report._notation import formulas
+
+if TYPE_CHECKING:
+    from jaxgmm.report._compare import Verdict
+    from jaxgmm.report._select import Selection
+
+
+def strict(value: Any) -> Any:
+    """What JSON can hold: a number that is none, or infinite, is null; the rest is text."""
+    if isinstance(value, dict):
+        return {str(name): strict(inner) for name, inner in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [strict(inner) for inner in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or value is pd.NaT or isinstance(value, (bool, int, str)):
+        return None if value is pd.NaT else value
+    return np.asarray(value).tolist() if hasattr(value, "__array__") else str(value)
+
+
+def dumps(record: dict[str, Any]) -> str:
+    return json.dumps(strict(record), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """A frame by rows, its index among the columns."""
+    return frame.reset_index().to_dict(orient="records")
+
+
+def verdict_record(verdict: Verdict, figures: list[Illustration], code: str) -> dict[str, Any]:
+    """All that the page of a verdict says."""
+    fit, post = verdict.fit, verdict.posterior
+    sites = fit.model.sites(fit.params)
+    basins = verdict.basins.rename_axis("optimum")
+    return {
+        "kind": "verdict",
+        "summary": verdict.summary,
+        "decided": verdict.decided,
+        "point": verdict.point,
+        "checks": rows(verdict.checks),
+        "basins": rows(basins),
+        "parameters": rows(verdict.table),
+        "model": {
+            "description": repr(fit.model),
+            "formulas": [formula_text(line) for line in formulas(fit.model, sites)],
+            "hyper_parameters": hyper_parameters(fit.model),
+        },
+        "map": {name: np.asarray(site) for name, site in sites.items()},
+        "data": {
+            **data_record(fit),
+            "weighted": post.sample_weight is not None,
+            "dtype": str(np.asarray(post.x).dtype),
+        },
+        "settings": {"fit": fit_settings(fit), "posterior": posterior_settings(post)},
+        "restarts": fit.optima_table.to_dict(orient="records"),
+        "versions": dict(versions()),
+        "figures": [{"title": f.title, "caption": f.caption, "file": f.file} for f in figures],
+        "reproduce": code,
+    }
+
+
+def hyper_parameters(model: LatentModel) -> dict[str, Any]:
+    """The numbers in a conjugate prior, in the units of the data."""
+    prior = getattr(model, "prior", None)
+    return dataclasses.asdict(prior) if isinstance(prior, ConjugatePrior) else {}
+
+
+def data_record(fit: Fit) -> dict[str, Any]:
+    """What is known of the data without them."""
+    names = ("n_rows", "total_weight", "feature_names", "fingerprint")
+    return {name: getattr(fit, name) for name in names}
+
+
+def fit_settings(fit: Fit) -> dict[str, Any]:
+    """How a fit was made, and what came of it."""
+    names = ("start", "seed", "tol", "max_iter", "algorithm", "acceleration", "converged")
+    ends = ("n_iter", "n_parameters", "log_joint", "log_likelihood", "log_prior")
+    found = {name: getattr(fit, name) for name in (*names, *ends, "bic", "aic", "icl")}
+    return {"n_init": len(fit.restarts.status), "status": fit.message, **found}
+
+
+def posterior_settings(post: Posterior) -> dict[str, Any]:
+    """How draws were made, and what they are worth."""
+    names = ("method", "seed", "n_chains", "n_draws", "n_warmup", "label_method")
+    ends = ("pareto_k", "effective_draws", "ambiguous_labels")
+    return {**{name: getattr(post, name) for name in (*names, *ends)}, **post.settings}
+
+
+def selection_record(choice: Selection) -> dict[str, Any]:
+    """All that the page of a selection says."""
+    from jaxgmm.report._select_page import conclusion
+
+    models, ranking = rows(choice.table), choice.ranking.tolist()
+    fits = [None if fit is None else fit_settings(fit) for fit in choice.fits]
+    any_fit = next((fit for fit in choice.fits if fit is not None), None)
+    return {
+        "kind": "selection",
+        "criterion": choice.criterion,
+        "best": models[ranking[0]]["model"] if ranking else None,
+        "ranking": ranking,
+        "n_init": choice.n_init,
+        "conclusion": conclusion(choice),
+        "models": models,
+        "fits": fits,
+        "data": None if any_fit is None else data_record(any_fit),
+        "versions": dict(versions()),
+    }
