@@ -3,6 +3,7 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import matplotlib
 import numpy as np
 import pytest
@@ -225,11 +226,11 @@ CODES = ("VVV", *(pytest.param(c, marks=pytest.mark.slow) for c in jg.model.STRU
 
 @pytest.mark.parametrize("code", CODES)
 def test_room_for_more_components_changes_nothing(code):
-    labels = soft_labels(len(SMALL), 2)
-    model = jg.Mixture(jg.Gaussian(code), 2).resolve(SMALL)
+    x, labels = jnp.asarray(SMALL), jnp.asarray(soft_labels(len(SMALL), 2))
+    model = jg.Mixture(jg.Gaussian(code), 2).resolve(x)
     roomy = model.padded(4)
-    own = jg.em.run(model, SMALL, labels, max_iter=50)
-    run = jg.em.run(roomy, SMALL, np.pad(labels, ((0, 0), (0, 2))), max_iter=50)
+    own = jg.em.run(model, x, labels, max_iter=50)
+    run = jg.em.run(roomy, x, jnp.pad(labels, ((0, 0), (0, 2))), max_iter=50)
     assert run.status == own.status
     np.testing.assert_allclose(run.trace, own.trace, rtol=1e-10)
     tree_allclose(roomy.trimmed(run.params), own.params, rtol=1e-6, atol=1e-8)
