@@ -74,6 +74,8 @@ class LatentModel(abc.ABC):
     n_components: int
     # Whether rows are places, so that `translate` applies.
     moves: ClassVar[bool] = False
+    # Which labels there are, (K,), where the model is `padded`; None: all of them.
+    present: Any = None
 
     # -- the definition ------------------------------------------------------
 
@@ -275,6 +277,18 @@ class LatentModel(abc.ABC):
             moved[name] = to_site(origin + step)
             start += origin.size
         return self.from_sites(moved)
+
+    def padded(self, n_components: int) -> LatentModel | None:
+        """The same model with room for more labels, none of which a row can have.
+
+        Models that differ in the number of labels then share one compiled program. None for
+        a model that cannot.
+        """
+        return None
+
+    def trimmed(self, params: Params) -> Params:
+        """Parameters of a padded model without those of the absent labels."""
+        return params
 
     def tangent_size(self, params: Params) -> int:
         """How many numbers `retract` takes."""

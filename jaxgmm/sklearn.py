@@ -172,7 +172,7 @@ class _MixtureEstimator(DensityMixin, BaseEstimator, metaclass=ABCMeta):
         log_density, responsibilities = _labelled(params, rows)
         return np.array(log_density + log_mass), np.array(responsibilities)
 
-    def _tell(self, statuses: np.ndarray, n_iter: np.ndarray, bounds: np.ndarray) -> None:
+    def _tell(self, statuses: Any, n_iter: Any, bounds: Any) -> None:
         """What ``verbose`` prints: a line for each restart."""
         if self.verbose:
             for start, (status, count, bound) in enumerate(

@@ -219,7 +219,7 @@ def _first_params(
     short = kind == "short-run"
     if short:
         starts = jax.vmap(lambda key: jax.random.split(key, SHORT_RUNS))(starts).reshape(-1)
-    batch = number_of_slots(model, x, jax.tree.leaves(starts)[0].shape[0])
+    batch = _batch(model, x, jax.tree.leaves(starts)[0].shape[0])
     params = lax.map(first, starts, batch_size=batch)
     if short:
         params = _best_of_short_runs(working, x, sample_weight, params, tol)
@@ -244,10 +244,16 @@ def _run_all(
     ends = run_starts(model, step, x, params, sample_weight, tol, max_iter)
     if not step.declared:
         declared = functools.partial(evaluate, model, x=x, sample_weight=sample_weight)
-        batch = number_of_slots(model, x, len(ends.status))
+        batch = _batch(model, x, len(ends.status))
         points = lax.map(declared, ends.point.params, batch_size=batch)
         ends = ends._replace(point=points, n_evaluations=ends.n_evaluations + 1)
     return as_run(model, ends)
+
+
+def _batch(model: LatentModel, x: Array, n_starts: int) -> int:
+    """Starts to handle at once, in even batches: a smaller last one would be compiled apart."""
+    n_batches = -(-n_starts // number_of_slots(model, x, n_starts))
+    return -(-n_starts // n_batches)
 
 
 def free_programs() -> None:

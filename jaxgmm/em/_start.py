@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from jaxgmm._contract import LatentModel
 from jaxgmm.em._kmeans import centring, lloyd, some_rows, spread_rows
@@ -68,7 +68,11 @@ def _short_lloyd(
     return chart.invert(lloyd(rows, weight, first, chart, _LLOYD_ROUNDS)[0])
 
 
-def nearly_hard(centres: Float[Array, "k e"], embed: Callable[[Array], Array]) -> Labeller:
+def nearly_hard(
+    centres: Float[Array, "k e"],
+    embed: Callable[[Array], Array],
+    present: Bool[Array, " k"] | None = None,
+) -> Labeller:
     """The labeller that gives `_HARDNESS` of a row to its nearest centre.
 
     Distances are those of embedded rows, by differences: exact for coinciding rows,
@@ -78,14 +82,19 @@ def nearly_hard(centres: Float[Array, "k e"], embed: Callable[[Array], Array]) -
     def label(rows: Array, _: Array | int) -> Array:
         z = embed(rows)
         squares = jnp.sum((z[:, None] - centres) ** 2, axis=-1)
-        return _soften(jnp.argmin(squares, axis=1), centres.shape[0], z.dtype)
+        if present is not None:
+            squares = jnp.where(present, squares, jnp.inf)
+        return _soften(jnp.argmin(squares, axis=1), centres.shape[0], z.dtype, present)
 
     return label
 
 
-def _soften(labels: Int[Array, " n"], k: int, dtype: Any) -> Float[Array, "n k"]:
+def _soften(
+    labels: Int[Array, " n"], k: int, dtype: Any, present: Bool[Array, " k"] | None = None
+) -> Float[Array, "n k"]:
     hard = (labels[:, None] == jnp.arange(k)).astype(dtype)
-    return _HARDNESS * hard + (1 - _HARDNESS) / k
+    even = 1 / k if present is None else present / jnp.sum(present, dtype=dtype)
+    return _HARDNESS * hard + (1 - _HARDNESS) * even
 
 
 # -- the starts ----------------------------------------------------------------------
@@ -100,7 +109,7 @@ def _at_centres(place: Place) -> Callable[..., Labeller]:
         drawing, placing = jax.random.split(key)
         rows, weight = some_rows(drawing, x, sample_weight)
         centres = place(placing, model.embed(rows), weight, model.n_components)
-        return nearly_hard(centres, model.embed)
+        return nearly_hard(centres, model.embed, model.present)
 
     return start
 

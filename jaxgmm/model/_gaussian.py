@@ -194,6 +194,15 @@ class Gaussian(ConjugateFamily):
         """Moments of two sets of rows together."""
         return pool(self._structure, one, other)
 
+    def filled(self, statistics: Moments, present: Array) -> Moments:
+        """Moments in which absent components hold so few rows that no sum shows them."""
+        counts, means, scatter = statistics
+        few = jnp.finfo(counts.dtype).eps
+        one = self._structure.entries(jnp.eye(means.shape[-1], dtype=counts.dtype))
+        there = jnp.reshape(present, (-1, *(1,) * one.ndim))
+        counts = jnp.where(present, counts, few)
+        return Moments(counts, means, jnp.where(there, scatter, few * one))
+
     def coordinates(self, statistics: Moments) -> Float[Array, " c"]:
         """Log counts, means and the unconstrained scatter, as one vector."""
         counts, means, scatter = statistics

@@ -109,6 +109,7 @@ class Mixture(LatentModel):
     prior: Any = None
     weights: Any = None
     n_features: int | None = dataclasses.field(default=None, metadata={"static": True})
+    present: Any = None
 
     def __post_init__(self):
         # Names and counts only: arrays pass through here under transformations.
@@ -338,6 +339,8 @@ class Mixture(LatentModel):
     def m_step(
         self, statistics: Statistics, params: GaussianParams | None = None
     ) -> GaussianParams:
+        if self.present is not None:
+            statistics = self.family.filled(statistics, self.present)
         prior, counts = self._numbers(), statistics.counts
         if isinstance(prior, SitePrior):
             previous = None if params is None else self.family.sites(params)
@@ -349,6 +352,8 @@ class Mixture(LatentModel):
             weights = self._fixed(means.dtype)
         elif prior is None:
             weights = counts / jnp.sum(counts)
+            if self.present is not None:
+                weights = jnp.where(self.present, weights, 0)
         elif isinstance(prior, SitePrior):
             weights = weights_mode(prior, counts, None if params is None else params.weights)
         else:
@@ -465,7 +470,7 @@ class Mixture(LatentModel):
                 shape = self._structure, self.n_components, rows.shape[1]
                 self.prior.check(*shape, free=self.weights is None)
             if not (self.bounded() or np.all(np.asarray(self.family.reg_covar) > 0)):
-                check_bounded(rows, structure, self.n_components)
+                check_bounded(rows, structure, self._n_present)
 
     def check_samplable(self) -> None:
         if self.prior is None:
@@ -514,7 +519,7 @@ class Mixture(LatentModel):
         return x if self.family.chart is None else self.family.chart.apply(x)
 
     def collapsed(self, params: GaussianParams) -> Array:
-        empty = ~jnp.all(params.weights > 0)
+        empty = ~jnp.all((params.weights > 0) | self._absent)
         return empty | self.family.collapsed(params, self.bounded())
 
     def empty(self, params: GaussianParams, total_weight: float) -> Array:
@@ -527,7 +532,8 @@ class Mixture(LatentModel):
     def spurious(self, params: GaussianParams, statistics: Statistics) -> Array:
         if self.bounded():
             return jnp.array(False)
-        return self.family.spurious(params, statistics)
+        counts = jnp.where(self._absent, jnp.inf, statistics.counts)
+        return self.family.spurious(params, statistics._replace(counts=counts))
 
     def bounded(self) -> bool:
         if isinstance(self.prior, SitePrior):
@@ -550,6 +556,23 @@ class Mixture(LatentModel):
 
     def tangent_size(self, params: GaussianParams) -> int:
         return self.n_parameters(params.means.shape[-1])
+
+    def padded(self, n_components: int) -> Mixture | None:
+        if self.prior is not None or self.weights is not None:
+            return None
+        present = np.arange(n_components) < self.n_components
+        return dataclasses.replace(self, n_components=n_components, present=present)
+
+    def trimmed(self, params: GaussianParams) -> GaussianParams:
+        return self.permute(params, np.arange(self._n_present))
+
+    @property
+    def _absent(self) -> Any:
+        return False if self.present is None else ~self.present
+
+    @property
+    def _n_present(self) -> int:
+        return self.n_components if self.present is None else int(np.sum(self.present))
 
     def permute(self, params: GaussianParams, order: Array) -> GaussianParams:
         renamed = self.family.permute(params, order)
@@ -575,7 +598,7 @@ class Mixture(LatentModel):
 
     def n_parameters(self, n_features: int) -> int:
         """Free parameters of weights, means and covariances."""
-        k = self.n_components
+        k = self._n_present
         free_weights = k - 1 if self.weights is None else 0
         return free_weights + k * n_features + self.family.n_parameters(k, n_features)
 

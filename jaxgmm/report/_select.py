@@ -24,6 +24,10 @@ from jaxgmm.report._criteria import CRITERIA, DECIDING, Case, evaluate, missing
 
 _DEFAULT = ("bic", "icl", "aic")
 
+# Up to so many rows a fit takes less time than its program takes to compile, and models that
+# differ in K share one with room for the largest.
+_FEW_ROWS = 10_000
+
 # XLA maps memory for each program, about a thousand pieces for a model's fit, and a process
 # may hold only 65,530 of them: larger grids go in parts, and each part's programs are freed.
 _MOST_SHAPES = 32
@@ -276,13 +280,15 @@ def _fit_all(
 ) -> list[Fit | str]:
     """The fit of each model, or why there is none."""
     fits: list[Fit | str] = [""] * len(models)
+    fitted = _with_room(models) if np.shape(x)[0] <= _FEW_ROWS else models
 
     def fit_group(group: list[int]) -> None:
         for i in group:
             try:
-                fits[i] = em.fit(
-                    models[i], x, key=keys[i], n_init=n_init, sample_weight=sample_weight
+                found = em.fit(
+                    fitted[i], x, key=keys[i], n_init=n_init, sample_weight=sample_weight
                 )
+                fits[i] = found if fitted[i] is models[i] else _trimmed(found, models[i], x)
             except ValueError as error:
                 fits[i] = str(error)
             bar.update()
@@ -290,7 +296,7 @@ def _fit_all(
     # Compilation leaves the interpreter's lock, so threads compile side by side. Models of
     # one shape stay in one thread: the first compiles, the others find its program.
     groups: dict[Any, list[int]] = {}
-    for i, model in enumerate(models):
+    for i, model in enumerate(fitted):
         groups.setdefault(_shape(model), []).append(i)
     waiting = list(groups.values())
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -303,6 +309,23 @@ def _fit_all(
             if waiting:
                 em.free_programs()
     return fits
+
+
+def _with_room(models: list[LatentModel]) -> list[LatentModel]:
+    """Models with room for the largest K among them, where they can; one K stays as it is."""
+    most = max(model.n_components for model in models)
+    if all(model.n_components == most for model in models):
+        return models
+    return [model.padded(most) or model for model in models]
+
+
+def _trimmed(found: Fit, model: LatentModel, x: Any) -> Fit:
+    """The fit of a model with room for more components as that of the model itself."""
+    trimmed = found.model.trimmed
+    ends = jax.vmap(trimmed)(found.restarts.params)
+    record = found.restarts._replace(params=jax.tree.map(np.asarray, ends))
+    own = model.resolve(x)
+    return dataclasses.replace(found, model=own, params=trimmed(found.params), restarts=record)
 
 
 def _shape(model: LatentModel) -> Any:
