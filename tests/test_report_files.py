@@ -19,13 +19,14 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 import jaxgmm as jg
+from jaxgmm._checks import key_numbers
 from jaxgmm.report._figure import png
 from jaxgmm.report._gaussians import Gaussians
 from jaxgmm.report._html import page as html_page
 from jaxgmm.report._illustrations import _marginals as marginals_caption
 from jaxgmm.report._illustrations import illustrations
 from jaxgmm.report._markdown import formula_text
-from jaxgmm.report._notation import formulas, hyper_parameters
+from jaxgmm.report._notation import formulas, hyper_parameters, key_code
 from jaxgmm.report._prior_density import prior_density
 from jaxgmm.report._report import report
 
@@ -248,6 +249,13 @@ def test_notation_of_each_structure(structure, words):
     for line in lines:
         Tags(line)
     assert len(hyper_parameters(model)) == 5
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_code_of_a_key_makes_the_key(split):
+    key = jax.random.split(jax.random.key(3))[0] if split else jax.random.key(3)
+    again = eval(key_code(key_numbers(key)), {"jax": jax})
+    assert key_numbers(again) == key_numbers(key)
 
 
 # -- the same for machines ---------------------------------------------------------------

@@ -332,6 +332,7 @@ def test_files(galaxies, tmp_path):
     code = re.search(r"<code>(import.*?)</code>", text, re.DOTALL)[1]
     compile(html.unescape(code), "select.html", "exec")
     assert "k) for k in [1, 3])" in code
+    assert "maximum likelihood" in text
     assert "![BIC by number of components](criteria.png)" in (page.parent / "select.md").read_text()
     record = json.loads((page.parent / "select.json").read_text())
     assert record["best"] == galaxies.table.index[galaxies.ranking[0]]

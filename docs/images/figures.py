@@ -63,4 +63,3 @@ keep("density_galaxies", jg.report.plot_density(galaxies.fit, galaxies.posterior
 grid = [jg.Mixture(jg.Gaussian(s), k) for s in ("EII", "EEE", "VVV") for k in range(1, 6)]
 choice = jg.select(grid, data("faithful"), key=jax.random.key(0), progress=False)
 keep("criteria", choice.plot())
-choice.save("choice")

@@ -20,6 +20,8 @@ def formulas(model: LatentModel, sites: Sites) -> list[str]:
     """Lines of the model and its prior, as HTML; ``sites`` are any values of the sites."""
     if isinstance(model, Mixture) and isinstance(model.prior, ConjugatePrior):
         return _mixture_formulas(model)
+    if isinstance(model, Mixture) and model.prior is None:
+        return [_row_formula(model), "flat in all parameters: maximum likelihood"]
     if isinstance(model, Mixture) and model.prior_name == "sites":
         return [_row_formula(model), *_joining(model), *_written_formulas(model)]
     return _site_formulas(model, sites)

@@ -25,7 +25,7 @@ from jaxgmm.report._plot_components import histogram, need_components
 _DRAWS = 200
 _BANDS = {0.9: 0.2, 0.5: 0.35}  # opacity by the share of the draws that a band holds
 _MASSES = (0.99, 0.9, 0.5)  # of the regions that contours enclose
-_CELLS = 80  # along each side of the plane
+_CELLS = 100  # along each side of the plane
 
 
 def plot_density(fit: Fit, post: Posterior, ax: Any = None) -> Any:
@@ -110,7 +110,7 @@ def _draw_band(axes: Any, ours: Gaussians, drawn: Gaussians, x: np.ndarray) -> N
 
 
 def _draw_plane(figure: Any, axes: Any, ours: Gaussians, drawn: Gaussians, x: np.ndarray) -> None:
-    sides = [np.linspace(*span(column, 0.15), _CELLS) for column in x.T]
+    sides = [np.linspace(*span(column, 0.25), _CELLS) for column in x.T]
     rows = np.stack(np.meshgrid(*sides), -1).reshape(-1, 2)
     total = squares = np.zeros(len(rows))
     for s in range(len(drawn.weights)):
