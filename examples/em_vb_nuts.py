@@ -39,12 +39,12 @@ def timed(name: str, function):
 # %% [markdown]
 # ## One density
 #
-# Velocities of galaxies, two components with one variance: they overlap. NumPyro's own
+# Velocities of galaxies, three components with one variance. NumPyro's own
 # log density of the model at EM's answer is the number that EM climbed to.
 
 # %%
 x = jg.datasets.load("galaxies").x
-prior = jg.ConjugatePrior(mean=[21.0], mean_precision=0.01, dof=4.0, scale=4.0)
+prior = jg.ConjugatePrior(mean=[21.0], mean_precision=0.01, dof=4.0, scale=[[4.0]])
 model = jg.Mixture(jg.Gaussian("tied"), n_components=3, prior=prior)
 fit = timed("EM", lambda: jg.fit(model, x, key=jax.random.key(0), n_init=n_init))
 numpyro_value, _ = log_density(fit.model.numpyro_model, (x,), {}, fit.model.sites(fit.params))

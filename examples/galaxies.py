@@ -21,7 +21,7 @@ jax.config.update("jax_enable_x64", True)
 parser = argparse.ArgumentParser()
 parser.add_argument("--small", action="store_true", help="fewer models, restarts and draws")
 args, _ = parser.parse_known_args()
-n_init, n_draws = (8, 200) if args.small else (64, 2000)
+n_init, n_draws = 64, 200 if args.small else 2000
 structures = ["V"] if args.small else ["E", "V"]
 asked = [5] if args.small else [1, 2, 3, 4, 5, 6]
 weighed = [3] if args.small else [3, 4, 5, 6]
@@ -64,18 +64,19 @@ print(
 # %% [markdown]
 # ## A posterior over K
 #
-# A prior makes the question one of probabilities. The evidence p(x | K) by bridge sampling on
-# Gibbs draws, all K! labellings counted; numbers of components are equally probable a priori.
-# Means lie about 21 with standard deviation `spread` times that of a component's rows.
+# A prior makes the question one of probabilities. The evidence p(x | K) comes from bridge
+# sampling on Gibbs draws, with all K! labellings; numbers of components are equally probable a
+# priori. A component has a variance of about 1 (inverse gamma, mode 2/3, mean 2), and its mean
+# lies about 21, within so many times its standard deviation.
 
 
 # %%
-def evidence(k: int, mean_precision: float, key) -> tuple[float, float]:
-    """log p(x | K) and its error, under unequal variances of about 1."""
-    prior = jg.ConjugatePrior(mean=[21.0], mean_precision=mean_precision, dof=4.0, scale=4.0)
+def evidence(k: int, spread: float, key) -> tuple[float, float]:
+    """log p(x | K) under unequal variances, and its error."""
+    prior = jg.ConjugatePrior(mean=[21.0], mean_precision=spread**-2, dof=4.0, scale=[[4.0]])
     model = jg.Mixture(jg.Gaussian("V"), k, prior=prior)
     keys = jax.random.split(key, 3)
-    fit = jg.fit(model, x, key=keys[0], n_init=n_init)
+    fit = jg.fit(model, x, key=keys[0])
     post = jg.sample(
         fit.model, x, key=keys[1], method="gibbs", start=fit, n_draws=n_draws, progress=False
     )
@@ -84,11 +85,11 @@ def evidence(k: int, mean_precision: float, key) -> tuple[float, float]:
 
 
 rows = {}
-for name, mean_precision in [("means within 10", 0.01), ("means within 30", 0.001)]:
+for spread in (10.0, 30.0):
     for k in weighed:
-        rows[name, k] = evidence(k, mean_precision, jax.random.key(k))
+        rows[spread, k] = evidence(k, spread, jax.random.key(k))
 table = pd.DataFrame.from_dict(rows, orient="index", columns=["log_evidence", "error"])
-table.index = pd.MultiIndex.from_tuples(rows, names=["prior", "K"])
-relative = np.exp(table["log_evidence"] - table.groupby("prior")["log_evidence"].transform("max"))
-table["probability"] = relative / relative.groupby("prior").transform("sum")
+table.index = pd.MultiIndex.from_tuples(rows, names=["spread", "K"])
+relative = np.exp(table["log_evidence"] - table.groupby("spread")["log_evidence"].transform("max"))
+table["probability"] = relative / relative.groupby("spread").transform("sum")
 print(table.round(3))

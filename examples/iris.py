@@ -47,7 +47,8 @@ choice.plot().savefig("criteria.png", dpi=120)
 # %%
 species = pd.Series(data.labels, name="species")
 labels = np.asarray(choice.best.model.predict(choice.best.params, data.x))
-print(pd.crosstab(species, pd.Series(labels, name=f"component of {choice.best.model.family}")))
+print(choice.best.model)
+print(pd.crosstab(species, pd.Series(labels, name="component")))
 
 # %% [markdown]
 # ## Three components
@@ -59,8 +60,8 @@ k = 4 if args.small else 3
 ranked = [choice.fits[i] for i in choice.ranking]
 three = next(fit for fit in ranked if fit.model.n_components == k)
 labels = np.asarray(three.model.predict(three.params, data.x))
-print(f"BIC {three.bic:.2f}, {three.bic - choice.best.bic:.2f} above the best")
-print(pd.crosstab(species, pd.Series(labels, name=f"component of {three.model.family}")))
+print(three.model, f"BIC {three.bic:.2f}, {three.bic - choice.best.bic:.2f} above the best")
+print(pd.crosstab(species, pd.Series(labels, name="component")))
 
 # %% [markdown]
 # ## Merging

@@ -23,7 +23,7 @@ parser = argparse.ArgumentParser()
 parser.add_argument("--small", action="store_true", help="fewer restarts")
 args, _ = parser.parse_known_args()
 n_init = 100 if args.small else 1000
-kinds = ["k-means++", "random"] if args.small else ["k-means++", "k-means", "random"]
+kinds = ["k-means"] if args.small else ["k-means", "random", "random-responsibilities"]
 
 # %% [markdown]
 # ## A thousand starts
@@ -42,21 +42,14 @@ print(f"{n_init} starts in {time.perf_counter() - begin:.1f} s, compilation incl
 # ## The optima
 #
 # Ends of one height and one density are one optimum, whatever the labels. `below` is how far
-# under the fit an end lies; it is negative for spurious ends, which score better and are set
-# aside.
+# under the fit an end lies. The optimum that is reached most often is not the best one.
 
 # %%
-table = fit.optima_table
-print(table.head(12).round(3).to_string(index=False))
-sound = table[~table["spurious"] & (table["status"] == "converged")]
-print(
-    f"{len(table)} ends, {len(sound)} of them sound optima; "
-    f"{table.loc[table['spurious'], 'restarts'].sum()} restarts ended at spurious ones"
-)
+print(fit.optima_table.round(3).to_string(index=False))
 
 # %%
 jg.report.plot_optima(fit).savefig("optima.png", dpi=120)
-jg.report.plot_traces(fit).savefig("restarts.png", dpi=120)
+jg.report.plot_traces(fit).savefig("traces.png", dpi=120)
 
 # %% [markdown]
 # ## How many starts are enough?
@@ -71,25 +64,38 @@ print(f"a start reaches the fit with probability {p:.3f}: {needed} starts miss i
 # %% [markdown]
 # ## Other starts
 #
-# The same model and number of starts, other places to begin. `fit.optima` are told apart by
-# height and density, so the best of all kinds can be compared.
+# The same model, the same number of starts, other places to begin. k-means places its centres by
+# distances alone, and then all of its starts agree: on what they miss.
 
 # %%
-fits = {kinds[0]: fit}
-for kind in kinds[1:]:
+fits = {"k-means++": fit}
+for kind in kinds:
     fits[kind] = jg.fit(model, x, key=jax.random.key(0), n_init=n_init, start=kind)
 best = max(one.log_joint for one in fits.values())
-rows = []
-for kind, one in fits.items():
-    ends = np.asarray(one.restarts.log_joint)
-    usable = one.restarts.converged & ~np.asarray(one.restarts.spurious)
-    rows.append(
-        {
-            "start": kind,
-            "best found": round(one.log_joint, 3),
-            "reach the best of all": f"{np.mean(usable & (ends > best - 0.01)):.1%}",
-            "spurious": f"{np.mean(one.restarts.spurious):.1%}",
-            "median iterations": int(np.median(one.restarts.n_iter)),
-        }
-    )
+rows = [
+    {
+        "start": kind,
+        "optima": len(one.optima),
+        "best found": round(one.log_joint, 3),
+        "reach the best of all": f"{np.mean(one.restarts.log_joint > best - 0.01):.1%}",
+        "median iterations": int(np.median(one.restarts.n_iter)),
+    }
+    for kind, one in fits.items()
+]
 print(pd.DataFrame(rows).to_string(index=False))
+
+# %% [markdown]
+# ## Ends that score best and say nothing
+#
+# With unequal variances the likelihood has no upper bound: a component may shrink around rows
+# that nearly coincide. Five components for the velocities of 82 galaxies, again from all starts;
+# `below` is negative for spurious ends, which score better than the fit and are set aside.
+
+# %%
+galaxies = jg.datasets.load("galaxies").x
+crowd = jg.fit(jg.Mixture(jg.Gaussian("V"), 5), galaxies, key=jax.random.key(1), n_init=n_init)
+print(crowd.message)
+print(crowd.optima_table.head(8).round(3).to_string(index=False))
+shares = crowd.optima_table.groupby("spurious")["share"].sum()
+print(f"{shares.get(True, 0):.1%} of the starts end at a spurious optimum")
+jg.report.plot_optima(crowd).savefig("galaxies.png", dpi=120)
