@@ -66,14 +66,17 @@ print("average first means as drawn", first_means(post.draws_raw), end=", ")
 print("with names", first_means(post.draws))
 
 # %%
-figure, panels = plt.subplots(1, 2, figsize=(9, 3.4), sharey=True, layout="constrained")
+figure, panels = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
 titles = {"as drawn": post.draws_raw, "named by Stephens' rule": post.draws}
 for axes, (title, draws) in zip(panels, titles.items(), strict=True):
     for k, colour in enumerate(["#0072B2", "#D55E00", "#009E73"]):
-        axes.plot(draws["means"][0, :, k, 0], lw=0.5, color=colour, label=f"component {k}")
-    axes.set(xlabel="draw of the first chain", title=title)
+        line = draws["means"][:, ::4, k, 0].ravel()
+        axes.plot(line, lw=0.5, color=colour, label=f"component {k}" if axes is panels[0] else None)
+    axes.set(xlabel="every fourth draw, chains one after another", title=title)
 panels[0].set_ylabel("mean of the first feature")
-panels[0].legend(fontsize=9)
+legend = figure.legend(loc="outside lower center", ncols=3, frameon=False)
+for handle in legend.get_lines():
+    handle.set_linewidth(2.5)
 figure.savefig("label_switching.png", dpi=120)
 
 # %% [markdown]
