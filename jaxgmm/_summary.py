@@ -6,6 +6,7 @@ import itertools
 from html import escape
 from typing import TYPE_CHECKING
 
+import jax
 import numpy as np
 
 from jaxgmm._coordinates import coordinates
@@ -82,7 +83,7 @@ def fit_html(fit: Fit) -> str:
     """The fit for notebooks: what it is, its numbers, and where the restarts ended."""
     import pandas as pd
 
-    sites = {name: np.asarray(value) for name, value in fit.model.sites(fit.params).items()}
+    sites = jax.tree.map(np.asarray, fit.model.sites(fit.params))
     names = itertools.islice(coordinates(fit.model, sites, fit.feature_names), _MOST_SHOWN)
     values = {label: f"{sites[site][index]:.5g}" for site, index, label in names}
     table = pd.DataFrame({"estimate": values}).to_html(border=0)
