@@ -65,7 +65,7 @@ print(f"a start reaches the fit with probability {p:.3f}: {needed} starts miss i
 # ## Other starts
 #
 # The same model, the same number of starts, other places to begin. k-means places its centres by
-# distances alone, and then all of its starts agree: on what they miss.
+# distances alone, and none of its starts finds the best optimum.
 
 # %%
 fits = {"k-means++": fit}
@@ -89,7 +89,7 @@ print(pd.DataFrame(rows).to_string(index=False))
 #
 # With unequal variances the likelihood has no upper bound: a component may shrink around rows
 # that nearly coincide. Five components for the velocities of 82 galaxies, again from all starts;
-# `below` is negative for spurious ends, which score better than the fit and are set aside.
+# `below` is negative for ends that score better than the fit and are set aside as spurious.
 
 # %%
 galaxies = jg.datasets.load("galaxies").x
