@@ -22,10 +22,10 @@ import jaxgmm as jg
 jax.config.update("jax_enable_x64", True)
 
 parser = argparse.ArgumentParser()
-parser.add_argument("--small", action="store_true", help="fewer restarts and draws")
+parser.add_argument("--small", action="store_true", help="fewer restarts and draws, by Gibbs")
 parser.add_argument("--out", default="old_faithful", help="folder for the report")
 args, _ = parser.parse_known_args()
-n_init, n_draws = (8, 250) if args.small else (64, 1000)
+n_init, method, n_draws = (8, "gibbs", 250) if args.small else (64, "nuts", 1000)
 
 # %% [markdown]
 # ## The model, once
@@ -63,7 +63,9 @@ print("log joint of the restarts:", ends.min().round(4), "to", ends.max().round(
 # around the fit; labels are matched afterwards by Stephens' (2000) algorithm.
 
 # %%
-post = jg.sample(fit.model, x, key=jax.random.key(1), start=fit, n_draws=n_draws, progress=False)
+post = jg.sample(
+    fit.model, x, key=jax.random.key(1), method=method, start=fit, n_draws=n_draws, progress=False
+)
 print(post)
 
 # %% [markdown]

@@ -282,6 +282,11 @@ class Fit:
             f"  BIC {self.bic:.2f}, AIC {self.aic:.2f}, ICL {self.icl:.2f}"
         )
 
+    def _repr_html_(self) -> str:
+        from jaxgmm._summary import fit_html
+
+        return fit_html(self)
+
 
 def fingerprint(x: Any, sample_weight: Any) -> str:
     """A digest that tells whether a fit and a posterior saw the same data and weights."""

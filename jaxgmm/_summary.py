@@ -1,4 +1,4 @@
-"""A posterior as a table: a row per number, for terminals and notebooks."""
+"""Fits and posteriors as tables: a row per number, for terminals and notebooks."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import itertools
 from html import escape
 from typing import TYPE_CHECKING
 
+import jax
 import numpy as np
 
 from jaxgmm._coordinates import coordinates
@@ -14,9 +15,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from jaxgmm._posterior import Posterior
+    from jaxgmm._results import Fit
 
-# Rows of the table in a notebook.
+# Rows of the tables in a notebook: numbers, and optima.
 _MOST_SHOWN = 40
+_MOST_OPTIMA = 10
 
 
 def health(draws: np.ndarray) -> dict[str, float]:
@@ -74,3 +77,22 @@ def posterior_html(post: Posterior) -> str:
         f'<div class="jaxgmm-posterior">\n<pre>{escape(repr(post))}</pre>\n'
         f"{shown.to_html(border=0)}\n{cut if len(table) == _MOST_SHOWN else ''}</div>"
     )
+
+
+def fit_html(fit: Fit) -> str:
+    """The fit for notebooks: what it is, its numbers, and where the restarts ended."""
+    import pandas as pd
+
+    sites = jax.tree.map(np.asarray, fit.model.sites(fit.params))
+    names = itertools.islice(coordinates(fit.model, sites, fit.feature_names), _MOST_SHOWN)
+    values = {label: f"{sites[site][index]:.5g}" for site, index, label in names}
+    table = pd.DataFrame({"estimate": values}).to_html(border=0)
+    parts = [f"<pre>{escape(repr(fit))}</pre>", table]
+    if len(values) == _MOST_SHOWN:
+        parts.append(f"<p>The first {_MOST_SHOWN}; <code>params</code> has all.</p>")
+    optima = fit.optima_table
+    if len(optima) > 1:
+        shown = optima.head(_MOST_OPTIMA)
+        parts.append("<p>Where the restarts ended; <code>optima_table</code> has all.</p>")
+        parts.append(shown.to_html(border=0, index=False, float_format="{:.4f}".format))
+    return '<div class="jaxgmm-fit">\n' + "\n".join(parts) + "\n</div>"

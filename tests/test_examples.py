@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -26,7 +27,6 @@ def test_example(path, tmp_path):
     assert result.stdout.strip()
 
 
-def test_there_are_examples():
-    assert {"old_faithful", "own_prior", "soft_and_hard", "three_coins"} <= {
-        path.stem for path in EXAMPLES
-    }
+def test_every_example_is_listed():
+    page = (EXAMPLES[0].parents[1] / "docs" / "examples.md").read_text()
+    assert sorted(re.findall(r"^\| `(\w+)\.py`", page, re.MULTILINE)) == [e.stem for e in EXAMPLES]

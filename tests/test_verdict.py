@@ -235,6 +235,80 @@ def test_partitions_by_hand():
     assert np.bincount(drawn(probability, uniform).ravel()).tolist() == [200, 500, 300]
 
 
+# -- each is called what it is, and nothing else -------------------------------------------
+
+
+def stopped_early():
+    """EM was content with a gain of ten per row: it says that it converged."""
+    start = jax.tree.map(lambda leaf: leaf[0], restarts().restarts.params)
+    start = dataclasses.replace(start, means=start.means + 0.3)
+    return jg.fit(MODEL, X, start=start, tol=10.0), around(mixed(0.3))
+
+
+def saddle():
+    """Three components at one place stay there."""
+    same = restarts().model.params(means=np.zeros((3, 2)), covariances=[np.cov(X.T)] * 3)
+    return jg.fit(MODEL, X, start=same), around(mixed(0.3))
+
+
+def minor_mode():
+    return alone(1), around(mixed(0.3))
+
+
+def unmixed():
+    """One chain at each of two optima."""
+    return restarts(), around(np.repeat([[0], [1]], 500, axis=1))
+
+
+def wrong_prior():
+    """The same data, another scale of the covariances."""
+    prior = dataclasses.replace(PRIOR, scale=1.5 * np.eye(2))
+    start = jax.tree.map(lambda leaf: leaf[restarts().best], restarts().restarts.params)
+    return jg.fit(dataclasses.replace(MODEL, prior=prior), X, start=start), around(mixed(0.3))
+
+
+# What the summary says of each, in which check's number, and whether it speaks of the posterior.
+WORDS = {
+    stopped_early: ("EM stopped before the mode: it is {:.2g} posterior sd away", "Newton", True),
+    saddle: ("EM stands at a saddle", "smallest scaled curvature", True),
+    minor_mode: ("log joint is {:.2f} higher", "height of the highest", True),
+    unmixed: (
+        "the sampler did not converge (largest R-hat, invariants is {:.4g}",
+        "largest R-hat",
+        False,
+    ),
+    wrong_prior: ("their log densities differ by {:.2g} relative", "same target", False),
+}
+
+
+@pytest.mark.parametrize("case", WORDS, ids=lambda case: case.__name__)
+def test_called_what_it_is_with_the_number_of_its_check(case):
+    verdict = jg.compare(*case())
+    words, check, decided = WORDS[case]
+    line = verdict.checks[verdict.checks.index.str.startswith(check)].iloc[0]
+    assert line["verdict"] == "fail"
+    assert words.format(line["value"]) in verdict.summary
+    assert verdict.decided == decided
+    kinds = ("stopped early", "saddle", "minor mode")
+    if case.__name__.replace("_", " ") in kinds:
+        assert verdict.point == case.__name__.replace("_", " ")
+    others = [other.split("{")[0] for one, (other, *_) in WORDS.items() if one is not case]
+    assert not [other for other in others if other in verdict.summary]
+    assert "the two agree" not in verdict.summary
+    assert "estimates and standard errors describe this posterior" not in verdict.summary
+
+
+def test_the_gap_of_a_wrong_prior_is_that_of_its_densities():
+    fit, post = wrong_prior()
+    verdict = jg.compare(fit, post)
+    assert verdict.summary.endswith("so the draws say nothing about this fit. Sample fit.model.")
+    assert two_modes().decided  # the same draws are not at fault
+    gap = verdict.checks.loc["same target (relative gap)", "value"]
+    log_prior = jax.vmap(jax.vmap(fit.model.log_prior))(post.params)
+    differences = np.abs(np.asarray(log_prior) - post.log_prior) / np.abs(post.log_joint)
+    assert differences.min() < gap < 1.1 * differences.max()
+
+
 @pytest.mark.slow
 def test_several_fits_and_posteriors_in_one_table(tmp_path):
     fits = {"best": restarts(), "minor": alone(1)}

@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
-from tqdm.auto import tqdm
 
 from jaxgmm._contract import Params
 from jaxgmm._evidence import Evidence
+from jaxgmm._progress import bar
 
 # Host calls per run: each draws one step of the progress bar.
 _PROGRESS_STEPS = 20
@@ -101,13 +101,13 @@ def run(
     progress: bool,
 ) -> Any:
     """All iterations, a part at a time where somebody watches: the records."""
-    steps = _PROGRESS_STEPS if progress else 1
-    edges = [total * i // steps for i in range(steps + 1)]
-    with tqdm(total=total, desc=title, disable=not progress, leave=False) as bar:
+    with bar(title, progress, total) as shown:
+        steps = 1 if shown.disable else _PROGRESS_STEPS
+        edges = [total * i // steps for i in range(steps + 1)]
         for start, stop in itertools.pairwise(edges):
             state, kept = advance(state, kept, start, stop)
             jax.block_until_ready(kept)
-            bar.update(stop - start)
+            shown.update(stop - start)
     return kept
 
 

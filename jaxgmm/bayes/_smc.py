@@ -17,11 +17,11 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 from numpyro import handlers
 from numpyro.infer.util import constrain_fn, potential_energy, unconstrain_fn
-from tqdm.auto import tqdm
 
 from jaxgmm._checks import check_count
 from jaxgmm._contract import LatentModel, Params, Sites
 from jaxgmm._evidence import Evidence
+from jaxgmm._progress import bar
 from jaxgmm.bayes._chains import Draws, Schedule
 
 # No ladder of a mixture needs as many rungs: a population that does is stuck.
@@ -97,13 +97,12 @@ def smc(
     batch = max(1, numbers // (populations * x.shape[0] * model.n_components))
     # Zero stands for all at once.
     settings = target_ess, n_moves, 0 if batch >= schedule.n_draws else batch
-    look = _RUNGS_PER_LOOK if progress else _MOST_RUNGS
-    title = f"SMC, {populations} populations, rungs"
-    with tqdm(desc=title, disable=not progress, leave=False) as bar:
+    with bar(f"SMC, {populations} populations, rungs", progress) as shown:
+        look = _MOST_RUNGS if shown.disable else _RUNGS_PER_LOOK
         for stop in range(look, _MOST_RUNGS + 1, look):
             population = _climb(*data, population, *settings, stop)
-            bar.set_postfix(power=float(jnp.min(population.tempered.tempering_param)))
-            bar.update(look)
+            shown.set_postfix(power=float(jnp.min(population.tempered.tempering_param)))
+            shown.update(look)
             if np.all(population.done):
                 break
     if not np.all(population.tempered.tempering_param == 1):

@@ -14,11 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 from jaxtyping import PRNGKeyArray
-from tqdm.auto import tqdm
 
 from jaxgmm import em
 from jaxgmm._checks import check_count, check_key, check_name, key_numbers
 from jaxgmm._contract import LatentModel
+from jaxgmm._progress import bar
 from jaxgmm._results import Fit, Status
 from jaxgmm.report._criteria import CRITERIA, DECIDING, Case, evaluate, missing
 
@@ -246,25 +246,23 @@ def select(
     models[0].check_data(x, sample_weight)
 
     keys = [jax.random.split(jax.random.fold_in(key, i)) for i in range(len(models))]
-    bar = tqdm(total=len(models), desc="models", disable=not progress)
-    with bar:
-        fitted = _fit_all(models, x, [k[0] for k in keys], n_init, sample_weight, bar)
+    with bar("models", progress, len(models)) as shown:
+        fitted = _fit_all(models, x, [k[0] for k in keys], n_init, sample_weight, shown)
     rows = []
     asking = [name for name in names if CRITERIA[name].asks]
-    ends = zip(models, fitted, keys, strict=True)
-    for model, end, one in tqdm(
-        ends, "criteria", total=len(models), disable=not (progress and asking)
-    ):
-        fit, reason = (None, end) if isinstance(end, str) else (end, _why_not(end))
-        values, trouble = missing(names), {}
-        if fit is not None:
-            # No posterior is drawn about an optimum that cannot win.
-            able = tuple(n for n in names if not reason or n not in asking)
-            found, trouble = evaluate(able, Case(fit, model, x, sample_weight, one[1]), chosen)
-            values |= found
-        if not reason and not np.isfinite(values[criterion]):
-            reason = trouble.pop(criterion, f"{criterion} is not finite")
-        rows.append(_row(model, fit, values, reason, trouble))
+    with bar("criteria", progress and bool(asking), len(models)) as shown:
+        for model, end, one in zip(models, fitted, keys, strict=True):
+            fit, reason = (None, end) if isinstance(end, str) else (end, _why_not(end))
+            values, trouble = missing(names), {}
+            if fit is not None:
+                # No posterior is drawn about an optimum that cannot win.
+                able = tuple(n for n in names if not reason or n not in asking)
+                found, trouble = evaluate(able, Case(fit, model, x, sample_weight, one[1]), chosen)
+                values |= found
+            if not reason and not np.isfinite(values[criterion]):
+                reason = trouble.pop(criterion, f"{criterion} is not finite")
+            rows.append(_row(model, fit, values, reason, trouble))
+            shown.update()
     table = pd.DataFrame(rows).set_index("model")
     fits = [None if isinstance(f, str) else f for f in fitted]
     return Selection(table, fits, criterion, n_init, key_numbers(key))
@@ -276,7 +274,7 @@ def _fit_all(
     keys: list[PRNGKeyArray],
     n_init: int,
     sample_weight: Any,
-    bar: Any,
+    shown: Any,
 ) -> list[Fit | str]:
     """The fit of each model, or why there is none."""
     fits: list[Fit | str] = [""] * len(models)
@@ -291,7 +289,7 @@ def _fit_all(
                 fits[i] = found if fitted[i] is models[i] else _trimmed(found, models[i], x)
             except ValueError as error:
                 fits[i] = str(error)
-            bar.update()
+            shown.update()
 
     # Compilation leaves the interpreter's lock, so threads compile side by side. Models of
     # one shape stay in one thread: the first compiles, the others find its program.
