@@ -564,7 +564,7 @@ class Mixture(LatentModel):
         return dataclasses.replace(self, n_components=n_components, present=present)
 
     def trimmed(self, params: GaussianParams) -> GaussianParams:
-        return self.permute(params, np.arange(self._n_present))
+        return self.permute(params, jnp.arange(self._n_present))
 
     @property
     def _absent(self) -> Any:
