@@ -67,7 +67,8 @@ print(pd.crosstab(species, pd.Series(labels, name="component")))
 # ## Merging
 #
 # A group that is no Gaussian takes several components. `merge_components` joins them into
-# clusters, each time the two whose union makes the labels most certain; the density stays.
+# clusters, each time the two whose union makes the labels most certain; the density stays. What
+# is certain here are two clusters, setosa and the rest.
 
 # %%
 many = next(fit for fit in ranked if fit.model.n_components == counts[-1])

@@ -174,3 +174,11 @@ def test_bridge_and_smc_agree_on_old_faithful(k):
     bound = stats.t.ppf(1 - 0.5e-4, 7)
     apart = abs(bridge.log_evidence - smc.log_evidence)
     assert apart < bound * np.hypot(bridge.error, smc.error)
+
+
+def test_a_draw_that_proposals_never_reach_counts_as_nothing():
+    """Far out in p, where q has no mass: no overflow, and the share of p that q covers."""
+    at_draws = np.zeros((4, 100))
+    at_draws[0, 0] = 1000.0
+    found = _bridge._bridge(at_draws, np.zeros(10_000))
+    assert found.log_evidence == pytest.approx(-np.log1p(-1 / 400), rel=1e-6)

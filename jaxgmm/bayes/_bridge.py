@@ -259,8 +259,9 @@ def _bridge(
 
     def terms(log_z: float) -> tuple[np.ndarray, np.ndarray]:
         """q and p / z, each over the weighted sum of both, where the other is drawn."""
-        of_q = 1 / (share * np.exp(draws - log_z) + 1 - share)
-        of_p = 1 / (share + (1 - share) * np.exp(log_z - proposals))
+        log_p, log_q = np.log(share), np.log1p(-share)
+        of_q = np.exp(-np.logaddexp(log_p + draws - log_z, log_q))
+        of_p = np.exp(-np.logaddexp(log_p, log_q + log_z - proposals))
         return of_q, of_p
 
     log_z = 0.0
