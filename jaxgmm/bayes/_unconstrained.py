@@ -7,6 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
+from numpyro import validation_enabled
 from numpyro.distributions import biject_to
 
 from jaxgmm._contract import LatentModel, Params, Sites
@@ -33,6 +34,20 @@ def from_vector(
         sites[name] = to_site(coordinates[name])
         log_volume += jnp.sum(to_site.log_abs_det_jacobian(coordinates[name], sites[name]))
     return model.from_sites(sites), log_volume
+
+
+def log_density(
+    model: LatentModel,
+    x: Array,
+    sample_weight: Array | None,
+    vector: Float[Array, " d"],
+    like: Params,
+) -> Array:
+    """What NumPyro's model has as log density of its unconstrained coordinates."""
+    # Each vector is of parameters within their supports: nothing is to be checked.
+    with validation_enabled(False):
+        params, log_volume = from_vector(model, vector, like)
+        return model.log_joint(params, x, sample_weight) + log_volume
 
 
 def log_units(model: LatentModel) -> Array | float:
