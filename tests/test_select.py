@@ -6,7 +6,7 @@ import jax
 import matplotlib
 import numpy as np
 import pytest
-from evidence import one_component
+from enumeration import one_component
 from scipy.special import xlogy
 
 import jaxgmm as jg
