@@ -65,7 +65,8 @@ def sample(
     progress : bool
         Whether to show a bar.
     **options
-        Those of the method. ``"smc"``: ``target_ess`` (0.5), the share of their effective size
+        Those of the method. ``"nuts"``: ``target_acceptance`` (0.9), to which its step size is
+        adapted. ``"smc"``: ``target_ess`` (0.5), the share of their effective size
         that particles keep from one power of the likelihood to the next, and ``n_moves`` (4),
         the Hamiltonian trajectories in between. ``"laplace"``: ``measure``,
         ``"unconstrained"`` (default) or ``"declared"``, the coordinates in whose density the

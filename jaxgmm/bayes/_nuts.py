@@ -26,10 +26,13 @@ from numpyro.infer.hmc_util import (
 
 from jaxgmm._contract import LatentModel, Params
 from jaxgmm.bayes._chains import Draws, Schedule, chains_first, iterate, run, trail
-from jaxgmm.bayes._unconstrained import from_vector, log_density, to_vector
-
-# A dense mass matrix, and the Hessian that starts it, up to this many dimensions.
-_DENSE_LIMIT = 300
+from jaxgmm.bayes._unconstrained import (
+    DENSE_LIMIT,
+    from_vector,
+    log_density,
+    spread,
+    to_vector,
+)
 
 # Smallest curvature, relative to the largest, that the first mass matrix believes in:
 # along flatter directions chains start within ten of the largest curvature's units.
@@ -38,6 +41,7 @@ _LEAST_CURVATURE = 1e-2
 # Mixtures have narrow passages between modes: steps are shorter than NumPyro's default
 # of 0.8 makes them.
 _TARGET_ACCEPTANCE = 0.9
+
 
 class _Chain(NamedTuple):
     """Where a chain is, in unconstrained coordinates, and what its warm-up has learned."""
@@ -72,9 +76,7 @@ def nuts(
     unconstrained coordinates.
     """
     if not 0 < target_acceptance < 1:
-        raise ValueError(
-            f"target_acceptance: a share between 0 and 1, found {target_acceptance!r}"
-        )
+        raise ValueError(f"target_acceptance: a share between 0 and 1, found {target_acceptance!r}")
     chains = jax.tree.leaves(modes)[0].shape[0]
     like = jax.tree.map(lambda leaf: leaf[0], modes)
     data = model, x, sample_weight, like
@@ -92,7 +94,7 @@ def nuts(
 
 
 def _warmup(n_warmup: int, size: int, target: Array | float) -> tuple[Any, Any]:
-    return warmup_adapter(n_warmup, dense_mass=size <= _DENSE_LIMIT, target_accept_prob=target)
+    return warmup_adapter(n_warmup, dense_mass=size <= DENSE_LIMIT, target_accept_prob=target)
 
 
 @functools.partial(jax.jit, static_argnames="n_warmup")
@@ -114,16 +116,9 @@ def _begin(
         centre = to_vector(model, mode)
         key, key_spread, key_warmup = jax.random.split(key, 3)
         noise = jax.random.normal(key_spread, centre.shape, centre.dtype)
-        inverse_mass = None
-        if centre.size <= _DENSE_LIMIT:
-            curvature, axes = jnp.linalg.eigh(jax.hessian(potential)(centre))
-            floor = _LEAST_CURVATURE * jnp.max(jnp.abs(curvature))
-            spread = axes / jnp.sqrt(jnp.maximum(jnp.abs(curvature), floor))
-            noise = spread @ noise
-            inverse_mass = spread @ spread.T
-        else:
-            noise = 0.1 * noise
-        position = centre + noise
+        root = spread(model, x, sample_weight, mode, _LEAST_CURVATURE)
+        inverse_mass = None if root is None else root @ root.T
+        position = centre + (0.1 * noise if root is None else root @ noise)
         init, _ = _warmup(n_warmup, centre.size, 0.5)
         adapted = init((position,), key_warmup, inverse_mass_matrix=inverse_mass)
         height, gradient = jax.value_and_grad(potential)(position)

@@ -31,13 +31,16 @@ from numpyro.optim import Adam
 from jaxgmm._checks import check_count, check_name
 from jaxgmm._contract import LatentModel, Params
 from jaxgmm.bayes._chains import Draws, Schedule, run
-from jaxgmm.bayes._unconstrained import log_units
+from jaxgmm.bayes._unconstrained import by_site, log_units, spread
 
 GUIDES = {
     "full-rank": AutoMultivariateNormal,
     "mean-field": AutoNormal,
     "low-rank": AutoLowRankMultivariateNormal,
 }
+
+# Smallest curvature, relative to the largest, that the first scale of a guide believes in.
+_LEAST_CURVATURE = 1e-8
 
 # Share of the first learning rate that is left at the end.
 _DECAY = 0.01
@@ -139,7 +142,26 @@ def _begin(
     n_steps: int,
     guide: Any,
 ) -> Any:
-    return _engine(model, x, start, rate, n_steps, guide).init(key, x, sample_weight=sample_weight)
+    svi = _engine(model, x, start, rate, n_steps, guide)
+    first = _first_scale(model, x, sample_weight, start, guide)
+    return svi.init(key, x, init_params=first, sample_weight=sample_weight)
+
+
+def _first_scale(
+    model: LatentModel, x: Array, sample_weight: Array | None, start: Params, guide: Any
+) -> dict[str, Array] | None:
+    """That of the curvature at the start, under the names of NumPyro's guides."""
+    named = isinstance(guide, str)
+    root = spread(model, x, sample_weight, start, _LEAST_CURVATURE) if named else None
+    if root is None:
+        return None
+    if guide == "full-rank":
+        return {"auto_scale_tril": jnp.linalg.cholesky(root @ root.T)}
+    # Of one coordinate given all others, as the bound has it for independent ones.
+    scale = jnp.linalg.norm(jnp.linalg.inv(root), axis=0) ** -1
+    if guide == "low-rank":
+        return {"auto_scale": scale}
+    return {f"{name}_auto_scale": part for name, part in by_site(model, scale, start).items()}
 
 
 @functools.partial(jax.jit, static_argnames="guide", donate_argnames="fitted")
