@@ -74,8 +74,9 @@ def sample(
         at EM's optima (0), ``tol``, the gain of the bound per unit of weight that ends the
         ascent, and ``max_iter``. ``"svi"``: ``guide``, ``"full-rank"`` (default),
         ``"mean-field"``, ``"low-rank"`` or what makes a NumPyro AutoGuide of a model;
-        ``n_steps`` (5000) of Adam; ``learning_rate`` (0.01), which falls to a hundredth. The
-        others have none.
+        ``n_steps`` (5000) of Adam; ``learning_rate`` (0.01), which falls to a hundredth, for the
+        three names in standard deviations that the curvature at EM's mode leaves. The others
+        have none.
 
     Returns
     -------

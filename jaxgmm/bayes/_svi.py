@@ -70,10 +70,10 @@ def svi(
         raise ValueError(f"learning_rate: must be positive, found {learning_rate!r}")
     start = jax.tree.map(lambda leaf: leaf[0], modes)
     rate = jnp.asarray(learning_rate, x.dtype)
-    data = model, x, sample_weight, start, rate
-
     key_fit, key_draws = jax.random.split(key)
-    fitted = _begin(*data, key_fit, n_steps, guide), jnp.zeros(n_steps, x.dtype)
+    state, rate = _begin(model, x, sample_weight, start, rate, key_fit, n_steps, guide)
+    data = model, x, sample_weight, start, rate
+    fitted = state, jnp.zeros(n_steps, x.dtype)
 
     def advance(_: None, fitted: Any, first: int, last: int) -> tuple[None, Any]:
         return None, _advance(*data, fitted, first, last, guide)
@@ -141,20 +141,26 @@ def _begin(
     key: PRNGKeyArray,
     n_steps: int,
     guide: Any,
-) -> Any:
+) -> tuple[Any, Array]:
+    """The first state, and the learning rate in the units of the coordinates.
+
+    A guide known by name starts as wide as the curvature says, and its steps are shares of
+    that width: Adam's would otherwise be many times as long as many rows leave it wide.
+    """
+    first = None
+    if isinstance(guide, str):
+        root = spread(model, x, sample_weight, start, _LEAST_CURVATURE)
+        if root is not None:
+            first = _first_scale(model, start, root, guide)
+            rate = rate * jnp.median(jnp.linalg.norm(root, axis=1))
     svi = _engine(model, x, start, rate, n_steps, guide)
-    first = _first_scale(model, x, sample_weight, start, guide)
-    return svi.init(key, x, init_params=first, sample_weight=sample_weight)
+    return svi.init(key, x, init_params=first, sample_weight=sample_weight), rate
 
 
 def _first_scale(
-    model: LatentModel, x: Array, sample_weight: Array | None, start: Params, guide: Any
-) -> dict[str, Array] | None:
-    """That of the curvature at the start, under the names of NumPyro's guides."""
-    named = isinstance(guide, str)
-    root = spread(model, x, sample_weight, start, _LEAST_CURVATURE) if named else None
-    if root is None:
-        return None
+    model: LatentModel, start: Params, root: Float[Array, "d d"], guide: str
+) -> dict[str, Array]:
+    """The scale whose square is ``root @ root.T``, under the names of NumPyro's guides."""
     if guide == "full-rank":
         return {"auto_scale_tril": jnp.linalg.cholesky(root @ root.T)}
     # Of one coordinate given all others, as the bound has it for independent ones.
