@@ -66,7 +66,8 @@ def sample(
     progress : bool
         Whether to show a bar.
     **options
-        Those of the method. ``"smc"``: ``target_ess`` (0.5), the share of their effective size
+        Those of the method. ``"nuts"``: ``target_acceptance`` (0.9), to which its step size is
+        adapted. ``"smc"``: ``target_ess`` (0.5), the share of their effective size
         that particles keep from one power of the likelihood to the next, and ``n_moves`` (4),
         the Hamiltonian trajectories in between. ``"laplace"``: ``measure``,
         ``"unconstrained"`` (default) or ``"declared"``, the coordinates in whose density the
@@ -74,8 +75,9 @@ def sample(
         at EM's optima (0), ``tol``, the gain of the bound per unit of weight that ends the
         ascent, and ``max_iter``. ``"svi"``: ``guide``, ``"full-rank"`` (default),
         ``"mean-field"``, ``"low-rank"`` or what makes a NumPyro AutoGuide of a model;
-        ``n_steps`` (5000) of Adam; ``learning_rate`` (0.01), which falls to a hundredth. The
-        others have none.
+        ``n_steps`` (5000) of Adam; ``learning_rate`` (0.01), which falls to a hundredth, for the
+        three names in standard deviations that the curvature at EM's mode leaves. The others
+        have none.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""The posterior of a few rows, summed by hand over all assignments to K full components."""
+"""Exact evidence: closed form at one component, the sum over all assignments at few rows."""
 
 import itertools
 from typing import NamedTuple
@@ -9,16 +9,39 @@ from scipy.special import gammaln, logsumexp, multigammaln
 import jaxgmm as jg
 
 X = np.array([[0.0, 0.3], [0.4, -0.2], [1.1, 0.9], [2.9, 3.6], [3.2, 2.4], [4.5, 3.9], [0.2, 2.0]])
-SCALE = np.array([[4.0, 1.0], [1.0, 3.0]])
-CONCENTRATION, MEAN_PRECISION, DOF = 1.5, 0.5, 6.0
-MEAN = np.array([1.5, 1.5])
+PRIOR = jg.ConjugatePrior(
+    concentration=1.5,
+    mean=np.array([1.5, 1.5]),
+    mean_precision=0.5,
+    dof=6.0,
+    scale=np.array([[4.0, 1.0], [1.0, 3.0]]),
+)
 
 
-def the_model(k, weights=None, mean=MEAN, dof=DOF):
-    prior = jg.ConjugatePrior(
-        concentration=CONCENTRATION, mean=mean, mean_precision=MEAN_PRECISION, dof=dof, scale=SCALE
-    )
+def the_model(k, weights=None, **other):
+    """Under `PRIOR`, or one with ``other`` hyper-parameters."""
+    prior = jg.ConjugatePrior(**{**vars(PRIOR), **other})
     return jg.Mixture(jg.Gaussian("full"), k, prior=prior, weights=weights)
+
+
+def one_component(x, prior):
+    """log p(x) under a normal-inverse-Wishart prior (Murphy, 2007, equation 266)."""
+    n, d = x.shape
+    if n == 0:
+        return 0.0
+    dof, kappa = prior.dof + n, prior.mean_precision + n
+    before = np.reshape(prior.scale, (d, d))
+    centre = x.mean(axis=0)
+    apart = centre - np.asarray(prior.mean)
+    pull = prior.mean_precision * n / kappa * np.outer(apart, apart)
+    after = before + (x - centre).T @ (x - centre) + pull
+    log_det = lambda matrix: np.linalg.slogdet(matrix)[1]
+    return (
+        -n * d / 2 * np.log(np.pi)
+        + multigammaln(dof / 2, d) - multigammaln(prior.dof / 2, d)
+        + prior.dof / 2 * log_det(before) - dof / 2 * log_det(after)
+        + d / 2 * np.log(prior.mean_precision / kappa)
+    )  # fmt: skip
 
 
 class Exact(NamedTuple):
@@ -26,35 +49,28 @@ class Exact(NamedTuple):
     mean: np.ndarray  # posterior mean of the mean of the mixture
 
 
-def exact(x, k, weights=None):
-    """Given labels, the marginal likelihood is a ratio of normalisers (Murphy, 2007, eq. 266)."""
-    n, d = x.shape
+def exact(x, k, weights=None, prior=PRIOR):
+    """The posterior of a few rows, summed over all assignments to K components.
+
+    Components are ``full``, or of one feature, where ``x`` may be a vector.
+    """
+    x = np.reshape(x, (len(x), -1))
     logs, centres = [], []
-    for labels in itertools.product(range(k), repeat=n):
+    for labels in itertools.product(range(k), repeat=len(x)):
         z = np.array(labels)
         counts = np.bincount(z, minlength=k)
-        log_p = -n * d / 2 * np.log(np.pi)
-        means = []
-        for j in range(k):
-            rows, m = x[z == j], counts[j]
-            centre = rows.mean(axis=0) if m else MEAN
-            kappa, dof = MEAN_PRECISION + m, DOF + m
-            apart = centre - MEAN
-            scale = SCALE + (rows - centre).T @ (rows - centre)
-            scale = scale + MEAN_PRECISION * m / kappa * np.outer(apart, apart)
-            log_p += multigammaln(dof / 2, d) - multigammaln(DOF / 2, d)
-            log_p += DOF / 2 * np.linalg.slogdet(SCALE)[1] - dof / 2 * np.linalg.slogdet(scale)[1]
-            log_p += d / 2 * np.log(MEAN_PRECISION / kappa)
-            means.append((MEAN_PRECISION * MEAN + m * centre) / kappa)
+        log_p = sum(one_component(x[z == j], prior) for j in range(k))
         if weights is None:
-            alpha = CONCENTRATION + counts
-            log_p += gammaln(k * CONCENTRATION) - k * gammaln(CONCENTRATION)
-            log_p += np.sum(gammaln(alpha)) - gammaln(np.sum(alpha))
-            share = alpha / alpha.sum()
+            alpha = np.broadcast_to(prior.concentration, k)
+            after = alpha + counts
+            log_p += np.sum(gammaln(after) - gammaln(alpha))
+            log_p += gammaln(np.sum(alpha)) - gammaln(np.sum(after))
+            share = after / np.sum(after)
         else:
             share = np.asarray(weights)
             log_p += counts @ np.log(share)
+        sums = prior.mean_precision * np.asarray(prior.mean) + np.eye(k)[z].T @ x
         logs.append(log_p)
-        centres.append(share @ np.array(means))
+        centres.append(share @ (sums / (prior.mean_precision + counts)[:, None]))
     total = logsumexp(logs)
     return Exact(total, np.exp(np.array(logs) - total) @ np.array(centres))

@@ -197,6 +197,8 @@ def test_sample_refuses_what_it_cannot_do():
         jg.sample(fit.model, FAITHFUL, key=0)
     with pytest.raises(ValueError, match="n_draws"):
         jg.sample(fit.model, FAITHFUL, key=key, start=fit, n_draws=0)
+    with pytest.raises(ValueError, match=r"target_acceptance: .*found 1\.0"):
+        jg.sample(fit.model, FAITHFUL, key=key, start=fit, target_acceptance=1.0)
     with pytest.raises(TypeError, match="start"):
         jg.sample(fit.model, FAITHFUL, key=key, start=fit.params)
 

@@ -153,3 +153,25 @@ def test_the_newton_decrement_does_not_depend_on_units():
     far = curvature(moved, there, jnp.asarray(FAITHFUL * scale + shift), None)
     assert here.newton_decrement == pytest.approx(far.newton_decrement, rel=1e-6)
     assert np.allclose(here.eigenvalues, far.eigenvalues, rtol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["vb", "gibbs"])
+def test_broken_sticks_are_judged_by_their_weights_too(method):
+    """The site is the sticks; the weights are made of them, for draws and for EM alike."""
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(size=30), rng.normal(5, 1, size=20)])
+    prior = jg.ConjugatePrior(
+        concentration=2.0, mean=[2.0], mean_precision=0.1, dof=4.0, scale=2.0, stick_breaking=True
+    )
+    model = jg.Mixture(jg.Gaussian("spherical"), 2, prior=prior)
+    fit = jg.fit(model, x, key=jax.random.key(0), n_init=8, tol=1e-12)
+    post = jg.sample(
+        fit.model, x, key=jax.random.key(1), start=fit, method=method, n_draws=200, progress=False
+    )
+    verdict = jg.compare(fit, post)
+    lighter, heavier = np.sort(fit.params.weights)
+    assert verdict.table.loc["sorted_weights[0]", "map"] == pytest.approx(lighter)
+    assert verdict.table.loc["sticks[0]", "map"] == pytest.approx(float(fit.params.weights[0]))
+    assert verdict.basins["weights"].iloc[0] == pytest.approx((lighter, heavier), abs=1e-3)
+    assert verdict.basins["share"].iloc[0] > 0.9

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import matplotlib
 import numpy as np
 import pytest
-from evidence import one_component
+from enumeration import one_component
 from helpers import SMALL, soft_labels, tree_allclose
 from scipy.special import xlogy
 

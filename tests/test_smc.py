@@ -110,6 +110,17 @@ def test_what_smc_cannot_do_it_refuses():
         sample(n_steps=3)
 
 
+def test_a_prior_without_draws_is_named_and_what_to_use_instead():
+    """Its measure does not integrate to one, so there is no evidence to climb to either."""
+    model = jg.Mixture(jg.Gaussian("VEI"), 2, prior="fraley-raftery")
+    fit = jg.fit(model, X, key=jax.random.key(0), n_init=2)
+    with pytest.raises(ValueError, match=r'"smc" .* prior of \'VEI\' .*method="nuts"'):
+        jg.sample(
+            fit.model, X, key=jax.random.key(0), start=fit, method="smc", n_draws=100,
+            progress=False,
+        )  # fmt: skip
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("structure", ["tied", "diag", "spherical"])
 def test_smc_and_gibbs_draw_from_one_posterior(structure):

@@ -68,7 +68,7 @@ def trail(record: Any, n_draws: int) -> Any:
 
 
 def iterate(
-    step: Callable[[Any], tuple[Any, Any]],
+    step: Callable[[Array, Any], tuple[Any, Any]],
     state: Any,
     kept: Any,
     start: Array | int,
@@ -78,13 +78,13 @@ def iterate(
 ) -> tuple[Any, Any]:
     """Iterations ``start`` to ``stop`` of all chains, with their records where kept.
 
-    ``step`` takes the state of one chain to the next state and a record. All counts may be
-    traced.
+    ``step`` takes an iteration and the state of the chains before it to the next state and
+    a record. All counts may be traced.
     """
 
     def body(i: Array, carry: tuple[Any, Any]) -> tuple[Any, Any]:
         state, kept = carry
-        state, record = jax.vmap(step)(state)
+        state, record = step(i, state)
         # What is not kept writes where the next one that is will write over it.
         row = jnp.maximum(i - n_warmup, 0) // thinning
         return state, jax.tree.map(lambda room, new: room.at[row].set(new), kept, record)

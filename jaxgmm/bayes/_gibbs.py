@@ -125,4 +125,5 @@ def _advance(
     counts: Any,
 ) -> tuple[_Chain, Draws]:
     sweep = functools.partial(_sweep, model, x, sample_weight)
-    return iterate(sweep, state, kept, start, stop, *counts)
+    step = lambda _, state: jax.vmap(sweep)(state)
+    return iterate(step, state, kept, start, stop, *counts)

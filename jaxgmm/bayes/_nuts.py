@@ -1,26 +1,38 @@
 """No-U-turn sampling of the NumPyro model, compiled once per shape.
 
-`numpyro.infer.MCMC` traces and compiles anew at each ``run``; its functional kernel,
-used here inside functions that JAX caches by shape, does not.
+`numpyro.infer.MCMC` traces and compiles anew at each ``run``. Its trees and its warm-up, used
+here inside functions that JAX caches by shape, do not; and the warm-up costs nothing once it
+is over.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Key, PRNGKeyArray
-from numpyro.infer.hmc import hmc
-from numpyro.infer.util import constrain_fn, potential_energy, unconstrain_fn
+from jax import lax
+from jaxtyping import Array, Float, Key, PRNGKeyArray
+from numpyro.infer.hmc_util import (
+    HMCAdaptState,
+    IntegratorState,
+    build_tree,
+    euclidean_kinetic_energy,
+    velocity_verlet,
+    warmup_adapter,
+)
 
-from jaxgmm._contract import LatentModel, Params, Sites
+from jaxgmm._contract import LatentModel, Params
 from jaxgmm.bayes._chains import Draws, Schedule, chains_first, iterate, run, trail
-
-# A dense mass matrix, and the Hessian that starts it, up to this many dimensions.
-_DENSE_LIMIT = 300
+from jaxgmm.bayes._unconstrained import (
+    DENSE_LIMIT,
+    from_vector,
+    log_density,
+    spread,
+    to_vector,
+)
 
 # Smallest curvature, relative to the largest, that the first mass matrix believes in:
 # along flatter directions chains start within ten of the largest curvature's units.
@@ -31,6 +43,21 @@ _LEAST_CURVATURE = 1e-2
 _TARGET_ACCEPTANCE = 0.9
 
 
+class _Chain(NamedTuple):
+    """Where a chain is, in unconstrained coordinates, and what its warm-up has learned."""
+
+    position: Float[Array, " d"]
+    potential: Float[Array, ""]
+    gradient: Float[Array, " d"]
+    adapted: HMCAdaptState
+    key: PRNGKeyArray
+    stats: dict[str, Array]
+
+
+# By chain, but where they all are in the windows of their warm-up.
+_EACH = _Chain(0, 0, 0, HMCAdaptState(0, 0, 0, 0, 0, 0, None, 0), 0, 0)  # type: ignore
+
+
 def nuts(
     model: LatentModel,
     x: Array,
@@ -39,46 +66,35 @@ def nuts(
     key: PRNGKeyArray,
     schedule: Schedule,
     progress: bool,
+    *,
+    target_acceptance: float = _TARGET_ACCEPTANCE,
 ) -> Draws:
     """Draw by NUTS (Hoffman and Gelman, 2014), one chain from each of ``modes``.
 
-    Warm-up adapts step size and mass matrix as in Stan. The target is
-    ``model.numpyro_model`` in NumPyro's unconstrained coordinates.
+    Warm-up adapts mass matrix and step size as in Stan, the latter to a mean acceptance
+    of ``target_acceptance``. The target is ``model.numpyro_model`` in NumPyro's
+    unconstrained coordinates.
     """
+    if not 0 < target_acceptance < 1:
+        raise ValueError(f"target_acceptance: a share between 0 and 1, found {target_acceptance!r}")
     chains = jax.tree.leaves(modes)[0].shape[0]
-    keys = jax.random.split(key, chains)
-    state = _begin(model, x, sample_weight, modes, keys, schedule.n_warmup)
+    like = jax.tree.map(lambda leaf: leaf[0], modes)
+    data = model, x, sample_weight, like
+    target = jnp.asarray(target_acceptance, x.dtype)
+    state = _begin(*data, modes, jax.random.split(key, chains), schedule.n_warmup)
     kept = trail(jax.eval_shape(_record, state), schedule.n_draws)
 
-    def advance(state: Any, kept: Any, start: int, stop: int) -> tuple[Any, Any]:
+    def advance(state: _Chain, kept: Any, start: int, stop: int) -> tuple[_Chain, Any]:
         counts = schedule.n_warmup, schedule.thinning
-        return _advance(model, x, sample_weight, state, kept, start, stop, *counts)
+        return _advance(*data, target, state, kept, start, stop, *counts)
 
     kept = run(advance, state, kept, schedule.total, f"NUTS, {chains} chains", progress)
-    params = _constrain(model, x, sample_weight, kept["z"])
+    params = _constrained(model, like, kept["position"])
     return Draws(*chains_first((params, kept["stats"])), n_warmup=schedule.n_warmup)
 
 
-def _kernels(model: LatentModel, x: Array, sample_weight: Array | None) -> tuple[Any, Any]:
-    kwargs = {"sample_weight": sample_weight}
-    return hmc(lambda z: potential_energy(model.numpyro_model, (x,), kwargs, z), algo="NUTS")
-
-
-def _init(
-    init_kernel: Any, key: PRNGKeyArray, z: Sites, inverse_mass: Array | None, n_warmup: int
-) -> Any:
-    return init_kernel(
-        z,
-        n_warmup,
-        inverse_mass_matrix=inverse_mass,
-        dense_mass=_size(z) <= _DENSE_LIMIT,
-        target_accept_prob=_TARGET_ACCEPTANCE,
-        rng_key=key,
-    )
-
-
-def _size(z: Sites) -> int:
-    return sum(leaf.size for leaf in jax.tree.leaves(z))
+def _warmup(n_warmup: int, size: int, target: Array | float) -> tuple[Any, Any]:
+    return warmup_adapter(n_warmup, dense_mass=size <= DENSE_LIMIT, target_accept_prob=target)
 
 
 @functools.partial(jax.jit, static_argnames="n_warmup")
@@ -86,48 +102,36 @@ def _begin(
     model: LatentModel,
     x: Array,
     sample_weight: Array | None,
+    like: Params,
     modes: Params,
     keys: Key[Array, " chains"],
     n_warmup: int,
-) -> Any:
-    """One sampler state per chain, spread over the curvature at its mode."""
-    init_kernel, _ = _kernels(model, x, sample_weight)
-    kwargs = {"sample_weight": sample_weight}
+) -> _Chain:
+    """One state per chain, spread over the curvature at its mode."""
 
-    def one(mode: Params, key: PRNGKeyArray) -> Any:
-        centre = unconstrain_fn(model.numpyro_model, (x,), kwargs, model.sites(mode))
-        flat, unravel = ravel_pytree(centre)
-        key_spread, key_chain = jax.random.split(key)
-        noise = jax.random.normal(key_spread, flat.shape, flat.dtype)
-        inverse_mass = None
-        if flat.size <= _DENSE_LIMIT:
+    def potential(vector: Array) -> Array:
+        return -log_density(model, x, sample_weight, vector, like)
 
-            def potential(v: Array) -> Array:
-                return potential_energy(model.numpyro_model, (x,), kwargs, unravel(v))
+    def one(mode: Params, key: PRNGKeyArray) -> _Chain:
+        centre = to_vector(model, mode)
+        key, key_spread, key_warmup = jax.random.split(key, 3)
+        noise = jax.random.normal(key_spread, centre.shape, centre.dtype)
+        root = spread(model, x, sample_weight, mode, _LEAST_CURVATURE)
+        inverse_mass = None if root is None else root @ root.T
+        position = centre + (0.1 * noise if root is None else root @ noise)
+        init, _ = _warmup(n_warmup, centre.size, 0.5)
+        adapted = init((position,), key_warmup, inverse_mass_matrix=inverse_mass)
+        height, gradient = jax.value_and_grad(potential)(position)
+        stats = {
+            "acceptance_rate": jnp.zeros_like(height),
+            "diverging": jnp.array(False),
+            "energy": height,
+            "n_steps": jnp.zeros((), int),
+            "step_size": adapted.step_size,
+        }
+        return _Chain(position, height, gradient, adapted, key, stats)
 
-            curvature, axes = jnp.linalg.eigh(jax.hessian(potential)(flat))
-            floor = _LEAST_CURVATURE * jnp.max(jnp.abs(curvature))
-            spread = axes / jnp.sqrt(jnp.maximum(jnp.abs(curvature), floor))
-            noise = spread @ noise
-            inverse_mass = spread @ spread.T
-        else:
-            noise = 0.1 * noise
-        return _init(init_kernel, key_chain, unravel(flat + noise), inverse_mass, n_warmup)
-
-    return jax.vmap(one)(modes, keys)
-
-
-def _record(state: Any) -> dict[str, Any]:
-    return {
-        "z": state.z,
-        "stats": {
-            "acceptance_rate": state.accept_prob,
-            "diverging": state.diverging,
-            "energy": state.energy,
-            "n_steps": state.num_steps,
-            "step_size": state.adapt_state.step_size,
-        },
-    }
+    return jax.vmap(one, out_axes=_EACH)(modes, keys)
 
 
 @functools.partial(jax.jit, static_argnames="n_warmup", donate_argnames="kept")
@@ -135,30 +139,70 @@ def _advance(
     model: LatentModel,
     x: Array,
     sample_weight: Array | None,
-    state: Any,
+    like: Params,
+    target: Array,
+    state: _Chain,
     kept: dict[str, Any],
     start: Array | int,
     stop: Array | int,
     n_warmup: int,
     thinning: Array | int,
-) -> tuple[Any, dict[str, Any]]:
-    init_kernel, sample_kernel = _kernels(model, x, sample_weight)
-    # NumPyro's kernel learns its settings from its init; nothing of this is computed.
-    jax.eval_shape(jax.vmap(lambda s: _init(init_kernel, s.rng_key, s.z, None, n_warmup)), state)
+) -> tuple[_Chain, dict[str, Any]]:
+    def potential(vector: Array) -> Array:
+        return -log_density(model, x, sample_weight, vector, like)
 
-    def step(state: Any) -> tuple[Any, dict[str, Any]]:
-        state = sample_kernel(state)
-        return state, _record(state)
+    _, adapt = _warmup(n_warmup, state.position.shape[1], target)
+
+    def step(i: Array, state: _Chain) -> tuple[_Chain, dict[str, Any]]:
+        state = jax.vmap(functools.partial(_draw, potential), (_EACH,), _EACH)(state)
+        # All chains are at the same point of the warm-up, so that nothing of it is
+        # computed where it is over.
+        learn = jax.vmap(adapt, (None, 0, 0, _EACH.adapted), _EACH.adapted)
+        adapted = lax.cond(
+            i < n_warmup,
+            lambda: learn(i, state.stats["acceptance_rate"], (state.position,), state.adapted),
+            lambda: state.adapted,
+        )
+        return state._replace(adapted=adapted), _record(state)
 
     return iterate(step, state, kept, start, stop, n_warmup, thinning)
 
 
+def _record(state: _Chain) -> dict[str, Any]:
+    return {"position": state.position, "stats": state.stats}
+
+
+def _draw(potential: Callable[[Array], Array], chain: _Chain) -> _Chain:
+    """One draw. The tree grows in units in which the mass matrix is the identity."""
+    _, _, root, root_inverse, *_ = chain.adapted
+    # NumPyro's roots R of the mass matrix: M = R R^T.
+    scale = jnp.multiply if root.ndim == 1 else jnp.matmul
+    to_position = lambda v: chain.position + scale(root_inverse.T, v)
+    key, key_momentum, key_tree = jax.random.split(chain.key, 3)
+    origin = jnp.zeros_like(chain.position)
+    one = jnp.ones_like(origin)
+    state = IntegratorState(
+        origin,
+        jax.random.normal(key_momentum, origin.shape, origin.dtype),
+        chain.potential,
+        scale(root_inverse, chain.gradient),
+    )
+    _, leapfrog = velocity_verlet(lambda v: potential(to_position(v)), euclidean_kinetic_energy)
+    tree = build_tree(
+        leapfrog, euclidean_kinetic_energy, state, one, chain.adapted.step_size, key_tree
+    )
+    stats = {
+        "acceptance_rate": tree.sum_accept_probs / tree.num_proposals,
+        "diverging": tree.diverging,
+        "energy": tree.z_proposal_energy,
+        "n_steps": tree.num_proposals,
+        "step_size": chain.adapted.step_size,
+    }
+    position, gradient = to_position(tree.z_proposal), scale(root, tree.z_proposal_grad)
+    return _Chain(position, tree.z_proposal_pe, gradient, chain.adapted, key, stats)
+
+
 @jax.jit
-def _constrain(model: LatentModel, x: Array, sample_weight: Array | None, z: Sites) -> Params:
+def _constrained(model: LatentModel, like: Params, position: Float[Array, "s c d"]) -> Params:
     """Unconstrained draws as parameters."""
-    kwargs = {"sample_weight": sample_weight}
-
-    def one(z: Sites) -> Params:
-        return model.from_sites(constrain_fn(model.numpyro_model, (x,), kwargs, z))
-
-    return jax.vmap(jax.vmap(one))(z)
+    return jax.vmap(jax.vmap(lambda vector: from_vector(model, vector, like)[0]))(position)

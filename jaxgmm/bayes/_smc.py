@@ -83,7 +83,8 @@ def smc(
 ) -> Draws:
     """Draw by adaptive tempering (Del Moral, Doucet and Jasra, 2006), a population per chain.
 
-    Particles start from the prior; of ``modes`` only the number counts. The likelihood is
+    Particles start from the prior, which has to have draws (the covariances of VEI, EVI, VEE,
+    EVE, VVE, EEV, VEV and EVV have none); of ``modes`` only the number counts. The likelihood is
     raised to powers from 0 to 1, each so far from the one before that weights keep the share
     ``target_ess`` of their effective size; in between, particles are resampled and moved
     ``n_moves`` times by Hamiltonian Monte Carlo.
@@ -92,7 +93,11 @@ def smc(
     _check(schedule, populations, target_ess)
     check_count("n_moves", n_moves, 1)
     data = model, x, sample_weight
-    population = _begin(*data, jax.random.split(key, populations), schedule.n_draws)
+    try:
+        population = _begin(*data, jax.random.split(key, populations), schedule.n_draws)
+    except NotImplementedError as error:
+        # What NumPyro's distributions without draws raise.
+        raise ValueError(f'method: "smc" starts from draws of the prior, but {error}') from error
     numbers = _BLOCK_NUMBERS.get(jax.default_backend(), _BLOCK_NUMBERS_ELSEWHERE)
     batch = max(1, numbers // (populations * x.shape[0] * model.n_components))
     # Zero stands for all at once.

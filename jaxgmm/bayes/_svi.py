@@ -31,13 +31,16 @@ from numpyro.optim import Adam
 from jaxgmm._checks import check_count, check_name
 from jaxgmm._contract import LatentModel, Params
 from jaxgmm.bayes._chains import Draws, Schedule, run
-from jaxgmm.bayes._unconstrained import log_units
+from jaxgmm.bayes._unconstrained import by_site, log_units, spread
 
 GUIDES = {
     "full-rank": AutoMultivariateNormal,
     "mean-field": AutoNormal,
     "low-rank": AutoLowRankMultivariateNormal,
 }
+
+# Smallest curvature, relative to the largest, that the first scale of a guide believes in.
+_LEAST_CURVATURE = 1e-8
 
 # Share of the first learning rate that is left at the end.
 _DECAY = 0.01
@@ -67,10 +70,10 @@ def svi(
         raise ValueError(f"learning_rate: must be positive, found {learning_rate!r}")
     start = jax.tree.map(lambda leaf: leaf[0], modes)
     rate = jnp.asarray(learning_rate, x.dtype)
-    data = model, x, sample_weight, start, rate
-
     key_fit, key_draws = jax.random.split(key)
-    fitted = _begin(*data, key_fit, n_steps, guide), jnp.zeros(n_steps, x.dtype)
+    state, rate = _begin(model, x, sample_weight, start, rate, key_fit, n_steps, guide)
+    data = model, x, sample_weight, start, rate
+    fitted = state, jnp.zeros(n_steps, x.dtype)
 
     def advance(_: None, fitted: Any, first: int, last: int) -> tuple[None, Any]:
         return None, _advance(*data, fitted, first, last, guide)
@@ -138,8 +141,33 @@ def _begin(
     key: PRNGKeyArray,
     n_steps: int,
     guide: Any,
-) -> Any:
-    return _engine(model, x, start, rate, n_steps, guide).init(key, x, sample_weight=sample_weight)
+) -> tuple[Any, Array]:
+    """The first state, and the learning rate in the units of the coordinates.
+
+    A guide known by name starts as wide as the curvature says, and its steps are shares of
+    that width: Adam's would otherwise be many times as long as many rows leave it wide.
+    """
+    first = None
+    if isinstance(guide, str):
+        root = spread(model, x, sample_weight, start, _LEAST_CURVATURE)
+        if root is not None:
+            first = _first_scale(model, start, root, guide)
+            rate = rate * jnp.median(jnp.linalg.norm(root, axis=1))
+    svi = _engine(model, x, start, rate, n_steps, guide)
+    return svi.init(key, x, init_params=first, sample_weight=sample_weight), rate
+
+
+def _first_scale(
+    model: LatentModel, start: Params, root: Float[Array, "d d"], guide: str
+) -> dict[str, Array]:
+    """The scale whose square is ``root @ root.T``, under the names of NumPyro's guides."""
+    if guide == "full-rank":
+        return {"auto_scale_tril": jnp.linalg.cholesky(root @ root.T)}
+    # Of one coordinate given all others, as the bound has it for independent ones.
+    scale = jnp.linalg.norm(jnp.linalg.inv(root), axis=0) ** -1
+    if guide == "low-rank":
+        return {"auto_scale": scale}
+    return {f"{name}_auto_scale": part for name, part in by_site(model, scale, start).items()}
 
 
 @functools.partial(jax.jit, static_argnames="guide", donate_argnames="fitted")

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
+from numpyro import validation_enabled
 from numpyro.distributions import biject_to
 
 from jaxgmm._contract import LatentModel, Params, Sites
+
+# Matrices over all dimensions, up to this many.
+DENSE_LIMIT = 300
 
 
 def to_vector(model: LatentModel, params: Params) -> Float[Array, " d"]:
     """Unconstrained coordinates of all sites, one after the other."""
     return _raveled(model, params)[0]
+
+
+def by_site(model: LatentModel, vector: Float[Array, " d"], like: Params) -> Sites:
+    """The unconstrained coordinates of each site; ``like`` are any parameters."""
+    return _raveled(model, like)[1](vector)
 
 
 def from_vector(
@@ -25,7 +35,7 @@ def from_vector(
     ``like`` are any parameters of the same shapes. A density of the sites, as they are
     declared, is that of the vector divided by the volume.
     """
-    coordinates = _raveled(model, like)[1](vector)
+    coordinates = by_site(model, vector, like)
     sites: Sites = {}
     log_volume = jnp.zeros((), vector.dtype)
     for name, conditional in model.prior_sites().items():
@@ -33,6 +43,37 @@ def from_vector(
         sites[name] = to_site(coordinates[name])
         log_volume += jnp.sum(to_site.log_abs_det_jacobian(coordinates[name], sites[name]))
     return model.from_sites(sites), log_volume
+
+
+def log_density(
+    model: LatentModel,
+    x: Array,
+    sample_weight: Array | None,
+    vector: Float[Array, " d"],
+    like: Params,
+) -> Array:
+    """What NumPyro's model has as log density of its unconstrained coordinates."""
+    # Each vector is of parameters within their supports: nothing is to be checked.
+    with validation_enabled(False):
+        params, log_volume = from_vector(model, vector, like)
+        return model.log_joint(params, x, sample_weight) + log_volume
+
+
+def spread(
+    model: LatentModel, x: Array, sample_weight: Array | None, params: Params, least: float
+) -> Float[Array, "d d"] | None:
+    """A root of the inverse curvature at ``params``; None where that has too many dimensions.
+
+    By its columns, the axes of the curvature, chains may start and guides be sized. Curvature
+    counts as no less than ``least`` of the largest.
+    """
+    centre = to_vector(model, params)
+    if centre.size > DENSE_LIMIT:
+        return None
+    height = lambda vector: log_density(model, x, sample_weight, vector, params)
+    curvature, axes = jnp.linalg.eigh(-jax.hessian(height)(centre))
+    floor = least * jnp.max(jnp.abs(curvature))
+    return axes / jnp.sqrt(jnp.maximum(jnp.abs(curvature), floor))
 
 
 def log_units(model: LatentModel) -> Array | float:

@@ -101,7 +101,8 @@ _LEAST_STEPS = 1000
 def _sorted_weights(uphill: Fit, end: int) -> tuple[float, ...]:
     """What tells optima apart at a glance, where the model has it."""
     params = jax.tree.map(lambda leaf: leaf[end], uphill.restarts.params)
-    weights = uphill.model.sites(params).get("weights", ())
+    sites = uphill.model.derived_sites(params) | uphill.model.sites(params)
+    weights = sites.get("weights", ())
     return tuple(float(w) for w in np.sort(np.asarray(weights)))
 
 

@@ -21,7 +21,12 @@ _HEIGHTS = ("log_joint", "log_likelihood")
 def parameter_table(fit: Fit, post: Posterior, near: Approximations) -> pd.DataFrame:
     """A row per quantity, those that no renaming of labels changes first."""
     point = {name: np.asarray(value) for name, value in fit.model.sites(fit.params).items()}
-    at_map = invariants(np.asarray(fit.log_joint), np.asarray(fit.log_likelihood), point)
+    derived = fit.model.derived_sites(fit.params)
+    at_map = invariants(
+        np.asarray(fit.log_joint),
+        np.asarray(fit.log_likelihood),
+        {name: np.asarray(value) for name, value in (derived | point).items()},
+    )
     rows = [_row(name, float(at_map[name]), v, post) for name, v in post.invariants().items()]
     for site, index, label in coordinates(fit, post):
         draws = post.draws[site][(..., *index)]
