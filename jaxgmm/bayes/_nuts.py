@@ -25,6 +25,7 @@ from numpyro.infer.hmc_util import (
 )
 
 from jaxgmm._contract import LatentModel, Params
+from jaxgmm._programs import program
 from jaxgmm.bayes._chains import Draws, Schedule, chains_first, iterate, run, trail
 from jaxgmm.bayes._unconstrained import (
     DENSE_LIMIT,
@@ -97,7 +98,7 @@ def _warmup(n_warmup: int, size: int, target: Array | float) -> tuple[Any, Any]:
     return warmup_adapter(n_warmup, dense_mass=size <= DENSE_LIMIT, target_accept_prob=target)
 
 
-@functools.partial(jax.jit, static_argnames="n_warmup")
+@program(static_argnames="n_warmup")
 def _begin(
     model: LatentModel,
     x: Array,
@@ -134,7 +135,7 @@ def _begin(
     return jax.vmap(one, out_axes=_EACH)(modes, keys)
 
 
-@functools.partial(jax.jit, static_argnames="n_warmup", donate_argnames="kept")
+@program(static_argnames="n_warmup", donate_argnames="kept")
 def _advance(
     model: LatentModel,
     x: Array,
@@ -202,7 +203,7 @@ def _draw(potential: Callable[[Array], Array], chain: _Chain) -> _Chain:
     return _Chain(position, tree.z_proposal_pe, gradient, chain.adapted, key, stats)
 
 
-@jax.jit
+@program()
 def _constrained(model: LatentModel, like: Params, position: Float[Array, "s c d"]) -> Params:
     """Unconstrained draws as parameters."""
     return jax.vmap(jax.vmap(lambda vector: from_vector(model, vector, like)[0]))(position)

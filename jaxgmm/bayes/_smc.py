@@ -5,7 +5,6 @@ blackjax makes arrays when it is imported, so that functions import it.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -21,6 +20,7 @@ from numpyro.infer.util import constrain_fn, potential_energy, unconstrain_fn
 from jaxgmm._checks import check_count
 from jaxgmm._contract import LatentModel, Params, Sites
 from jaxgmm._evidence import Evidence
+from jaxgmm._programs import program
 from jaxgmm._progress import bar
 from jaxgmm.bayes._chains import Draws, Schedule
 
@@ -194,7 +194,7 @@ def _from_prior(model: LatentModel, x: Array, key: PRNGKeyArray) -> Sites:
     return unconstrain_fn(model.numpyro_model, (x,), {}, sites)
 
 
-@functools.partial(jax.jit, static_argnames="n_particles")
+@program(static_argnames="n_particles")
 def _begin(
     model: LatentModel,
     x: Array,
@@ -229,7 +229,7 @@ def _begin(
     return jax.vmap(one)(keys)
 
 
-@functools.partial(jax.jit, static_argnames=("n_moves", "batch"))
+@program(static_argnames=("n_moves", "batch"))
 def _climb(
     model: LatentModel,
     x: Array,
@@ -307,7 +307,7 @@ def _inverse_mass(density: _Density, tempered: Any, batch: int) -> Float[Array, 
     return jnp.linalg.inv(shrunk) / size / size[:, None]
 
 
-@jax.jit
+@program()
 def _constrained(
     model: LatentModel, x: Array, sample_weight: Array | None, z: Float[Array, "c s p"]
 ) -> Params:

@@ -6,7 +6,6 @@ functions that JAX caches by shape, do not.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -30,6 +29,7 @@ from numpyro.optim import Adam
 
 from jaxgmm._checks import check_count, check_name
 from jaxgmm._contract import LatentModel, Params
+from jaxgmm._programs import program
 from jaxgmm.bayes._chains import Draws, Schedule, run
 from jaxgmm.bayes._unconstrained import by_site, log_units, spread
 
@@ -131,7 +131,7 @@ def _engine(
     return SVI(program, made, Adam(schedule), Trace_ELBO())
 
 
-@functools.partial(jax.jit, static_argnames=("n_steps", "guide"))
+@program(static_argnames=("n_steps", "guide"))
 def _begin(
     model: LatentModel,
     x: Array,
@@ -170,7 +170,7 @@ def _first_scale(
     return {f"{name}_auto_scale": part for name, part in by_site(model, scale, start).items()}
 
 
-@functools.partial(jax.jit, static_argnames="guide", donate_argnames="fitted")
+@program(static_argnames="guide", donate_argnames="fitted")
 def _advance(
     model: LatentModel,
     x: Array,
@@ -198,7 +198,7 @@ def _advance(
     return lax.fori_loop(first, last, step, fitted)
 
 
-@functools.partial(jax.jit, static_argnames=("n_steps", "counts", "guide"))
+@program(static_argnames=("n_steps", "counts", "guide"))
 def _draw(
     model: LatentModel,
     x: Array,
