@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -234,7 +235,7 @@ def _best(record: Run) -> tuple[Run, Array]:
     return jax.tree.map(lambda leaf: leaf[best], record), score[best] == -jnp.inf
 
 
-@program(static_argnames="n_init")
+@functools.partial(jax.jit, static_argnames="n_init")
 def _larger_starts(
     null: LatentModel,
     larger: LatentModel,
