@@ -8,7 +8,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array
 
 from jaxgmm._contract import Params
@@ -79,7 +82,8 @@ def iterate(
     """Iterations ``start`` to ``stop`` of all chains, with their records where kept.
 
     ``step`` takes an iteration and the state of the chains before it to the next state and
-    a record. All counts may be traced.
+    a record. All counts may be traced. Several devices share the chains, and none waits for
+    the chains of another.
     """
 
     def body(i: Array, carry: tuple[Any, Any]) -> tuple[Any, Any]:
@@ -89,7 +93,30 @@ def iterate(
         row = jnp.maximum(i - n_warmup, 0) // thinning
         return state, jax.tree.map(lambda room, new: room.at[row].set(new), kept, record)
 
-    return lax.fori_loop(start, stop, body, (state, kept))
+    def loop(state: Any, kept: Any, start: Array | int, stop: Array | int) -> tuple[Any, Any]:
+        return lax.fori_loop(start, stop, body, (state, kept))
+
+    mesh = device_mesh(jax.tree.leaves(kept)[0].shape[1])
+    if mesh.size > 1:
+        # A leaf of the state without axes is the same for all chains.
+        of_state = jax.tree.map(lambda leaf: P("chains") if jnp.ndim(leaf) else P(), state)
+        both = of_state, P(None, "chains")
+        loop = jax.shard_map(
+            loop, mesh=mesh, in_specs=(*both, P(), P()), out_specs=both, check_vma=False
+        )
+    return loop(state, kept, start, stop)
+
+
+def device_mesh(n_chains: int) -> Mesh:
+    """As many of the process's devices as share the chains evenly."""
+    devices = jax.local_devices()
+    count = max(c for c in range(1, len(devices) + 1) if n_chains % c == 0)
+    return Mesh(np.array(devices[:count]), ("chains",))
+
+
+def on_all(mesh: Mesh, tree: Any) -> Any:
+    """Copies for each device of a mesh; nothing happens where it is one."""
+    return tree if mesh.size == 1 else jax.device_put(tree, NamedSharding(mesh, P()))
 
 
 def run(

@@ -15,7 +15,7 @@ from jaxgmm._labelling import all_sites, match_labels, relabelled
 from jaxgmm._posterior import Posterior
 from jaxgmm._programs import program
 from jaxgmm._results import SAME_OPTIMUM, Fit, Status, fingerprint
-from jaxgmm.bayes._chains import Schedule
+from jaxgmm.bayes._chains import Schedule, device_mesh, on_all
 from jaxgmm.bayes._gibbs import gibbs
 from jaxgmm.bayes._importance import importance
 from jaxgmm.bayes._laplace import laplace
@@ -80,11 +80,15 @@ def sample(
     modes = jax.tree.map(
         lambda leaf: jnp.asarray(leaf, jnp.result_type(float)), _chain_starts(start, n_chains)
     )
+    mesh = device_mesh(n_chains)
+    wide, modes = on_all(mesh, (wide, modes))
     working, modes = _to_working(*wide, modes)
     key, _ = jax.random.split(key)
     schedule = Schedule(n_draws, n_warmup, thinning)
     draws = METHODS[method](working, wide[1], wide[2], modes, key, schedule, progress, **options)
     raw = _to_user(working, draws.params)
+    if mesh.size > 1:  # what follows is for the device where the rows are
+        raw = jax.tree.map(np.asarray, raw)
     labelling = match_labels(model, x, raw, start.params)
     params = relabelled(model, raw, labelling.order)
     log_likelihood = draws.log_likelihood
