@@ -8,11 +8,14 @@ import numpy as np
 import numpyro
 import pytest
 from arviz_stats.base import array_stats
+from calibration import FALSE_ALARM, calibration
 from jax.scipy.special import gammaln
 from posteriors import FAITHFUL, old_faithful
 
 import jaxgmm as jg
 from jaxgmm.bayes import stephens
+from jaxgmm.bayes._nuts import _Chain, _draw, _warmup
+from jaxgmm.bayes._unconstrained import from_vector, log_density, to_vector
 
 
 def monte_carlo_error(draws):
@@ -89,6 +92,53 @@ def test_two_components_agree_with_the_sum_over_all_assignments():
     for i, j in itertools.combinations(range(6), 2):
         draws = np.sum(np.asarray(drawn)[:, :, i] * np.asarray(drawn)[:, :, j], axis=-1)
         assert abs(draws.mean() - together[i, j]) < 5 * monte_carlo_error(draws) + 1e-3
+
+
+# -- calibration: draws against the model that they are of ------------------------------
+
+
+def two_draws(model, x, params, key):
+    """Two of NUTS, whose step and mass matrix know nothing of where the chain has been.
+
+    They are reversible: a tree is as likely from any of its points. Numbers are computed anew
+    before the first and carried over to the second.
+    """
+    working = model.standardise(x)
+    like = working.to_working(params)
+    potential = lambda vector: -log_density(working, x, None, vector, like)
+    position = to_vector(working, like)
+    root = jnp.eye(position.size) + 0.1 * jnp.tri(position.size, k=-1)
+    init, _ = _warmup(0, position.size, 0.5)
+    adapted = init((position,), key, step_size=0.12, inverse_mass_matrix=root @ root.T)
+    chain = _Chain(position, *jax.value_and_grad(potential)(position), adapted, key, {})
+    again = lambda _, chain: _draw(potential, chain)._replace(stats={})
+    chain = jax.lax.fori_loop(0, 2, again, chain)
+    return working.to_user(from_vector(working, chain.position, like)[0])
+
+
+def summaries(model, params, x):
+    weights, means = params.weights, params.means
+    between = jnp.prod(weights) * jnp.sum((means[0] - means[1]) ** 2)
+    log_det = jnp.sum(jnp.linalg.slogdet(params.covariances)[1])
+    likelihood = model.log_likelihood(params, x)
+    centre = weights @ means[:, 0]
+    return jnp.stack([weights[0], jnp.min(weights), between, log_det, centre, likelihood])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("structure", ["full", "spherical"])
+def test_calibration(structure):
+    """Six numbers in two structures: one false alarm in 8,000 runs."""
+    prior = jg.ConjugatePrior(
+        concentration=[2.0, 3.0],  # labels that are not exchangeable
+        mean=[1.0, 0.5],
+        mean_precision=0.5,
+        dof=9.0,
+        scale=np.array([[3.0, 1.0], [1.0, 2.0]]) if structure == "full" else 3.0,
+    )
+    model = jg.Mixture(jg.Gaussian(structure), 2, prior=prior).resolve(FAITHFUL)
+    p_values = calibration(model, two_draws, summaries, 12, jax.random.key(12))
+    assert np.all(p_values > FALSE_ALARM)
 
 
 # -- what comes back -----------------------------------------------------------------
