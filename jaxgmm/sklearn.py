@@ -467,7 +467,7 @@ class BayesianGaussianMixture(_MixtureEstimator):
     >>> import jaxgmm as jg
     >>> from jaxgmm.sklearn import BayesianGaussianMixture
     >>> x = jg.datasets.load("faithful").x
-    >>> mixture = BayesianGaussianMixture(n_components=4, random_state=0).fit(x)
+    >>> mixture = BayesianGaussianMixture(n_components=4, max_iter=1000, random_state=0).fit(x)
     >>> mixture.weights_.shape, mixture.converged_
     ((4,), True)
     """
