@@ -97,11 +97,10 @@ def test_two_components_agree_with_the_sum_over_all_assignments():
 # -- calibration: draws against the model that they are of ------------------------------
 
 
-def two_draws(model, x, params, key):
-    """Two of NUTS, whose step and mass matrix know nothing of where the chain has been.
+def draw(model, x, params, key):
+    """One of NUTS, whose step and mass matrix know nothing of where the chain has been.
 
-    They are reversible: a tree is as likely from any of its points. Numbers are computed anew
-    before the first and carried over to the second.
+    It is reversible: a tree is as likely from any of its points.
     """
     working = model.standardise(x)
     like = working.to_working(params)
@@ -111,9 +110,7 @@ def two_draws(model, x, params, key):
     init, _ = _warmup(0, position.size, 0.5)
     adapted = init((position,), key, step_size=0.12, inverse_mass_matrix=root @ root.T)
     chain = _Chain(position, *jax.value_and_grad(potential)(position), adapted, key, {})
-    again = lambda _, chain: _draw(potential, chain)._replace(stats={})
-    chain = jax.lax.fori_loop(0, 2, again, chain)
-    return working.to_user(from_vector(working, chain.position, like)[0])
+    return working.to_user(from_vector(working, _draw(potential, chain).position, like)[0])
 
 
 def summaries(model, params, x):
@@ -129,6 +126,9 @@ def summaries(model, params, x):
 @pytest.mark.parametrize("structure", ["full", "spherical"])
 def test_calibration(structure):
     """Six numbers in two structures: one false alarm in 8,000 runs."""
+    # Spherical, the smallest p-value fell below 1e-20 in each of: weights sampled as if under
+    # a flat prior, one degree of freedom too few, no Jacobian, momenta a fifth too large. Only
+    # the target and momenta are under test: gradients wrong at a trajectory's start go unseen.
     prior = jg.ConjugatePrior(
         concentration=[2.0, 3.0],  # labels that are not exchangeable
         mean=[1.0, 0.5],
@@ -137,7 +137,7 @@ def test_calibration(structure):
         scale=np.array([[3.0, 1.0], [1.0, 2.0]]) if structure == "full" else 3.0,
     )
     model = jg.Mixture(jg.Gaussian(structure), 2, prior=prior).resolve(FAITHFUL)
-    p_values = calibration(model, two_draws, summaries, 12, jax.random.key(12))
+    p_values = calibration(model, draw, summaries, 12, jax.random.key(12))
     assert np.all(p_values > FALSE_ALARM)
 
 
