@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float
 
 from jaxgmm import _relabel
@@ -215,7 +216,7 @@ def _component_coordinates(
 @jax.jit
 def _flat_draws(model: LatentModel, x: Array, params: Params) -> tuple[Params, Array]:
     flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), params)
-    return flat, jax.vmap(lambda p: model.responsibilities(p, x).T)(flat)
+    return flat, lax.map(lambda p: model.responsibilities(p, x).T, flat)
 
 
 def _allocation(drawn: Drawn) -> Float[Array, "k n"]:

@@ -75,6 +75,17 @@ def _anywhere_in_lanes(_size: int, _batched: list[bool], condition: Array) -> tu
     return anywhere(jnp.any(condition, axis=0)), False
 
 
+def then(value: Array, function: Callable[[], Array]) -> Array:
+    """``function()`` once ``value`` is known to be finite; NaN where it is not.
+
+    Under ``jaxlib`` 0.10 two large batches of matrices that are factorised or solved at the
+    same time can, on two or three threads, wait for each other for ever: this puts one after
+    the other.
+    """
+    nothing = lambda: jnp.full_like(value, jnp.nan)
+    return lax.cond(anywhere(jnp.isfinite(value)), function, nothing)
+
+
 def rounding_bound(objective: Array, total_weight: Array, cancellation: Array) -> Array:
     """How far rounding alone may lower an objective that sums ``total_weight`` rows.
 

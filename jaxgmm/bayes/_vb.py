@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 from jaxgmm._checks import check_count
 from jaxgmm._contract import LatentModel, Params, Statistics
 from jaxgmm._labels import row_keys
-from jaxgmm._numerics import rounding_bound
+from jaxgmm._numerics import rounding_bound, then
 from jaxgmm._programs import program
 from jaxgmm._results import Status
 from jaxgmm.bayes._chains import Draws, Schedule
@@ -244,7 +244,7 @@ def ascend(
     def step(last: Ascent) -> Ascent:
         q = model.updated(last.following)
         following, expected = q.expected_step(x, sample_weight)
-        elbo = expected - q.divergence(model)
+        elbo = expected - then(expected, lambda: q.divergence(model))
         gain, n_iter = elbo - last.elbo, last.n_iter + 1
         lost = ~jnp.isfinite(elbo)
         fell = gain < -rounding_bound(elbo, total, jnp.zeros((), x.dtype))

@@ -12,7 +12,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
 
 from jaxgmm._contract import LatentModel, Params
-from jaxgmm._numerics import as_rows, rounding_bound
+from jaxgmm._numerics import anywhere, as_rows, rounding_bound
 from jaxgmm._results import Run, Status
 from jaxgmm.em._accelerate import accelerated
 from jaxgmm.em._step import Move, Point, Step, choose, em_step, unevaluated
@@ -258,13 +258,18 @@ def _verdict(
         size = _largest_change(point.params, jax.tree.map(jnp.zeros_like, point.params))
         telling = compared & (move > jnp.finfo(move.dtype).eps ** (2 / 3) * size)
 
-        rounding = rounding_bound(point.objective, total, model.cancellation(point.params))
+        fell = em & ascends & (change < 0)
+
+        def beyond_rounding() -> Array:
+            lost = model.cancellation(point.params)
+            return fell & (-change > rounding_bound(point.objective, total, lost))
+
         n_evaluations = slot.n_evaluations + 1
         status = _first_true(
             [
                 (~jnp.asarray(finite), Status.NONFINITE_INPUT),
                 (~point.collapsed & ~point.sound, Status.NONFINITE_OBJECTIVE),
-                (em & ascends & (change < -rounding), Status.OBJECTIVE_FELL),
+                (lax.cond(anywhere(fell), beyond_rounding, lambda: fell), Status.OBJECTIVE_FELL),
                 (point.collapsed, Status.COLLAPSED),
                 (em & settled & ((gain <= 0) | (left <= tol * total)), Status.CONVERGED),
                 (n_evaluations > max_iter, Status.OUT_OF_ITERATIONS),

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jaxgmm._contract import Assignment, LatentModel, Params, Statistics, expected_labels
+from jaxgmm._numerics import then
 
 
 class Point(NamedTuple):
@@ -92,9 +93,8 @@ def evaluate(
     assign: Assignment = expected_labels,
 ) -> Point:
     statistics, log_likelihood = model.e_step(params, x, sample_weight, assign)
-    return Point(
-        params, statistics, log_likelihood, model.log_prior(params), model.collapsed(params)
-    )
+    log_prior = then(log_likelihood, lambda: model.log_prior(params))
+    return Point(params, statistics, log_likelihood, log_prior, model.collapsed(params))
 
 
 def unevaluated(model: LatentModel, params: Params, x: Array) -> Point:

@@ -421,18 +421,19 @@ class Gaussian(ConjugateFamily):
         held = jnp.all(jnp.asarray(self.reg_covar) > 0) | bounded
         return ~jnp.all(pivots > jnp.where(held, flat, jnp.maximum(flat, small)))
 
-    def cancellation(self, params: GaussianParams) -> Float[Array, " k"]:
+    def cancellation(
+        self, params: GaussianParams, natural: Float[Array, "k f"]
+    ) -> Float[Array, " k"]:
         """Size of the parts of the quadratic form for a row one standard deviation away.
 
         The fast form expands it about the working origin: where the parts are large
         beside the number of features, which is what they add up to, digits are lost.
         """
-        params = lax.stop_gradient(params)
+        params, natural = lax.stop_gradient((params, natural))
         d = params.means.shape[-1]
         own = jnp.diagonal(params.covariances, axis1=-2, axis2=-1)
         reach = jnp.abs(params.means) + jnp.sqrt(own)
-        quadratic = jnp.abs(self._structure.natural(params.means, params.covariance_site))
-        parts = quadratic[:, 1 + d :] * stack(self._structure.squares(reach.T)).T
+        parts = jnp.abs(natural[:, 1 + d :]) * stack(self._structure.squares(reach.T)).T
         return 2 * jnp.sum(parts, axis=-1)
 
     def cancels(self, cancellation: Float[Array, " k"]) -> Array:

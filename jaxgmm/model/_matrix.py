@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import jax.numpy as jnp
-import numpyro.distributions as dist
 from jax.nn import logsumexp
 from jax.scipy.linalg import solve_triangular
 from jax.scipy.special import digamma
@@ -16,6 +15,7 @@ from jaxgmm._numerics import symmetrise
 from jaxgmm.model import _variances
 from jaxgmm.model._charts import CommonAxesChart, OwnAxesChart, TriangularChart
 from jaxgmm.model._diagonal import normaliser
+from jaxgmm.model._inverse_wishart import InverseWishart, NormalGivenCovariance, inverse
 from jaxgmm.model._orientation import along, assembled, common_frame
 from jaxgmm.model._structure import Curved, Structure
 
@@ -61,12 +61,8 @@ class Matrix(Structure):
 
     def natural(self, means, covariances):
         k, d = means.shape
-        factor = jnp.linalg.cholesky(covariances)
-        inverse = solve_triangular(
-            factor, jnp.broadcast_to(jnp.eye(d, dtype=means.dtype), factor.shape), lower=True
-        )
-        precision = jnp.broadcast_to(jnp.swapaxes(inverse, -1, -2) @ inverse, (k, d, d))
-        log_det = 2 * jnp.sum(jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)), axis=-1)
+        precision, log_det = inverse(covariances)
+        precision = jnp.broadcast_to(precision, (k, d, d))
         linear = jnp.einsum("kij,kj->ki", precision, means)
         rows, columns = jnp.triu_indices(d)
         # Off-diagonal products appear once among the squares, twice in the form.
@@ -88,11 +84,10 @@ class Matrix(Structure):
         return constraints.positive_definite
 
     def entry_prior(self, prior, d):
-        return dist.InverseWishart(prior.dof, prior.scale)
+        return InverseWishart(prior.dof, prior.scale)
 
     def mean_prior(self, prior, covariances, k, d):
-        spread = covariances / jnp.asarray(prior.mean_precision)[..., None, None]
-        normal = dist.MultivariateNormal(prior.mean, covariance_matrix=spread)
+        normal = NormalGivenCovariance(prior.mean, covariances, prior.mean_precision)
         return normal.expand([k]).to_event(1)
 
     def prior_rows(self, dof, d):

@@ -277,10 +277,14 @@ class Mixture(LatentModel):
         """The E-step at ``params`` but for their weights."""
         family = self.family
 
-        def total(density: Family, moments: Family) -> tuple[Statistics, Array]:
+        natural = family.natural(params)
+
+        def total(
+            density: Family, moments: Family, log_density: Callable[[Array], Array]
+        ) -> tuple[Statistics, Array]:
             def block(rows: Array, weights: Array, first: Array | int) -> tuple[Any, Array]:
                 features = density.features(rows)
-                logits = log_weights[:, None] + density.log_density(params, features)
+                logits = log_weights[:, None] + log_density(features)
                 labels, value = assign(logits, first)
                 counted = features if moments is density else moments.features(rows)
                 return moments.sums(counted, weights * labels), weights @ value
@@ -289,17 +293,19 @@ class Mixture(LatentModel):
             sums, value = sum_over_blocks(block, x, sample_weight, size)
             return moments.statistics(sums), value
 
-        once = total(family, family)
+        once = total(family, family, lambda features: natural @ features)
         # Digits are lost in the densities of a component far out, and in the moments of one
         # that has just shrunk.
-        before = family.cancels(family.cancellation(params))
+        before = family.cancels(family.cancellation(params, natural))
         after = family.cancelled(once[0])
         origin = jnp.where(before, params.means, once[0].means)
-        return lax.cond(
-            before | after,
-            lambda: total(family.centred(params.means), family.centred(origin)),
-            lambda: once,
-        )
+
+        def centred() -> tuple[Statistics, Array]:
+            density = family.centred(params.means)
+            log_density = lambda features: density.log_density(params, features)
+            return total(density, family.centred(origin), log_density)
+
+        return lax.cond(before | after, centred, lambda: once)
 
     def statistics(
         self,
@@ -526,7 +532,7 @@ class Mixture(LatentModel):
         return params.weights * total_weight < _EMPTY_ROWS
 
     def cancellation(self, params: GaussianParams) -> Array:
-        lost = self.family.cancellation(params)
+        lost = self.family.cancellation(params, self.family.natural(params))
         return jnp.where(self.family.cancels(lost), 0.0, params.weights @ lost)
 
     def spurious(self, params: GaussianParams, statistics: Statistics) -> Array:
