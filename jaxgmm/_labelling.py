@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from jaxgmm import _relabel
 from jaxgmm._checks import check_name, check_options
 from jaxgmm._contract import LatentModel, Params, Sites
-from jaxgmm._numerics import as_rows
+from jaxgmm._numerics import as_rows, at_once
 
 # Rows that decide the labels: more would not change them, only cost memory. Fewer where
 # draws x labels x rows would be too many numbers.
@@ -216,7 +216,8 @@ def _component_coordinates(
 @jax.jit
 def _flat_draws(model: LatentModel, x: Array, params: Params) -> tuple[Params, Array]:
     flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), params)
-    return flat, lax.map(lambda p: model.responsibilities(p, x).T, flat)
+    batch = at_once(x.shape[0] * model.n_components, x.dtype)
+    return flat, lax.map(lambda p: model.responsibilities(p, x).T, flat, batch_size=batch)
 
 
 def _allocation(drawn: Drawn) -> Float[Array, "k n"]:

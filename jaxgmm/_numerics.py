@@ -18,6 +18,10 @@ _BLOCK_BYTES_ELSEWHERE = 2**28
 _BLOCK_ROWS = {"cpu": (256, 2048)}
 _BLOCK_ROWS_ELSEWHERE = (256, 2**20)
 
+# What is computed side by side (restarts, draws) fills this much memory (measured with restarts:
+# twice as much or half as much is slower).
+_LIVE_BYTES = 2**18
+
 # Share of `sqrt(n) eps |objective|` that a sum of n rounded terms may lose, times
 # the dozen or so operations behind every term.
 _ROUNDING_FACTOR = 64.0
@@ -149,6 +153,11 @@ def sum_over_blocks(
     zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(part, 0))
     add = lambda total, index: (jax.tree.map(jnp.add, total, part(index)), None)
     return lax.scan(add, zero, jnp.arange(-(-n // block)))[0]
+
+
+def at_once(numbers: int, dtype: Any) -> int:
+    """How many things that hold so many numbers each to compute side by side."""
+    return max(1, _LIVE_BYTES // (numbers * jnp.dtype(dtype).itemsize))
 
 
 def stack(pieces: list[Float[Array, "_ n"]]) -> Float[Array, "f n"]:

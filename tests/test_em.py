@@ -231,7 +231,7 @@ def test_more_restarts_than_slots_take_turns(monkeypatch):
     model, stack = mixture("full", "none", SMALL, 2), starts(SMALL, 2, 7)
     together = jg.fit(model, SMALL, start=stack, max_iter=300).restarts
     jax.clear_caches()
-    monkeypatch.setattr("jaxgmm.em._loop._LIVE_BYTES", 2 * len(SMALL) * 2 * 8)
+    monkeypatch.setattr("jaxgmm._numerics._LIVE_BYTES", 2 * len(SMALL) * 2 * 8)
     in_turn = jg.fit(model, SMALL, start=stack, max_iter=300).restarts
     jax.clear_caches()
     assert len(set(in_turn.n_iter)) > 3  # they end at different times

@@ -12,6 +12,7 @@ from jaxtyping import Array, PRNGKeyArray
 from jaxgmm._checks import check_count, check_key, check_name, check_options, feature_names
 from jaxgmm._contract import LatentModel, Params
 from jaxgmm._labelling import all_sites, match_labels, relabelled
+from jaxgmm._numerics import at_once
 from jaxgmm._posterior import Posterior
 from jaxgmm._programs import program
 from jaxgmm._results import SAME_OPTIMUM, Fit, Status, fingerprint
@@ -86,14 +87,14 @@ def sample(
     key, _ = jax.random.split(key)
     schedule = Schedule(n_draws, n_warmup, thinning)
     draws = METHODS[method](working, wide[1], wide[2], modes, key, schedule, progress, **options)
-    raw = _to_user(working, draws.params)
+    drawn, raw = draws.params, _to_user(working, draws.params)
     if mesh.size > 1:  # what follows is for the device where the rows are
-        raw = jax.tree.map(np.asarray, raw)
+        drawn, raw = jax.tree.map(np.asarray, (drawn, raw))
     labelling = match_labels(model, x, raw, start.params)
     params = relabelled(model, raw, labelling.order)
     log_likelihood = draws.log_likelihood
     if log_likelihood is None:
-        log_likelihood = _log_likelihood(*wide, raw)
+        log_likelihood = _log_likelihood(working, *wide[1:], drawn)
     log_prior = np.asarray(_log_prior(wide[0], raw))
     weighing = None
     if draws.log_proposal is not None:
@@ -159,6 +160,9 @@ def _log_prior(model: LatentModel, params: Params) -> Array:
 def _log_likelihood(
     model: LatentModel, x: Array, sample_weight: Array | None, params: Params
 ) -> Array:
-    """Of each draw, one draw at a time."""
+    """Of each draw, a few at a time."""
+    batch = at_once(x.shape[0] * model.n_components, x.dtype)
+    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), params)
     one = lambda p: model.log_likelihood(p, x, sample_weight)
-    return jax.lax.map(lambda chain: jax.lax.map(one, chain), params)
+    found = jax.lax.map(one, flat, batch_size=batch)
+    return found.reshape(jax.tree.leaves(params)[0].shape[:2])

@@ -12,7 +12,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
 
 from jaxgmm._contract import LatentModel, Params
-from jaxgmm._numerics import anywhere, as_rows, rounding_bound
+from jaxgmm._numerics import anywhere, as_rows, at_once, rounding_bound
 from jaxgmm._results import Run, Status
 from jaxgmm.em._accelerate import accelerated
 from jaxgmm.em._step import Move, Point, Step, choose, em_step, unevaluated
@@ -21,9 +21,7 @@ from jaxgmm.em._step import Move, Point, Step, choose, em_step, unevaluated
 _RUNNING = -1
 
 
-# Restarts run side by side so that their rows times labels fill this much memory (measured:
-# twice as much or half as much is slower). Models sum over blocks of about so many rows.
-_LIVE_BYTES = 2**18
+# Models sum over blocks of about so many rows.
 _LIVE_ROWS = 2**13
 
 
@@ -217,8 +215,8 @@ def _end(slot: _Slot, point: Point) -> _End:
 
 def number_of_slots(model: LatentModel, x: Array, n_starts: int) -> int:
     """How many restarts run side by side: as many as keep a block of their logits in cache."""
-    one = min(x.shape[0], _LIVE_ROWS) * model.n_components * x.dtype.itemsize
-    return max(1, min(n_starts, _LIVE_BYTES // one))
+    logits = min(x.shape[0], _LIVE_ROWS) * model.n_components
+    return max(1, min(n_starts, at_once(logits, x.dtype)))
 
 
 def _verdict(
