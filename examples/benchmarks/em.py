@@ -38,6 +38,7 @@ WIDE = [(1000, 2, 4), (10_000, 1, 8), (100_000, 4, 8), (1_000_000, 2, 8), (20_00
 WIDE += [(200_000, 8, 128), (10_000_000, 2, 4)]
 ROUNDS = 4
 LONG = 10  # seconds
+ENOUGH_ROWS = 1_000_000
 
 ARMADILLO = r"""
 #include <armadillo>
@@ -46,7 +47,7 @@ ARMADILLO = r"""
 int main(int, char** argv) {
   arma::mat x, means; x.load(argv[1], arma::raw_binary); means.load(argv[2], arma::raw_binary);
   const int d = std::atoi(argv[3]); x.reshape(d, x.n_elem / d); means.reshape(d, means.n_elem / d);
-  for (int iterations : {2, 8}) {
+  for (int iterations : {2, std::atoi(argv[4])}) {
     arma::gmm_full model;
     arma::cube covariances(d, d, means.n_cols);
     covariances.each_slice() = arma::mat(d, d, arma::fill::eye);
@@ -70,14 +71,26 @@ def data(n, d, k, dtype):
 
 
 def timed(run, short=2, long=8):
-    """A measurement: seconds of ``short`` and of ``long`` iterations, and their difference."""
+    """A measurement: seconds of ``short`` and of ``long`` iterations, and how many lie between.
 
-    def seconds(iterations):
+    ``run`` may return how many it took: in float32 a fit can be over before.
+    """
+
+    def seconds(count):
         begin = time.perf_counter()
-        run(iterations)
-        return time.perf_counter() - begin
+        taken = run(count)
+        return time.perf_counter() - begin, taken or count
 
-    return lambda: (seconds(short), seconds(long), long - short)
+    def measure():
+        (first, few), (second, many) = seconds(short), seconds(long)
+        return first, second, many - few
+
+    return measure
+
+
+def iterations(x, least):
+    """So many that they are noticed."""
+    return max(least, ENOUGH_ROWS // len(x))
 
 
 def ours(x, means):
@@ -87,15 +100,17 @@ def ours(x, means):
     rows = jnp.asarray(x)
 
     @functools.partial(jax.jit, static_argnums=1)
-    def run(rows, iterations):
-        return jg.em.run(model, rows, start, tol=0.0, max_iter=iterations)
+    def run(rows, count):
+        return jg.em.run(model, rows, start, tol=0.0, max_iter=count)
 
-    def go(iterations):
-        result = jax.block_until_ready(run(rows, iterations))
-        assert int(result.n_iter) == iterations, result.status
+    def go(count):
+        result = jax.block_until_ready(run(rows, count))
+        assert np.isfinite(result.log_joint), result.status
+        return int(result.n_iter)
 
-    go(2), go(8)  # compile
-    return timed(go)
+    long = iterations(x, 8)
+    go(2), go(long)  # compile
+    return timed(go, 2, long)
 
 
 def sklearn(x, means):
@@ -104,16 +119,16 @@ def sklearn(x, means):
 
     eye = np.broadcast_to(np.eye(x.shape[1], dtype=x.dtype), (*means.shape, means.shape[1]))
 
-    def go(iterations):
+    def go(count):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             GaussianMixture(
-                len(means), tol=0.0, max_iter=iterations, init_params="random_from_data",
+                len(means), tol=0.0, max_iter=count, init_params="random_from_data",
                 weights_init=np.full(len(means), 1 / len(means), x.dtype), means_init=means,
                 precisions_init=eye, random_state=0,
             ).fit(x)  # fmt: skip
 
-    return timed(go, 1, 4)
+    return timed(go, 1, iterations(x, 4))
 
 
 def gmmx(x, means):
@@ -127,12 +142,13 @@ def gmmx(x, means):
     )  # fmt: skip
     rows = jnp.asarray(x)
 
-    def go(iterations):
+    def go(count):
         # It returns before it has computed.
-        jax.block_until_ready(gmmx.EMFitter(max_iter=iterations, tol=0.0).fit(rows, start).gmm)
+        jax.block_until_ready(gmmx.EMFitter(max_iter=count, tol=0.0).fit(rows, start).gmm)
 
-    go(1), go(3)  # compile
-    return timed(go, 1, 3)
+    long = iterations(x, 3)
+    go(1), go(long)  # compile
+    return timed(go, 1, long)
 
 
 def armadillo(x, means, folder):
@@ -144,12 +160,14 @@ def armadillo(x, means, folder):
         subprocess.run([*build, "-larmadillo"], check=True)
     x.tofile(Path(folder) / "x.bin")
     means.tofile(Path(folder) / "means.bin")
-    command = [str(program), f"{folder}/x.bin", f"{folder}/means.bin", str(x.shape[1])]
+    many = iterations(x, 8)
+    numbers = [str(x.shape[1]), str(many)]
+    command = [str(program), f"{folder}/x.bin", f"{folder}/means.bin", *numbers]
 
     def measure():
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         short, long = map(float, done.stdout.split())
-        return short, long, 6
+        return short, long, many - 2
 
     return measure
 
