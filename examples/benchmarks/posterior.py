@@ -78,6 +78,12 @@ def plain_numpyro(start: jg.Fit, x, n_draws: int, n_warmup: int, n_chains: int) 
     )  # fmt: skip
 
 
+def steps(mcmc: MCMC, count: int):
+    """So many draws of NumPyro's sampler, compiled once."""
+    draw = lambda _, state: mcmc.sampler.sample(state, (), {})
+    return jax.jit(lambda state: jax.lax.fori_loop(0, count, draw, state))
+
+
 def processor_seconds(call) -> float:
     start = time.process_time()
     jax.block_until_ready(call())
@@ -120,11 +126,7 @@ def main() -> dict[str, float]:
     _, theirs_first, _ = timed(lambda: theirs(0)[1])
     (mcmc, plain), theirs_second, theirs_compiled = timed(lambda: theirs(1))
 
-    step = jax.jit(
-        lambda state: jax.lax.fori_loop(
-            0, DRAWS, lambda _, state: mcmc.sampler.sample(state, (), {}), state
-        )
-    )
+    step = steps(mcmc, DRAWS)
     state = step(mcmc.last_state)
     ours(0, 4 * DRAWS)
     per_draw, plain_per_draw = np.inf, np.inf
@@ -162,7 +164,7 @@ def main() -> dict[str, float]:
 
 
 def large() -> dict[str, float]:
-    """Processor seconds of one gradient for all chains, at the middle of the posterior."""
+    """Processor seconds of one gradient and of one draw, all chains, around one mode."""
     n, d, k = 10_000, 8, 5
     rng = np.random.default_rng(0)
     x = 3 * rng.normal(size=(k, d))[rng.integers(k, size=n)] + rng.normal(size=(n, d))
@@ -190,16 +192,36 @@ def large() -> dict[str, float]:
     ours = seconds(model.numpyro_model, (rows,), model.sites(model.to_working(fit.params)), 20)
     sites = fit.model.sites(fit.params)
     plain = seconds(lambda rows: textbook(rows, fit.model.prior), (rows,), sites, 5)
+
+    def draws(count):
+        return jg.sample(
+            fit.model, x, key=jax.random.key(0), start=fit, n_chains=CHAINS, n_draws=count,
+            n_warmup=100, progress=False,
+        ).draws["means"]  # fmt: skip
+
+    few, many = 10, 60
+    draws(few), draws(many)  # compile
+    short, long = (processor_seconds(lambda count=count: draws(count)) for count in (few, many))
+    per_draw = (long - short) / (many - few)
+
+    mcmc = plain_numpyro(fit, x, 1, 100, CHAINS)
+    mcmc.run(jax.random.key(0))
+    step = steps(mcmc, few)
+    state = step(mcmc.last_state)
+    plain_per_draw = processor_seconds(lambda: step(state)) / few
     return {
         "n = 10,000, D = 8, K = 5: gradient of 4 chains, jaxgmm, ms": 1e3 * ours,
         "n = 10,000, D = 8, K = 5: gradient of 4 chains, plain, ms": 1e3 * plain,
-        "ratio": plain / ours,
+        "ratio, gradients": plain / ours,
+        "marginal ms per draw of all chains: jaxgmm": 1e3 * per_draw,
+        "marginal ms per draw of all chains: plain NumPyro": 1e3 * plain_per_draw,
+        "ratio, marginal draws": plain_per_draw / per_draw,
     }
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--large", action="store_true", help="10,000 rows: one gradient")
+    parser.add_argument("--large", action="store_true", help="10,000 rows: a gradient, a draw")
     parser.add_argument("--json", help="also write the figures to this file")
     arguments = parser.parse_args()
     jax.config.update("jax_enable_x64", True)

@@ -43,6 +43,9 @@ _LEAST_CURVATURE = 1e-2
 # of 0.8 makes them.
 _TARGET_ACCEPTANCE = 0.9
 
+# Of the warm-up, about half of which is the last window that a mass matrix is learnt from.
+_DRAWS_PER_DIMENSION = 8
+
 
 class _Chain(NamedTuple):
     """Where a chain is, in unconstrained coordinates, and what its warm-up has learned."""
@@ -95,7 +98,14 @@ def nuts(
 
 
 def _warmup(n_warmup: int, size: int, target: Array | float) -> tuple[Any, Any]:
-    return warmup_adapter(n_warmup, dense_mass=size <= DENSE_LIMIT, target_accept_prob=target)
+    dense = size <= DENSE_LIMIT
+    # A dense matrix of fewer draws than this is worse than the curvature at the mode.
+    return warmup_adapter(
+        n_warmup,
+        adapt_mass_matrix=not dense or n_warmup >= _DRAWS_PER_DIMENSION * size,
+        dense_mass=dense,
+        target_accept_prob=target,
+    )
 
 
 @program(static_argnames="n_warmup")
