@@ -230,6 +230,18 @@ def test_an_unresolved_rule_says_so():
             call()
 
 
+def test_a_short_warm_up_keeps_the_curvature_as_mass_matrix():
+    """A dense one learnt from these few draws of 41 dimensions takes 41 steps a draw."""
+    rows = np.random.default_rng(0).standard_normal((300, 5))
+    rows[150:] += 6
+    model = jg.Mixture(jg.Gaussian("full"), 2, prior="fraley-raftery")
+    fit = jg.fit(model, rows, key=jax.random.key(0), n_init=4)
+    post = jg.sample(
+        fit.model, rows, key=jax.random.key(1), start=fit, n_draws=50, n_warmup=60, progress=False
+    )
+    assert np.mean(post.sample_stats["n_steps"]) < 25
+
+
 # -- bad input -----------------------------------------------------------------------
 
 

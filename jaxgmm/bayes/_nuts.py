@@ -75,8 +75,9 @@ def nuts(
 ) -> Draws:
     """Draw by NUTS (Hoffman and Gelman, 2014), one chain from each of ``modes``.
 
-    Warm-up adapts mass matrix and step size as in Stan, the latter to a mean acceptance
-    of ``target_acceptance``. The target is ``model.numpyro_model`` in NumPyro's
+    The mass matrix begins as the curvature at the modes. Warm-up adapts it, where it has draws
+    enough, and the step size as in Stan, the latter to a mean acceptance of
+    ``target_acceptance``. The target is ``model.numpyro_model`` in NumPyro's
     unconstrained coordinates.
     """
     if not 0 < target_acceptance < 1:
