@@ -298,3 +298,12 @@ def test_the_curvature_is_that_along_the_structure(name):
     assert here.stationary
     assert here.n_negative == here.n_flat == 0
     assert len(here.eigenvalues) == fit.model.n_parameters(2)
+
+
+def test_a_support_is_checked_inside_jit():
+    support = STRUCTURE_OF["VEE"].support(2, 2)
+    scales = jnp.array([1.0, 3.0])[:, None, None]
+    inside = scales * jnp.array([[2.0, 0.5], [0.5, 1.0]])
+    check = jax.jit(lambda site: support(site))
+    assert check(inside)
+    assert not check(inside.at[1, 0, 0].add(1.0))

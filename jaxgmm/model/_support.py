@@ -26,7 +26,7 @@ class OfStructure(constraints.Constraint):
 
     def __call__(self, x: Any) -> Array:
         site = jnp.asarray(x)
-        rtol = float(jnp.sqrt(jnp.finfo(site.dtype).eps))
+        rtol = float(jnp.finfo(site.dtype).eps) ** 0.5
         batch = site.shape[: -self.event_dim]
         flat = site.reshape(-1, *site.shape[-self.event_dim :])
         holds = jnp.stack([self.structure.contains(one, rtol) for one in flat])
