@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -21,6 +23,9 @@ _BLOCK_ROWS_ELSEWHERE = (256, 2**20)
 # What is computed side by side (restarts, draws) fills this much memory (measured with restarts:
 # twice as much or half as much is slower).
 _LIVE_BYTES = 2**18
+
+# Factors of one product whose logarithm is taken; more of them gain nothing.
+_LONGEST_PRODUCT = 16
 
 # Share of `sqrt(n) eps |objective|` that a sum of n rounded terms may lose, times
 # the dozen or so operations behind every term.
@@ -52,17 +57,54 @@ def as_rows(x: Array) -> Array:
 
 def normalise(logits: Float[Array, "k n"]) -> tuple[Float[Array, "k n"], Float[Array, " n"]]:
     """Columns of ``exp(logits)`` divided by their sum, and the log of that sum."""
-    top = jnp.max(logits, axis=0)
-    top = lax.stop_gradient(jnp.where(jnp.isfinite(top), top, 0.0))
-    # One exponential per number: they cost as much as a matrix product.
-    powers = jnp.exp(logits - top)
-    total = jnp.sum(powers, axis=0)
+    powers, total, top = _powers(logits)
     return powers * (1 / total), jnp.log(total) + top
 
 
 def log_sum_exp(logits: Float[Array, "k n"]) -> Float[Array, " n"]:
     """log of the column sums of ``exp(logits)``; a column of -inf gives -inf."""
     return normalise(logits)[1]
+
+
+def total_log_sum_exp(
+    logits: Float[Array, "k n"], weight: Float[Array, " n"], whole: bool
+) -> Float[Array, ""]:
+    """``weight @ log_sum_exp(logits)``; ``whole`` says that weights are 0 or 1."""
+    _, total, top = _powers(logits)
+    if not whole:
+        return weight @ (jnp.log(total) + top)
+    return weight @ top + _log_product(jnp.where(weight > 0, total, 1), len(logits))
+
+
+def _powers(logits: Float[Array, "k n"]) -> tuple[Float[Array, "k n"], Array, Array]:
+    """``exp(logits - top)``, their column sums, which are 1 to K, and the largest, ``top``."""
+    top = jnp.max(logits, axis=0)
+    top = lax.stop_gradient(jnp.where(jnp.isfinite(top), top, 0.0))
+    # One exponential per number: they cost as much as a matrix product.
+    powers = jnp.exp(logits - top)
+    return powers, jnp.sum(powers, axis=0), top
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _log_product(factors: Float[Array, " n"], most: int) -> Float[Array, ""]:
+    """Sum of the logarithms of factors between 1 and ``most``.
+
+    Processors take logarithms one number at a time: here, one of every product that can not
+    overflow.
+    """
+    exponents = math.log2(jnp.finfo(factors.dtype).max) // math.log2(max(most, 2))
+    length = max(1, min(_LONGEST_PRODUCT, int(exponents)))
+    padding = -factors.size % length
+    factors = jnp.pad(factors, (0, padding), constant_values=1)
+    return jnp.sum(jnp.log(jnp.prod(factors.reshape(length, -1), axis=0)))
+
+
+@_log_product.defjvp
+def _log_product_tangent(
+    most: int, primals: tuple[Array], tangents: tuple[Array]
+) -> tuple[Array, Array]:
+    (factors,), (tangent,) = primals, tangents
+    return _log_product(factors, most), jnp.sum(tangent / factors)
 
 
 @custom_vmap

@@ -14,6 +14,7 @@ are of the processor, the least of three rounds in turn.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import time
 
@@ -27,6 +28,8 @@ from numpyro.infer import MCMC, NUTS
 from numpyro.infer.util import potential_energy, unconstrain_fn
 
 import jaxgmm as jg
+from jaxgmm.bayes._chains import Schedule
+from jaxgmm.bayes._nuts import nuts
 
 CHAINS, WARMUP, DRAWS = 4, 500, 1000
 
@@ -90,10 +93,14 @@ def processor_seconds(call) -> float:
     return time.process_time() - start
 
 
-def effective_draws(means) -> float:
-    """Smallest bulk effective sample size over the means."""
-    flat = np.asarray(means, float).reshape(CHAINS, means.shape[1], -1)
-    return min(float(array_stats.ess(flat[..., j])) for j in range(flat.shape[-1]))
+def effective_draws(*runs) -> float:
+    """Smallest bulk effective sample size over the means, averaged over runs."""
+
+    def least(means):
+        flat = np.asarray(means, float).reshape(CHAINS, means.shape[1], -1)
+        return min(float(array_stats.ess(flat[..., j])) for j in range(flat.shape[-1]))
+
+    return float(np.mean([least(means) for means in runs]))
 
 
 def main() -> dict[str, float]:
@@ -107,14 +114,14 @@ def main() -> dict[str, float]:
     point, fit_second, fit_compiled = timed(lambda: fit(1).params)
     point = fit(1)
 
-    def ours(seed, draws=DRAWS, method="nuts"):
+    def ours(seed, draws=DRAWS, method="nuts", **options):
         return jg.sample(
             point.model, x, key=jax.random.key(seed), start=point, method=method, n_chains=CHAINS,
-            n_draws=draws, n_warmup=WARMUP, progress=False,
+            n_draws=draws, n_warmup=WARMUP, progress=False, **options,
         ).draws["means"]  # fmt: skip
 
-    _, ours_first, _ = timed(lambda: ours(0))
-    means, ours_second, ours_compiled = timed(lambda: ours(1))
+    means, ours_first, _ = timed(lambda: ours(0))
+    second_means, ours_second, ours_compiled = timed(lambda: ours(1))
     _, gibbs_first, _ = timed(lambda: ours(0, method="gibbs"))
     gibbs_means, gibbs_second, gibbs_compiled = timed(lambda: ours(1, method="gibbs"))
 
@@ -123,21 +130,40 @@ def main() -> dict[str, float]:
         mcmc.run(jax.random.key(seed))
         return mcmc, mcmc.get_samples(group_by_chain=True)["means"]
 
-    _, theirs_first, _ = timed(lambda: theirs(0)[1])
-    (mcmc, plain), theirs_second, theirs_compiled = timed(lambda: theirs(1))
+    (_, plain), theirs_first, _ = timed(lambda: theirs(0))
+    (mcmc, second_plain), theirs_second, theirs_compiled = timed(lambda: theirs(1))
 
-    step = steps(mcmc, DRAWS)
-    state = step(mcmc.last_state)
-    ours(0, 4 * DRAWS)
-    per_draw, plain_per_draw = np.inf, np.inf
-    for seed in range(3):
-        plain_per_draw = min(plain_per_draw, processor_seconds(lambda: step(state)) / DRAWS)
-        short, long = (
-            processor_seconds(lambda n=n, seed=seed: ours(seed, n * DRAWS)) for n in (1, 4)
-        )
-        per_draw = min(per_draw, (long - short) / (3 * DRAWS))
+    single = plain_numpyro(point, x, 1, WARMUP, 1)
+    single.run(jax.random.key(1))
+    alone = functools.partial(sampler, point, x)
+    contenders = {
+        "NumPyro, chains side by side": one_length(steps(mcmc, DRAWS), mcmc.last_state),
+        "NumPyro, one chain after another": one_length(
+            steps(single, CHAINS * DRAWS), single.last_state
+        ),
+        "jaxgmm, sampler alone": two_lengths(alone),
+        "jaxgmm, sampler alone, acceptance 0.8": two_lengths(
+            functools.partial(alone, target_acceptance=0.8)
+        ),
+        "jaxgmm, all of sample": two_lengths(ours),
+    }
+    rounds = {name: [] for name in contenders}
+    for seed in range(4):  # the first compiles
+        for name, measure in contenders.items():
+            rounds[name].append(measure(seed))
+    # The shortest long and the shortest short run: the least of the differences would be that
+    # of the unluckiest short run.
+    per_draw = {}
+    for name, measured in rounds.items():
+        short, long, between = np.min(measured[1:], axis=0)
+        per_draw[name] = (long - short) / between
 
-    ess, plain_ess = effective_draws(means), effective_draws(plain)
+    ess = effective_draws(means, second_means)
+    ess_alike = effective_draws(*(ours(seed, target_acceptance=0.8) for seed in range(2)))
+    plain_ess = effective_draws(plain, second_plain)
+    side_by_side = plain_ess / per_draw["NumPyro, chains side by side"]
+    rate = ess / per_draw["jaxgmm, sampler alone"]
+    rate_alike = ess_alike / per_draw["jaxgmm, sampler alone, acceptance 0.8"]
     return {
         "EM, 64 restarts: first call, s": fit_first,
         "EM, 64 restarts: second call, s": fit_second,
@@ -145,22 +171,45 @@ def main() -> dict[str, float]:
         "NUTS 4 x 1000: first call, s": ours_first,
         "NUTS 4 x 1000: second call, s": ours_second,
         "NUTS 4 x 1000: compilations in the second call": ours_compiled,
-        "NUTS 4 x 1000: effective draws (least of the means)": ess,
+        "NUTS 4 x 1000: effective draws (least of the means, two runs)": ess,
+        "the same at acceptance 0.8": ess_alike,
         "Gibbs 4 x 1000: first call, s": gibbs_first,
         "Gibbs 4 x 1000: second call, s": gibbs_second,
         "Gibbs 4 x 1000: compilations in the second call": gibbs_compiled,
-        "Gibbs 4 x 1000: effective draws (least of the means)": effective_draws(gibbs_means),
+        "Gibbs 4 x 1000: effective draws (least of the means, two runs)": effective_draws(
+            gibbs_means
+        ),
         "plain NumPyro 4 x 1000: first call, s": theirs_first,
         "plain NumPyro 4 x 1000: second call, s": theirs_second,
         "plain NumPyro 4 x 1000: compilations in the second call": theirs_compiled,
-        "plain NumPyro 4 x 1000: effective draws (least of the means)": plain_ess,
+        "plain NumPyro 4 x 1000: effective draws (least of the means, two runs)": plain_ess,
         "ratio, effective draws per second, second call": (ess / ours_second)
         / (plain_ess / theirs_second),
-        "marginal ms per draw of all chains: jaxgmm": 1e3 * per_draw,
-        "marginal ms per draw of all chains: plain NumPyro": 1e3 * plain_per_draw,
-        "ratio, marginal effective draws per second": (ess / per_draw)
-        / (plain_ess / plain_per_draw),
+        **{f"marginal ms per draw: {name}": 1e3 * took for name, took in per_draw.items()},
+        "ratio, marginal effective draws per second": rate / side_by_side,
+        "the same, both at acceptance 0.8": rate_alike / side_by_side,
     }
+
+
+def sampler(start: jg.Fit, x, seed: int, draws: int, **options):
+    """The draws of NUTS as the sampler leaves them, in working units and without labels."""
+    model = start.model.standardise(jnp.asarray(x))
+    mode = model.to_working(start.params)
+    modes = jax.tree.map(lambda leaf: jnp.stack([leaf] * CHAINS), mode)
+    schedule = Schedule(draws, WARMUP, 1)
+    key = jax.random.key(seed)
+    return nuts(model, jnp.asarray(x), None, modes, key, schedule, False, **options).params.means
+
+
+def one_length(step, state):
+    """A measurement of a step that makes `DRAWS` draws and nothing else."""
+    return lambda seed: (0.0, processor_seconds(lambda: step(state)), DRAWS)
+
+
+def two_lengths(draw):
+    """A measurement that leaves out what a call does once: seconds of few draws and of many."""
+    seconds = lambda seed, count: processor_seconds(lambda: draw(seed, count))
+    return lambda seed: (seconds(seed, DRAWS), seconds(seed, 4 * DRAWS), 3 * DRAWS)
 
 
 def large() -> dict[str, float]:

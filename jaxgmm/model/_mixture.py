@@ -25,7 +25,13 @@ from jaxgmm._contract import (
     Statistics,
     expected_labels,
 )
-from jaxgmm._numerics import as_rows, log_sum_exp, normalise, sum_over_blocks
+from jaxgmm._numerics import (
+    as_rows,
+    log_sum_exp,
+    normalise,
+    sum_over_blocks,
+    total_log_sum_exp,
+)
 from jaxgmm.model._door import (
     check_bounded,
     check_prior,
@@ -214,7 +220,7 @@ class Mixture(LatentModel):
         """Weighted sum of `log_prob` over the rows, one block at a time."""
 
         def block(rows: Array, weights: Array, _: Array | int) -> Array:
-            return weights @ self.log_prob(params, rows)
+            return total_log_sum_exp(self._logits(params, rows), weights, sample_weight is None)
 
         family, _ = self.family.centred_on(params)
         return sum_over_blocks(block, x, sample_weight, family.block_rows(x, self.n_components))
