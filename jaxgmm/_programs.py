@@ -8,9 +8,14 @@ from typing import Any
 
 import jax
 
-# Where XLA still has two generators of CPU code, the newer one keeps 1.25 MB per kernel and
-# compiles for twice as long, and its kernels run no faster here (docs/performance.md).
-_OPTIONS = {"xla_cpu_use_fusion_emitters": False}
+_OPTIONS = {
+    # Where XLA still has two generators of CPU code, the newer one keeps 1.25 MB per kernel and
+    # compiles for twice as long, and its kernels run no faster here (docs/performance.md).
+    "xla_cpu_use_fusion_emitters": False,
+    # Kernels in turn: where two large batches of factorisations run at once, each waits for
+    # threads that the other one holds (see `jaxgmm._numerics.then`).
+    "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
+}
 
 
 class Program:
@@ -42,7 +47,7 @@ def program(**statics: Any) -> Callable[[Callable[..., Any]], Program]:
 
 
 @functools.cache
-def _options() -> dict[str, bool] | None:
+def _options() -> dict[str, bool | str] | None:
     """`_OPTIONS`, where this version of XLA knows them."""
     if jax.default_backend() != "cpu":
         return None

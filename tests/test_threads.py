@@ -1,4 +1,8 @@
-"""Large batches of matrices end on a machine of two threads (`jaxgmm._numerics.then` says why)."""
+"""Large batches of matrices end on a machine of two threads.
+
+`jaxgmm._numerics.then` says why they may not; `jaxgmm._programs` what the library's own programs
+do about it.
+"""
 
 import os
 import subprocess
@@ -6,7 +10,7 @@ import sys
 
 import pytest
 
-STEPS = """
+EM = """
 import sys
 import jax
 import numpy as np
@@ -25,11 +29,37 @@ for _ in range(3):
 """
 
 
-@pytest.mark.parametrize("prior", [(), ("fraley-raftery",)])
-def test_em_under_the_users_own_jit(prior):
+SMC = """
+import jax
+import numpy as np
+
+jax.config.update("jax_enable_x64", True)
+import jaxgmm as jg
+
+k, d = 3, 8
+x = np.random.default_rng(0).standard_normal((60, d))
+x[::3] += 4
+x[1::3] -= 4
+model = jg.Mixture(jg.Gaussian("full"), k, prior="fraley-raftery")
+fit = jg.fit(model, x, key=jax.random.key(0), n_init=1)
+counts = dict(n_chains=2, n_draws=100, n_moves=1)
+jg.sample(fit.model, x, key=jax.random.key(1), start=fit, method="smc", progress=False, **counts)
+"""
+
+
+def _on_two_threads(program, *arguments):
     subprocess.run(
-        [sys.executable, "-W", "error", "-c", STEPS, *prior],
+        [sys.executable, "-W", "error", "-c", program, *arguments],
         env={**os.environ, "NPROC": "2"},
         check=True,
         timeout=120,
     )
+
+
+@pytest.mark.parametrize("prior", [(), ("fraley-raftery",)])
+def test_em_under_the_users_own_jit(prior):
+    _on_two_threads(EM, *prior)
+
+
+def test_a_population_of_particles():
+    _on_two_threads(SMC)
