@@ -2,11 +2,13 @@
 
 Both sample the same posterior in one process; ratios are what to read. NumPyro compiles
 anew at every ``run``, so rates are given twice: for a user's second call, and for the marginal
-draw. That of jaxgmm is the difference between a long and a short second call, with everything
-that `sample` does to a draw; that of NumPyro is its own step, compiled once. Marginal seconds
-are of the processor, the least of three rounds in turn.
+draw of all chains, a long run less a short one. That of NumPyro is its own step, compiled once: of
+four chains side by side, and of one chain four times, as `MCMC` runs them on one device unless
+told otherwise. That of jaxgmm is the sampler alone, and all of `sample` with labels and log
+likelihoods. Marginal seconds are of the processor, the least of three rounds in turn. Each
+sampler aims at its own default acceptance, jaxgmm's at NumPyro's too.
 
-``--large`` times one gradient instead, of 10,000 rows of eight features and five components.
+``--large`` times a gradient and a draw of 10,000 rows of eight features and five components.
 
     python examples/benchmarks/posterior.py [--large] [--json FILE]
 """
