@@ -60,6 +60,13 @@ def expected_labels(logits: Float[Array, "k n"], first_row: Array | int) -> tupl
     return normalise(logits)
 
 
+def innermost(distribution: Any) -> Any:
+    """What a distribution is called after."""
+    while isinstance(distribution, (dist.Independent, dist.ExpandedDistribution)):
+        distribution = distribution.base_dist
+    return distribution
+
+
 class LatentModel(abc.ABC):
     """A model whose rows carry one unseen label each, written once.
 
@@ -188,7 +195,19 @@ class LatentModel(abc.ABC):
         """Refuse, with a `ValueError`, data that leave the objective unbounded."""
 
     def check_samplable(self) -> None:
-        """Refuse, with a `ValueError`, a prior under which no posterior exists."""
+        """Refuse, with a `ValueError`, a prior under which no posterior exists.
+
+        By default a flat one at any site: no data need make its posterior proper.
+        """
+        sites: Sites = {}
+        for name, conditional in self.prior_sites().items():
+            prior = conditional(sites)
+            if isinstance(innermost(prior), dist.ImproperUniform):
+                raise ValueError(
+                    f"prior: site {name!r} has an improper distribution, under which this model "
+                    "may have no posterior; use a proper one"
+                )
+            sites[name] = prior.sample(jax.random.key(0))  # any value will do
 
     def standardise(self, x: Array, sample_weight: Array | None = None) -> LatentModel:
         """The same model in working units; its log densities stay in the user's."""

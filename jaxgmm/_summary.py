@@ -36,24 +36,42 @@ def health(draws: np.ndarray) -> dict[str, float]:
     }
 
 
+def moments(draws: np.ndarray, post: Posterior) -> tuple[float, float]:
+    """Mean and standard deviation over the draws with their weights."""
+    draws = np.asarray(draws, np.float64)
+    if post.log_weights is None:
+        return float(np.mean(draws)), float(np.std(draws, ddof=1))
+    weights = np.exp(post.log_weights)
+    mean = float(np.average(draws, weights=weights))
+    return mean, float(np.sqrt(np.average((draws - mean) ** 2, weights=weights)))
+
+
+def quantiles(draws: np.ndarray, levels: list[float], post: Posterior) -> np.ndarray:
+    """Of the draws with their weights."""
+    if post.log_weights is None:
+        return np.quantile(draws, levels)
+    weights = np.exp(post.log_weights).ravel()
+    return np.quantile(draws.ravel(), levels, weights=weights, method="inverted_cdf")
+
+
 def summary(post: Posterior, most: int | None = None) -> pd.DataFrame:
     """The first ``most`` rows of `Posterior.summary`."""
     import pandas as pd
 
-    equal = post.resample()
     sites = {name: post.draws[name][0, 0] for name in post.model.sites(post.params)}
     names = coordinates(post.model, sites, post.feature_names)
     rows = []
     for site, index, label in itertools.islice(names, most):
-        draws = np.asarray(equal.draws[site][(..., *index)], np.float64)
-        low, high = np.quantile(draws, [0.055, 0.945])
+        draws = np.asarray(post.draws[site][(..., *index)], np.float64)
+        mean, sd = moments(draws, post)
+        low, high = quantiles(draws, [0.055, 0.945], post)
         # Weighted draws are no chains: their effective number is that of the weights.
         judged = health(draws) if post.log_weights is None else {"r_hat": np.nan}
         rows.append(
             {
                 "quantity": label,
-                "mean": draws.mean(),
-                "sd": draws.std(ddof=1),
+                "mean": mean,
+                "sd": sd,
                 "eti89_low": low,
                 "eti89_high": high,
                 "ess_bulk": judged.get("ess_bulk", post.effective_draws),

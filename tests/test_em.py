@@ -335,6 +335,19 @@ def test_a_converged_fit_differentiates_in_a_hyper_parameter(structure):
             np.testing.assert_allclose(slopes[part][i], difference, atol=1e-5 * size)
 
 
+def test_a_prior_as_numbers_needs_no_resolving_inside_jit():
+    """The rows tell the width and the dtype, for each data set of a batch."""
+    prior = jg.ConjugatePrior(mean=[0.0, 0], mean_precision=0.1, dof=4, scale=np.eye(2).tolist())
+    model = jg.Mixture(jg.Gaussian("full"), 2, prior=prior)
+    x, labels = jnp.asarray(SMALL), jnp.asarray(split_labels(SMALL, 2))
+    data = jnp.stack([x, 2 * x])
+    runs = jax.jit(jax.vmap(lambda rows: jg.em.run(model, rows, labels)))(data)
+    alone = [jg.fit(model, rows, start=labels) for rows in data]
+    np.testing.assert_allclose(runs.log_joint, [fit.log_joint for fit in alone], rtol=1e-9)
+    with pytest.raises(ValueError, match="fraley-raftery"):
+        jg.em.run(mixture("full", "fraley-raftery", SMALL, 2), x, labels)
+
+
 # -- small enough to enumerate (law 10) ------------------------------------------------------
 
 

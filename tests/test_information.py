@@ -7,10 +7,13 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 import pytest
 from helpers import DATA, split_labels, tight_fit
+from numpyro.distributions import constraints
 
 import jaxgmm as jg
+from jaxgmm.report._curvature import _derivatives
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "examples"))
 from three_coins import THROWS, Coins, ThreeCoins
@@ -183,3 +186,22 @@ def test_the_door():
         jg.standard_errors(fit, x, kind="sandwhich")
     with pytest.raises(TypeError, match="needs a Fit"):
         jg.standard_errors(fit.params, x)
+
+
+def test_the_curvature_of_the_verdict_holds_a_block_of_rows_at_a_time():
+    n, model = 200_000, jg.Mixture(jg.Gaussian("full"), 2).resolve(FAITHFUL)
+    params = model.params(means=FAITHFUL[:2], covariances=np.stack([np.eye(2)] * 2))
+    rows = jax.ShapeDtypeStruct((n, 2), jnp.float64)
+    compiled = jax.jit(_derivatives.__wrapped__).lower(model, params, rows, None).compile()
+    # A number per row, component and direction would be eleven times this.
+    assert compiled.memory_analysis().temp_size_in_bytes < n * 2 * 8
+
+
+def test_a_flat_prior_of_a_model_of_ones_own_is_not_sampled():
+    class Flat(ThreeCoins):
+        def prior_sites(self):
+            flat = dist.ImproperUniform(constraints.unit_interval, (), ()).expand([1]).to_event(1)
+            return {**super().prior_sites(), "q": lambda _: flat}
+
+    with pytest.raises(ValueError, match="'q' has an improper distribution"):
+        jg.sample(Flat(), jnp.array(THROWS, float), key=jax.random.key(0), progress=False)

@@ -72,6 +72,16 @@ def test_a_weight_is_a_number_of_copies():
     assert post.effective_draws == 40
 
 
+def test_the_summary_counts_the_weights_themselves():
+    """As the verdict's table does: resampled draws would round them."""
+    post, weights = small(weighted=True)
+    draws = post.draws["weights"][..., 0]
+    table = post.summary().loc["weights[0]"]
+    mean = np.sum(weights * draws)
+    assert np.isclose(table["mean"], mean, rtol=1e-12)
+    assert np.isclose(table["sd"], np.sqrt(np.sum(weights * (draws - mean) ** 2)), rtol=1e-12)
+
+
 def test_resampling_rounds_the_weights_and_keeps_records_together():
     post, weights = small(weighted=True)
     equal = post.resample()

@@ -1,5 +1,6 @@
 """Selection: one row per model, published criteria, failures as rows."""
 
+import dataclasses
 import html
 import json
 import re
@@ -16,6 +17,7 @@ from scipy.special import xlogy
 import jaxgmm as jg
 from jaxgmm.report._merge import MergeTree
 from jaxgmm.report._select import Selection
+from jaxgmm.report._select_page import _code
 
 FAITHFUL = jg.datasets.load("faithful").x
 GALAXIES = jg.datasets.load("galaxies").x
@@ -315,7 +317,7 @@ def test_hopeless_models_do_not_flatten_the_picture(galaxies):
     table = galaxies.table.iloc[[0] * 10].copy()
     table["n_components"] = range(1, 11)
     table["bic"] = [9000.0, *np.arange(100.0, 109.0)]
-    axes = Selection(table, [None] * 10, "bic", 1).plot().axes[0]
+    axes = Selection(table, [galaxies.models[0]] * 10, [None] * 10, "bic", 1).plot().axes[0]
     low, high = axes.get_ylim()
     assert low < 100
     assert 108 < high < 200
@@ -340,11 +342,29 @@ def test_files(galaxies, tmp_path):
     assert len((page.parent / "select.csv").read_text().splitlines()) == 5
 
 
+def test_the_code_of_a_choice_makes_its_models(galaxies):
+    """From the models themselves: no description is read back."""
+    prior = jg.ConjugatePrior(mean=[20.0], mean_precision=0.1, dof=3.0, scale=[[1.0]])
+    ridge = jg.Gaussian("full", reg_covar=0.01)
+    models = [
+        jg.Mixture(jg.Gaussian("full"), 1, prior=prior),
+        jg.Mixture(jg.Gaussian("full"), 2, prior=prior),
+        jg.Mixture(jg.Gaussian("full"), 2, prior="fraley-raftery", weights="equal"),
+        jg.Mixture(ridge, 3),
+    ]
+    choice = dataclasses.replace(galaxies, models=models)
+    lines = re.search(r"models = \[\n(.*?)\n\]\n", _code(choice), re.DOTALL)[1]
+    made = eval(f"[{lines}]", {"jg": jg})
+    for one, other in zip(made, models, strict=True):
+        jax.tree.map(np.testing.assert_array_equal, one, other)
+    assert choice.kinds[2] == "full, prior fraley-raftery"
+
+
 def test_a_fit_that_failed_is_null_in_json(galaxies, tmp_path):
     table = galaxies.table.copy()
     table.iloc[0, table.columns.get_loc("bic")] = np.nan
     table.iloc[0, table.columns.get_loc("reason")] = "<b>no</b>"
-    choice = Selection(table, galaxies.fits, "bic", 1)
+    choice = Selection(table, galaxies.models, galaxies.fits, "bic", 1)
     page = choice.save(tmp_path)
     assert json.loads((tmp_path / "select.json").read_text())["models"][0]["bic"] is None
     assert "&lt;b&gt;no" in page.read_text()

@@ -10,7 +10,7 @@ import pytest
 from posteriors import FAITHFUL, old_faithful
 
 import jaxgmm as jg
-from jaxgmm.report._draws import moments, quantiles
+from jaxgmm._summary import moments, quantiles
 from jaxgmm.report._explain import adjusted_rand, drawn, together
 
 X = (FAITHFUL - FAITHFUL.mean(0)) / FAITHFUL.std(0)

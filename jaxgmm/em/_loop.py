@@ -49,7 +49,8 @@ def run(
     Parameters
     ----------
     model : LatentModel
-        A resolved model (`Mixture.resolve`).
+        Its prior as numbers: one that a rule makes of the data has been through
+        `Mixture.resolve`.
     x : (n, D) array
         Data.
     start : parameters or (n, K) array

@@ -449,7 +449,12 @@ class Mixture(LatentModel):
         prior = self.prior
         if isinstance(prior, PriorRule):
             prior = self.family.default_prior(rows, sample_weight, self.n_components)
-        elif isinstance(prior, SitePrior):
+        return dataclasses.replace(self, prior=prior)._sized(rows)
+
+    def _sized(self, rows: Array) -> Mixture:
+        """With the width and the dtype of the rows; no rule asks for more than these."""
+        prior = self._numbers()
+        if isinstance(prior, SitePrior):
             prior = prior.resolved(rows.dtype, rows.shape[1])
         elif prior is not None:
             prior = jax.tree.map(lambda leaf: jnp.asarray(leaf, rows.dtype), _as_arrays(prior))
@@ -494,14 +499,15 @@ class Mixture(LatentModel):
             self.prior.check_samplable()
 
     def standardise(self, x: Array, sample_weight: Array | None = None) -> Mixture:
-        prior = self._numbers()
+        model = self._sized(x) if self.n_features is None else self
+        prior = model._numbers()
         if isinstance(prior, SitePrior):
             family, _ = self.family.standardise(x, sample_weight, None)
             assert family.chart is not None
             prior = prior.standardised(family.chart)
         else:
             family, prior = self.family.standardise(x, sample_weight, prior)
-        return dataclasses.replace(self, family=family, prior=prior)
+        return dataclasses.replace(model, family=family, prior=prior)
 
     def in_user_units(self) -> Mixture:
         family, prior = self.family.in_user_units(self._conjugate())

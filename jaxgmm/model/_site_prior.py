@@ -13,7 +13,7 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 
-from jaxgmm._contract import Prior, Sites
+from jaxgmm._contract import Prior, Sites, innermost
 from jaxgmm._numerics import Affine
 from jaxgmm.model._structure import Curved, Structure
 from jaxgmm.model._weights import SIMPLEX, STICKS, Weighting
@@ -221,7 +221,7 @@ class SitePrior:
 
     def bounded(self, free: bool) -> bool:
         """Whether no component gains without end by shrinking onto a row."""
-        kinds = {name: _innermost(d) for name, d in self.distributions.items()}
+        kinds = {name: innermost(d) for name, d in self.distributions.items()}
         weights = kinds.get(self.weighting.site)
         spread = kinds.get("scales" if self.scaled else "covariances")
         return (
@@ -234,7 +234,7 @@ class SitePrior:
     def check_samplable(self) -> None:
         """Refuse, with a `ValueError`, an improper distribution."""
         for name, written in self.distributions.items():
-            if isinstance(_innermost(written), dist.ImproperUniform):
+            if isinstance(innermost(written), dist.ImproperUniform):
                 raise ValueError(
                     f"prior: {name!r} has an improper distribution, under which a mixture has no "
                     "posterior; use a proper one"
@@ -301,13 +301,6 @@ class InUnits(dist.Distribution):
         return ((value - self.shift) / self.factor).astype(self.shift.dtype)
 
 
-def _innermost(distribution: Any) -> Any:
-    """What a distribution is called after."""
-    while isinstance(distribution, (dist.Independent, dist.ExpandedDistribution)):
-        distribution = distribution.base_dist
-    return distribution
-
-
 def _listed(names: set[str]) -> str:
     order = ["weights", "sticks", "means", "scales", "correlations", "covariances"]
     known = [name for name in order if name in names] + sorted(names - set(order))
@@ -321,7 +314,7 @@ def _check_distribution(name: str, written: Any, site: Site) -> None:
     """
     if not isinstance(written, dist.Distribution):
         raise TypeError(f"prior: {name!r} needs a NumPyro distribution, found {written!r}")
-    kind = type(_innermost(written)).__name__
+    kind = type(innermost(written)).__name__
     found = written.support
     while hasattr(found, "base_constraint"):
         found = found.base_constraint
@@ -344,7 +337,7 @@ def _check_distribution(name: str, written: Any, site: Site) -> None:
             f"prior: {name!r} has shape {site.shape}, which {kind} of batch shape "
             f"{written.batch_shape} and event shape {written.event_shape} does not expand to"
         )
-    inner = _innermost(written)
+    inner = innermost(written)
     if isinstance(inner, dist.Dirichlet) and not np.all(np.asarray(inner.concentration) >= 1):
         raise ValueError(
             "prior: concentration of the Dirichlet must be at least 1, or the joint is unbounded "

@@ -20,6 +20,7 @@ from jaxtyping import Array
 from numpyro.distributions import biject_to, constraints
 
 from jaxgmm._contract import LatentModel, Params, Sites
+from jaxgmm._numerics import block_rows, sum_over_blocks
 from jaxgmm._programs import program
 from jaxgmm._spectrum import spectrum
 
@@ -90,15 +91,25 @@ def _derivatives(
     ways = {name: _way(support, at[name]) for name, support in supports(working, at)}
     sizes = [size for size, _ in ways.values()]
 
-    def log_joint(step: Array) -> Array:
+    def params_at(step: Array) -> Params:
         pieces = jnp.split(step, np.cumsum(sizes)[:-1])
         moved = {
             name: move(piece) for (name, (_, move)), piece in zip(ways.items(), pieces, strict=True)
         }
-        return working.log_joint(working.from_sites(moved), x, sample_weight)
+        return working.from_sites(moved)
+
+    def at_origin(function: Callable[[Array], Array]) -> tuple[Array, Array]:
+        return jax.grad(function)(origin), jax.hessian(function)(origin)
+
+    def block(rows: Array, weights: Array, _: Array | int) -> tuple[Array, Array]:
+        return at_origin(lambda step: working.log_likelihood(params_at(step), rows, weights))
 
     origin = jnp.zeros(sum(sizes), jax.tree.leaves(at)[0].dtype)
-    return jax.grad(log_joint)(origin), jax.hessian(log_joint)(origin)
+    # The Hessian of a block of rows holds a number per row, component and direction.
+    size = block_rows(len(origin) * model.n_components, origin.dtype)
+    likelihood = sum_over_blocks(block, x, sample_weight, size)
+    prior = at_origin(lambda step: working.log_prior(params_at(step)))
+    return jax.tree.map(jnp.add, likelihood, prior)
 
 
 def supports(model: LatentModel, sites: Sites) -> list[tuple[str, Any]]:

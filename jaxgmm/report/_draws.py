@@ -90,21 +90,3 @@ def aligned(post: Posterior, seen: Seen) -> Posterior:
         params=jax.tree.map(np.asarray, params),
         labels=post.labels[..., order],
     )
-
-
-def moments(draws: np.ndarray, post: Posterior) -> tuple[float, float]:
-    """Mean and standard deviation over the draws with their weights."""
-    draws = np.asarray(draws, np.float64)
-    if post.log_weights is None:
-        return float(np.mean(draws)), float(np.std(draws, ddof=1))
-    weights = np.exp(post.log_weights)
-    mean = float(np.average(draws, weights=weights))
-    return mean, float(np.sqrt(np.average((draws - mean) ** 2, weights=weights)))
-
-
-def quantiles(draws: np.ndarray, levels: list[float], post: Posterior) -> np.ndarray:
-    """Of the draws with their weights."""
-    if post.log_weights is None:
-        return np.quantile(draws, levels)
-    weights = np.exp(post.log_weights).ravel()
-    return np.quantile(draws.ravel(), levels, weights=weights, method="inverted_cdf")

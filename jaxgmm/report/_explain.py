@@ -8,10 +8,11 @@ from scipy.stats import chi2
 
 from jaxgmm._posterior import Posterior
 from jaxgmm._results import Fit
+from jaxgmm._summary import quantiles
 from jaxgmm.report._approximations import LAPLACE_DRAWS, Approximations
 from jaxgmm.report._check import OK, WARNING, Check, not_applicable
 from jaxgmm.report._decide import MOST_PARETO_K
-from jaxgmm.report._draws import Seen, quantiles
+from jaxgmm.report._draws import Seen
 
 # The labels that are drawn come from one seed: equal arguments, equal verdicts.
 _SEED = 0

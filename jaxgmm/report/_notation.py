@@ -223,14 +223,15 @@ def snippet(model: LatentModel, calls: list[str], post: Posterior) -> str:
     return (
         f"import jax\nimport jaxgmm as jg\n\n{switch}"
         f"x = ...  # the data, {shape}, fingerprint {post.fingerprint[:12]}{weights}\n"
-        f"model = {_model_code(model)}\n" + "\n".join(calls) + "\n"
+        f"model = {model_code(model, str(model.n_components))}\n" + "\n".join(calls) + "\n"
     )
 
 
-def _model_code(model: LatentModel) -> str:
+def model_code(model: LatentModel, n_components: str) -> str:
+    """Python that makes the model, its number of components as written here."""
     if not isinstance(model, Mixture):
         return f"...  # {model!r}"
-    parts = [_family_code(model), f"n_components={model.n_components}"]
+    parts = [_family_code(model), f"n_components={n_components}"]
     if isinstance(model.prior, ConjugatePrior):
         names = ("concentration", "mean", "mean_precision", "dof", "scale")
         numbers = [f"{name}={np.asarray(getattr(model.prior, name)).tolist()}" for name in names]
@@ -240,6 +241,8 @@ def _model_code(model: LatentModel) -> str:
     elif model.prior_name == "sites":
         names = ", ".join(f"{quoted(name)}: ..." for name in model.prior.distributions)
         parts.append("prior={" + names + "}")
+    elif model.prior is not None:
+        parts.append(f"prior={quoted(model.prior_name)}")
     if model.weights is not None:
         parts.append(f"weights={np.asarray(model.weights).tolist()}")
     return "jg.Mixture(" + ", ".join(parts) + ")"

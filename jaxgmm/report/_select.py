@@ -45,6 +45,8 @@ class Selection:
         ``status``; ``reason``: why a row cannot win, empty where it can; and ``note``: how
         many restarts were set aside as spurious, and which other criteria could not be
         computed.
+    models : list of LatentModel
+        As they were given.
     fits : list of Fit or None
         In the order of the models; None where the fit failed.
     criterion : str
@@ -56,6 +58,7 @@ class Selection:
     """
 
     table: pd.DataFrame
+    models: list[LatentModel]
     fits: list[Fit | None]
     criterion: str
     n_init: int
@@ -81,7 +84,7 @@ class Selection:
     @property
     def kinds(self) -> list[str]:
         """The structure of each row, and its prior where the rows have several."""
-        priors = [str(model).rpartition("prior=")[2].rstrip(")") for model in self.table.index]
+        priors = [getattr(model, "prior_name", "") for model in self.models]
         structures = self.table["structure"].tolist()
         if len(set(priors)) == 1:
             return structures
@@ -265,7 +268,7 @@ def select(
             shown.update()
     table = pd.DataFrame(rows).set_index("model")
     fits = [None if isinstance(f, str) else f for f in fitted]
-    return Selection(table, fits, criterion, n_init, key_numbers(key))
+    return Selection(table, models, fits, criterion, n_init, key_numbers(key))
 
 
 def _fit_all(

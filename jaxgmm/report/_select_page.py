@@ -25,7 +25,7 @@ from jaxgmm.report._document import (
 )
 from jaxgmm.report._html import fragment, image, page
 from jaxgmm.report._markdown import markdown
-from jaxgmm.report._notation import formulas, hyper_parameters, key_code, quoted
+from jaxgmm.report._notation import formulas, hyper_parameters, key_code, model_code, quoted
 from jaxgmm.report._record import dumps, selection_record
 
 if TYPE_CHECKING:
@@ -227,11 +227,9 @@ def _settings(choice: Selection) -> list[tuple[str, str]]:
 
 def _code(choice: Selection) -> str:
     """Python that makes the choice again, the data left to the reader."""
-    table = choice.table
-    kinds = [_kind(*names) for names in zip(table.index, table["structure"], strict=True)]
-    rows = zip(kinds, table["n_components"], strict=True)
-    runs = itertools.groupby(rows, key=lambda pair: pair[0])  # the order decides the keys
-    models = "".join(f"    *({kind} for k in {[int(k) for _, k in run]}),\n" for kind, run in runs)
+    # The order decides the keys.
+    runs = itertools.groupby(choice.models, key=lambda model: model_code(model, "k"))
+    models = "".join(_run(kind, [model.n_components for model in run]) for kind, run in runs)
     criteria = [name for name in choice.table.columns if name in CRITERIA]
     return (
         "import jax\nimport jaxgmm as jg\n\n"
@@ -244,15 +242,12 @@ def _code(choice: Selection) -> str:
     )
 
 
-def _kind(model: str, structure: str) -> str:
-    """Code of a model with ``k`` components, what its description does not tell left out."""
-    if not model.startswith("Mixture("):
-        return f"... # {model} "
-    prior = model.rpartition("prior=")[2].rstrip(")")
-    name, _, fixed = prior.partition(", fixed")
-    given = {"none": "", "sites": ", prior={...}", "conjugate": ", prior=jg.ConjugatePrior(...)"}
-    prior = given.get(name, f", prior={quoted(name)}")
-    return f"jg.Mixture(jg.Gaussian({quoted(structure)}), k{prior}{', weights=...' * bool(fixed)})"
+def _run(kind: str, counts: list[int]) -> str:
+    """A line of code for models that differ in their number ``k`` of components alone."""
+    unknown, _, note = kind.partition("...  ")
+    if not unknown:
+        return f"    ...,  {note}\n" * len(counts)
+    return f"    *({kind} for k in {counts}),\n"
 
 
 def _rest(choice: Selection) -> str:

@@ -11,9 +11,8 @@ import pandas as pd
 from jaxgmm import _coordinates
 from jaxgmm._posterior import Posterior, invariants
 from jaxgmm._results import Fit
-from jaxgmm._summary import health
+from jaxgmm._summary import health, moments, quantiles
 from jaxgmm.report._approximations import Approximations
-from jaxgmm.report._draws import moments, quantiles
 
 _HEIGHTS = ("log_joint", "log_likelihood")
 
