@@ -45,6 +45,9 @@ def to_datatree(
         "sample_stats": {"lp": posterior.log_joint, **posterior.sample_stats},
         "observed_data": {"x": x},
     }
+    if posterior.sample_weight is not None:
+        groups["constant_data"] = {"sample_weight": np.asarray(posterior.sample_weight)}
+        dims["sample_weight"] = ["obs"]
     if posterior_predictive:
         groups["posterior_predictive"] = {"x": posterior.replicate(key_rows)}
     if prior:

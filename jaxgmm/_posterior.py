@@ -291,10 +291,13 @@ class Posterior:
         return drawn.reshape(*self.log_prior.shape, *drawn.shape[1:])
 
     def pointwise_log_likelihood(self) -> np.ndarray:
-        """(chain, draw, n) log density of each row, the label summed out, weights applied."""
+        """(chain, draw, n) log density of one copy of each row, the label summed out.
+
+        A weight is a number of copies, so the weighted sum over rows is `log_likelihood`. What
+        leaves a row out leaves out one copy: the weight multiplies afterwards.
+        """
         drawn = np.asarray(_predictive.pointwise(self.model, self._flat(self.params), self.x))
-        values = drawn.reshape(*self.log_prior.shape, -1)
-        return values if self.sample_weight is None else values * np.asarray(self.sample_weight)
+        return drawn.reshape(*self.log_prior.shape, -1)
 
     def _rows(self, x_new: Any) -> Array:
         if x_new is None:

@@ -18,7 +18,7 @@ from jaxgmm.report._check import check_table
 from jaxgmm.report._conclude import conclude, point_kind
 from jaxgmm.report._curvature import curvature
 from jaxgmm.report._decide import decide
-from jaxgmm.report._draws import aligned, look, some_rows
+from jaxgmm.report._draws import aligned, look_at_data
 from jaxgmm.report._explain import explain
 from jaxgmm.report._predict import predict
 from jaxgmm.report._several import Comparison, pairs
@@ -184,7 +184,7 @@ def _judge(fit: Fit, post: Posterior) -> Verdict:
             f"{fit.model!r} and {post.model!r}"
         )
     key_laplace, key_rows = jax.random.split(jax.random.key(_SEED))
-    seen = look(fit, post, post.x[some_rows(post)])
+    seen = look_at_data(fit, post)
     post = aligned(post, seen)
     shape = curvature(fit.model, fit.params, post.x, post.sample_weight)
     near = approximations(fit, post, shape, key_laplace)

@@ -74,13 +74,17 @@ def _loo(case: Case, **options: Any) -> tuple[float, float, float]:
     """-2 elpd, labels summed out, its standard error, and rows that it does not hold for."""
     from arviz_stats import loo
 
-    tree = to_datatree(_draws(case, options))
+    post = _draws(case, options)
     with warnings.catch_warnings():
         # Said in a column: rows whose Pareto k is too large.
         warnings.filterwarnings("ignore", message="Estimated shape parameter of Pareto")
-        found: Any = loo(tree, pointwise=True)
-    bad = int(np.sum(np.asarray(found.pareto_k) > found.good_k))
-    return -2 * float(found.elpd), 2 * float(found.se), bad
+        found: Any = loo(to_datatree(post), pointwise=True)
+    # One copy of a row was left out: each copy counts.
+    elpd = np.asarray(found.elpd_i, np.float64)
+    copies = np.ones(elpd.shape) if post.sample_weight is None else np.asarray(post.sample_weight)
+    variance = np.average((elpd - np.average(elpd, weights=copies)) ** 2, weights=copies)
+    bad = np.sum(copies[np.asarray(found.pareto_k) > found.good_k])
+    return -2 * float(copies @ elpd), 2 * float(np.sqrt(np.sum(copies) * variance)), float(bad)
 
 
 def _evidence(

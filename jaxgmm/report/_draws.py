@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 from scipy.optimize import linear_sum_assignment
 
 from jaxgmm._contract import LatentModel, Params
 from jaxgmm._labelling import all_sites, relabelled
-from jaxgmm._posterior import Posterior
+from jaxgmm._posterior import Posterior, systematic
 from jaxgmm._programs import program
 from jaxgmm._results import Fit
 
@@ -34,27 +34,54 @@ class Seen(NamedTuple):
         Of each label.
     fit_log_density, fit_probability : (n,) and (n, K) arrays
         The same at the fit.
+    copies : (n,) array
+        How many rows each stands for: a weight is a number of copies.
     """
 
     log_density: Float[np.ndarray, "s n"]
     probability: Float[np.ndarray, "s n k"]
     fit_log_density: Float[np.ndarray, " n"]
     fit_probability: Float[np.ndarray, "n k"]
+    copies: Float[np.ndarray, " n"]
 
     @property
     def size(self) -> str:
         """How much that is, in words."""
-        draws, rows = self.log_density.shape
-        return f"{rows} rows, {draws} draws"
+        return f"{np.sum(self.copies):g} rows, {len(self.log_density)} draws"
+
+    @property
+    def each_copy(self) -> Int[np.ndarray, " m"]:
+        """Which row each single copy is of, for what is random by row."""
+        count = min(max(1, round(float(np.sum(self.copies)))), _MOST_ROWS)
+        return systematic(np.log(self.copies / np.sum(self.copies)), count)
 
 
-def some_rows(post: Posterior) -> np.ndarray:
-    """Indices of evenly spaced rows of the data."""
-    n = post.x.shape[0]
-    return np.linspace(0, n - 1, min(n, _MOST_ROWS)).astype(int)
+class Rows(NamedTuple):
+    """Rows that stand for all of the data."""
+
+    index: Int[np.ndarray, " n"]
+    copies: Float[np.ndarray, " n"]
 
 
-def look(fit: Fit, post: Posterior, x: Array) -> Seen:
+def some_rows(post: Posterior) -> Rows:
+    """All rows that weigh anything, or evenly spaced ones, each with its number of copies."""
+    weight = post.sample_weight
+    copies = np.ones(post.x.shape[0]) if weight is None else np.asarray(weight, np.float64)
+    held = np.flatnonzero(copies)
+    if len(held) <= _MOST_ROWS:
+        return Rows(held, copies[held])
+    spaced = systematic(np.log(copies[held] / np.sum(copies)), _MOST_ROWS)
+    chosen, times = np.unique(held[spaced], return_counts=True)
+    return Rows(chosen, times.astype(float))
+
+
+def look_at_data(fit: Fit, post: Posterior) -> Seen:
+    """`Seen` of `some_rows` of the data."""
+    rows = some_rows(post)
+    return look(fit, post, post.x[rows.index], rows.copies)
+
+
+def look(fit: Fit, post: Posterior, x: Array, copies: np.ndarray) -> Seen:
     """`Seen` of rows by thinned draws, which count alike."""
     stack = lambda at, draws: jnp.concatenate(
         [jnp.asarray(at)[None], jnp.asarray(draws.reshape(-1, *draws.shape[2:]))]
@@ -62,7 +89,7 @@ def look(fit: Fit, post: Posterior, x: Array) -> Seen:
     points = jax.tree.map(stack, fit.params, post.thin(_MOST_DRAWS).params)
     density, probability = _at_all(fit.model, points, x)
     density, probability = (np.asarray(v, np.float64) for v in (density, probability))
-    return Seen(density[1:], probability[1:], density[0], probability[0])
+    return Seen(density[1:], probability[1:], density[0], probability[0], copies)
 
 
 @program()
@@ -76,8 +103,10 @@ def aligned(post: Posterior, seen: Seen) -> Posterior:
     Each label of the draws takes the name of the label of the fit that holds the same rows:
     the sum of the cosines between their probabilities of the rows is largest.
     """
+    copies = np.sqrt(seen.copies)[:, None]
     unit = lambda columns: columns / np.maximum(np.linalg.norm(columns, axis=0), 1e-300)
-    agreement = unit(np.mean(seen.probability, axis=0)).T @ unit(seen.fit_probability)
+    ours, theirs = seen.fit_probability, np.mean(seen.probability, axis=0)
+    agreement = unit(copies * theirs).T @ unit(copies * ours)
     theirs, ours = linear_sum_assignment(-agreement)
     order = theirs[np.argsort(ours)]
     if np.array_equal(order, np.arange(len(order))):

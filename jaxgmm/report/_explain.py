@@ -161,15 +161,19 @@ def _wasserstein(table: pd.DataFrame, near: Approximations) -> Check:
 
 def _clusterings(seen: Seen) -> list[Check]:
     """EM's co-clustering and partition against those of draws, which need no labels."""
-    ours, theirs = together(seen.fit_probability[None]), together(seen.probability)
-    apart = float(np.mean(np.abs(ours - theirs)))
+    copies = seen.copies
+    difference = np.abs(_pairs(seen.fit_probability[None]) - _pairs(seen.probability))
+    # A copy is with itself for sure, with another of its row as with any row.
+    apart = float(copies @ difference @ copies - copies @ np.diag(difference)) / copies.sum() ** 2
 
-    partition = np.argmax(seen.fit_probability, axis=-1)
-    uniform = np.random.default_rng(_SEED).random(seen.log_density.shape)
+    each = seen.each_copy
+    partition = np.argmax(seen.fit_probability[each], axis=-1)
+    uniform = np.random.default_rng(_SEED).random((len(seen.log_density), len(each)))
     rand = lambda probability: float(
         np.mean([adjusted_rand(partition, labels) for labels in drawn(probability, uniform)])
     )
-    found, expected = rand(seen.probability), rand(seen.fit_probability)
+    theirs, ours = seen.probability[:, each], seen.fit_probability[each]
+    found, expected = rand(theirs), rand(ours)
     least = _LEAST_RAND * expected
     return [
         _line(
@@ -193,11 +197,16 @@ def _clusterings(seen: Seen) -> list[Check]:
 
 def together(probability: np.ndarray) -> np.ndarray:
     """(n, n) probability that two rows carry one label, over (S, n, K) of the labels."""
-    draws, n, _ = probability.shape
-    rows = np.moveaxis(probability, 1, 0).reshape(n, -1)
-    shared = rows @ rows.T / draws
+    shared = _pairs(probability)
     np.fill_diagonal(shared, 1)
     return shared
+
+
+def _pairs(probability: np.ndarray) -> np.ndarray:
+    """`together` with two copies of a row on the diagonal."""
+    draws, n, _ = probability.shape
+    rows = np.moveaxis(probability, 1, 0).reshape(n, -1)
+    return rows @ rows.T / draws
 
 
 def drawn(probability: np.ndarray, uniform: np.ndarray) -> np.ndarray:

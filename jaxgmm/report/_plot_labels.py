@@ -28,7 +28,7 @@ from jaxgmm.report._canvas import (
     plain,
     spread,
 )
-from jaxgmm.report._draws import Seen, look, some_rows
+from jaxgmm.report._draws import Seen, look_at_data, some_rows
 from jaxgmm.report._explain import together
 
 _MOST_CELLS = 400  # rows of the heat map
@@ -106,7 +106,7 @@ def plot_uncertainty(fit: Fit, post: Posterior, ax: Any = None) -> Any:
         Where ``ax`` has another number of panels than the picture.
     """
     seen = _seen(fit, post)
-    x = np.asarray(post.x, np.float64)[some_rows(post)]
+    x = np.asarray(post.x, np.float64)[some_rows(post).index]
     x = x.reshape(len(x), -1)
     names = [plain(name) for name in fit.feature_names]
     ours = _entropy(seen.fit_probability)
@@ -224,7 +224,7 @@ def plot_pairs(fit: Fit, x: Any, ax: Any = None) -> Any:
 
 def _seen(fit: Fit, post: Posterior) -> Seen:
     """As the verdict has it, so that what was compiled for it serves again."""
-    return look(fit, post, post.x[some_rows(post)])
+    return look_at_data(fit, post)
 
 
 @jax.jit

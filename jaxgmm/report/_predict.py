@@ -14,7 +14,7 @@ from jaxgmm._results import Fit
 from jaxgmm.report._approximations import Approximations
 from jaxgmm.report._check import OK, WARNING, Check, not_applicable
 from jaxgmm.report._decide import MOST_PARETO_K
-from jaxgmm.report._draws import Seen, look, some_rows
+from jaxgmm.report._draws import Seen, look
 
 LOO = "optimism of the plug-in score over LOO (nats)"
 LOO_K = "largest Pareto k of LOO"
@@ -42,22 +42,22 @@ def _leave_one_out(fit: Fit, post: Posterior, seen: Seen) -> list[Check]:
     """Score of the point in sample against that of the posterior out of it.
 
     Leave-one-out by Pareto-smoothed importance sampling (Vehtari, Gelman and Gabry, 2017); for
-    large n the difference is the number of parameters (Stone, 1977).
+    large n the difference is the number of parameters (Stone, 1977). One copy of a row is left
+    out, the others stay.
     """
-    n, weight = post.x.shape[0], 1.0
-    if post.sample_weight is not None:
-        weight = np.asarray(post.sample_weight)[some_rows(post)]
     # Copies of a draw, which resampled weights make, are that draw with their number as weight.
     distinct, copies = np.unique(seen.log_density, axis=0, return_counts=True)
     if len(distinct) < _LEAST_DRAWS:
         why = f"only {len(distinct)} distinct draws"
         return [not_applicable(LOO, why), not_applicable(LOO_K, why)]
-    scores = distinct * weight
-    log_weights, k = array_stats.psislw(scores - np.log(copies)[:, None], axis=0)
-    elpd = logsumexp(scores + np.moveaxis(log_weights, -1, 0), axis=0)
-    lost = seen.fit_log_density * weight - elpd
-    optimism = float(np.mean(lost) * n)
-    error = float(np.std(lost) / np.sqrt(len(lost)) * n)
+    log_weights, k = array_stats.psislw(distinct - np.log(copies)[:, None], axis=0)
+    elpd = logsumexp(distinct + np.moveaxis(log_weights, -1, 0), axis=0)
+    weight = post.sample_weight
+    n = post.x.shape[0] if weight is None else float(np.sum(np.asarray(weight, np.float64)))
+    mean = lambda values: float(np.average(values, weights=seen.copies))
+    lost = seen.fit_log_density - elpd
+    optimism = mean(lost) * n
+    error = np.sqrt(mean((lost - mean(lost)) ** 2) / np.sum(seen.copies)) * n
     most, worst = _MOST_OPTIMISM * fit.n_parameters, float(np.max(k))
     return [
         Check(
@@ -66,7 +66,7 @@ def _leave_one_out(fit: Fit, post: Posterior, seen: Seen) -> list[Check]:
             f"<= {most:g}",
             OK if optimism <= most else WARNING,
             f"+- {error:.1f}; {fit.n_parameters} parameters explain {fit.n_parameters}; LOO elpd "
-            f"{np.mean(elpd) * n:.1f} ({seen.size})",
+            f"{mean(elpd) * n:.1f} ({seen.size})",
         ),
         Check(
             LOO_K,
@@ -75,15 +75,17 @@ def _leave_one_out(fit: Fit, post: Posterior, seen: Seen) -> list[Check]:
             OK if worst <= MOST_PARETO_K else WARNING,
             "no row decides alone"
             if worst <= MOST_PARETO_K
-            else f"{int(np.sum(k > MOST_PARETO_K))} row(s) shape the posterior, their LOO is rough",
+            else f"{np.sum(seen.copies[k > MOST_PARETO_K]):g} row(s) shape the posterior, their "
+            "LOO is rough",
         ),
     ]
 
 
 def _variation(fit: Fit, post: Posterior, seen: Seen, key: PRNGKeyArray) -> Check:
     """Half the integral of |plug-in - predictive|, at rows drawn from the plug-in density."""
-    rows = _sampled(fit.model, fit.params, key, seen.log_density.shape[1])
-    there = look(fit, post, rows.astype(post.x.dtype))
+    count = len(seen.each_copy)
+    rows = _sampled(fit.model, fit.params, key, count)
+    there = look(fit, post, rows.astype(post.x.dtype), np.ones(count))
     predictive = logsumexp(there.log_density, axis=0) - np.log(len(there.log_density))
     missing = np.maximum(0.0, -np.expm1(predictive - there.fit_log_density))
     distance, error = float(np.mean(missing)), float(np.std(missing) / np.sqrt(len(missing)))
