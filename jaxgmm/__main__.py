@@ -338,11 +338,13 @@ def _data(args: argparse.Namespace) -> None:
 def _prepare(args: argparse.Namespace) -> tuple[pd.DataFrame, str, Mixture]:
     """Data with named columns, their name, and the model, checked against each other."""
     import jaxgmm as jg
+    from jaxgmm._tables import naming_columns
 
     x, name = _read(args)
     prior = None if args.prior == "none" else args.prior
     model = jg.Mixture(jg.Gaussian(args.covariance), args.k, prior=prior)
-    model.check_model(*model.check_data(x))
+    with naming_columns(x):
+        model.check_model(*model.check_data(x))
     return x, name, model
 
 

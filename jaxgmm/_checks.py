@@ -6,13 +6,17 @@ They run on the host before anything is traced.
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from jaxgmm._tables import numeric, own_names, place
 
 
 def unknown_name(argument: str, found: object, known: Iterable[str]) -> str:
@@ -87,13 +91,26 @@ def check_rows(x: Any) -> jax.Array:
         if not np.all(np.isfinite(block)):
             row, column = np.argwhere(~np.isfinite(block))[0]
             raise ValueError(
-                f"x: non-finite value {block[row, column]} at row {start + row}, "
-                f"column {column}; drop or impute such rows"
+                f"x: non-finite value {block[row, column]} at "
+                f"{place(own_names(x), start + row, column)}; drop or impute such rows"
             )
+    if array.dtype == np.float64 and not jax.config.jax_enable_x64:
+        _warn_of_narrowing()
     # A JAX array that is right as it is need not be copied.
     kept = isinstance(x, jax.Array) and (x.shape, x.dtype) == (array.shape, array.dtype)
     # `jnp.asarray` would copy twice.
     return x if kept else jax.device_put(array)
+
+
+@functools.cache  # once in a process
+def _warn_of_narrowing() -> None:
+    warnings.warn(
+        "x: float64 data, computed in float32 because JAX's 64-bit switch is off in this process. "
+        'Turn it on with jax.config.update("jax_enable_x64", True) before anything is computed, or '
+        "set the environment variable JAX_ENABLE_X64=1, which worker processes inherit; or hand "
+        "over float32 data",
+        stacklevel=4,  # where jaxgmm.fit was called
+    )
 
 
 # Columns further from zero than so many times their range lose digits in float32.
@@ -145,38 +162,3 @@ def check_sample_weight(sample_weight: Any, x: jax.Array) -> jax.Array | None:
     if not np.any(weight > 0):
         raise ValueError("sample_weight: all weights are zero, so there is no data to fit")
     return jnp.asarray(weight, x.dtype)
-
-
-def numeric(argument: str, value: Any) -> np.ndarray:
-    """Any array-like as a real floating NumPy array."""
-    if isinstance(value, (str, bytes)):
-        raise TypeError(f"{argument}: needs numbers, found a string; load the file first")
-    try:
-        array = np.asarray(value)
-    except ValueError as error:
-        raise ValueError(f"{argument}: cannot be read as an array ({error})") from None
-    if array.dtype == object:
-        try:
-            array = array.astype(float)
-        except (TypeError, ValueError):
-            raise TypeError(
-                f"{argument}: needs numbers, found an array of Python objects; "
-                "select the numeric columns"
-            ) from None
-    if np.issubdtype(array.dtype, np.bool_) or np.issubdtype(array.dtype, np.integer):
-        return array.astype(jnp.result_type(float))
-    if jnp.issubdtype(array.dtype, jnp.floating):
-        if array.dtype in (np.float32, np.float64):
-            return array
-        return array.astype(jnp.result_type(float))
-    raise TypeError(
-        f"{argument}: needs real numbers, found dtype {array.dtype}; select the numeric columns"
-    )
-
-
-def feature_names(x: Any) -> tuple[str, ...]:
-    """Column names where the data carry them, else ``x0, x1, ...``."""
-    columns = getattr(x, "columns", None)
-    if columns is None:
-        columns = [f"x{j}" for j in range(np.shape(x)[1] if np.ndim(x) == 2 else 1)]
-    return tuple(map(str, columns))

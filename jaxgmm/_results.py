@@ -298,10 +298,21 @@ def fingerprint(x: Any, sample_weight: Any) -> str:
     return digest.hexdigest()
 
 
+def check_precision(fit: Fit) -> None:
+    """Refuse a fit whose parameters lost digits when this process loaded them."""
+    if fit.trace.dtype == np.float64 and not jax.config.jax_enable_x64:
+        raise ValueError(
+            "fit: was computed in float64, and JAX's 64-bit switch is off in this process; set the "
+            "environment variable JAX_ENABLE_X64=1, or call "
+            'jax.config.update("jax_enable_x64", True) before the fit is loaded'
+        )
+
+
 def same_data(fit: Fit, x: Any, sample_weight: Any) -> tuple[Any, Any]:
     """The checked data and weights of a fit, given again; a `ValueError` for others."""
     if not isinstance(fit, Fit):
         raise TypeError(f"fit: needs a Fit from jaxgmm.fit, found {type(fit).__name__}")
+    check_precision(fit)
     rows, weight = fit.model.check_data(x, sample_weight)
     if fingerprint(rows, weight) != fit.fingerprint:
         raise ValueError(

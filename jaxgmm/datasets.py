@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from jaxgmm._checks import check_name
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Dataset:
     """Rows, the names of their columns, labels where there are any, and the source.
+
+    It goes wherever data go, with the names of its columns.
 
     Attributes
     ----------
@@ -25,6 +28,12 @@ class Dataset:
         A class per row, for looking at only.
     description : str
         Units, source and licence.
+
+    Examples
+    --------
+    >>> import jaxgmm as jg
+    >>> jg.datasets.load("iris", columns=["Petal.Length"])
+    Dataset 'iris': 150 x 1 (Petal.Length), 3 classes
     """
 
     name: str
@@ -32,6 +41,25 @@ class Dataset:
     feature_names: tuple[str, ...]
     labels: tuple[str, ...] | None
     description: str
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """The rows as a table, whose names go into every result."""
+        return pd.DataFrame(self.x, columns=list(self.feature_names))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names again, where those of a table are looked for."""
+        return self.feature_names
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.x, dtype=dtype, copy=copy)
+
+    def __repr__(self) -> str:
+        rows, columns = self.x.shape
+        labels = "" if self.labels is None else f", {len(set(self.labels))} classes"
+        names = ", ".join(self.feature_names)
+        return f"Dataset {self.name!r}: {rows} x {columns} ({names}){labels}"
 
 
 _DESCRIPTIONS = {

@@ -1,13 +1,20 @@
 """What is refused before anything runs, and what the refusal says."""
 
+import pathlib
+import pickle
 import re
 
 import jax
 import numpy as np
+import pandas as pd
 import pytest
+import scipy.sparse
+import xarray as xr
 from helpers import SMALL, STRUCTURES, soft_labels
 
 import jaxgmm as jg
+from jaxgmm._checks import _warn_of_narrowing, check_rows
+from jaxgmm._tables import feature_names
 
 KEY = jax.random.key(0)
 FULL = jg.Mixture(jg.Gaussian("full"), 2)
@@ -176,3 +183,154 @@ def test_a_vector_is_one_feature():
     assert vector.params.means.shape == (2, 1)
     assert vector.log_joint == column.log_joint
     assert np.all(vector.trace == column.trace)
+
+
+# -- tables of every library -------------------------------------------------------------
+
+
+class ArrowLike:
+    """What tells an Arrow table apart: its names are not its columns."""
+
+    column_names = ("wing", "tail")
+    columns = ("the", "data")
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array([[1.0, 2.0], [3.0, 4.0]])
+
+
+def _frame(**columns):
+    return pd.DataFrame(columns)
+
+
+def _arrow():
+    return pytest.importorskip("pyarrow").table({"wing": [1.0, 3.0], "tail": [2, 4]})
+
+
+def _polars(kind="DataFrame"):
+    polars = pytest.importorskip("polars")
+    return getattr(polars, kind)({"wing": [1.0, 3.0], "tail": [2, 4]})
+
+
+NAMED = {
+    "pandas": lambda: _frame(wing=[1.0, 3.0], tail=[2, 4]),
+    "nullable": lambda: _frame(wing=[1.0, 3.0], tail=[2, 4]).convert_dtypes(),
+    "several dtypes": lambda: _frame(wing=np.array([1, 3], object), tail=np.float32([2, 4])),
+    "like Arrow": ArrowLike,
+    "Arrow": _arrow,
+    "polars": _polars,
+    "xarray": lambda: xr.DataArray(
+        [[1.0, 2.0], [3.0, 4.0]], dims=("obs", "part"), coords={"part": ["wing", "tail"]}
+    ),
+}
+
+
+@pytest.mark.parametrize("table", NAMED)
+def test_tables_keep_the_names_of_their_columns(table):
+    table = NAMED[table]()
+    assert feature_names(table) == ("wing", "tail")
+    rows = np.asarray(check_rows(table))
+    np.testing.assert_array_equal(rows, [[1, 2], [3, 4]])
+    assert rows.dtype == np.float64
+
+
+def test_series_keep_their_names():
+    values = [1.0, 2.0, 4.0]
+    for series in (pd.Series(values, name="wing"), xr.DataArray(values, dims="obs", name="wing")):
+        assert feature_names(series) == ("wing",)
+        assert check_rows(series).shape == (3, 1)
+    assert feature_names(pd.Series(values)) == feature_names(values) == ("x0",)
+    assert feature_names(xr.DataArray(np.eye(2), name="wing")) == ("x0", "x1")
+    data = jg.datasets.load("faithful")
+    assert feature_names(data) == data.feature_names
+    np.testing.assert_array_equal(check_rows(data), data.x)
+
+
+def test_a_fit_has_the_names_of_its_data():
+    fit = jg.fit(FULL, pd.DataFrame(SMALL, columns=["length", "pause"]), start=LABELS, max_iter=1)
+    assert fit.feature_names == ("length", "pause")
+
+
+DAYS = pd.to_timedelta([1, None, 3], unit="D")
+NO_NUMBERS = {
+    "masked": (np.ma.masked_array(np.eye(3), mask=np.eye(3)), "3 masked.*row 0, column 0; drop"),
+    "masked in a list": ([np.ma.masked_array([1.0, 2.0], [0, 1])] * 2, "2 masked.*row 0, column 1"),
+    "masked vector": (np.ma.masked_array([1.0, 2.0], mask=[0, 1]), "1 masked.*row 1;"),
+    "not a time": (np.array([1, 2, "NaT"], dtype="m8[D]"), r"times \(dtype timedelta64\[D\]\)"),
+    "times": (_frame(wait=DAYS), "times .* in column.* 'wait'; make them numbers"),
+    "times and numbers": (_frame(a=[1, 2, 3], wait=DAYS), "Timedelta.*at row 0, column 'wait'"),
+    "dates": (
+        _frame(a=[1.0], day=pd.to_datetime(["2020-01-01"])),
+        "Timestamp.*row 0, column 'day'",
+    ),
+    "numpy times": (np.array([[np.timedelta64(1, "D"), "x"]], object), "timedelta64.*column 0"),
+    "text": (_frame(wing=[1.0, 2.0], kind=["robin", "wren"]), "'robin' at row 0, column 'kind'"),
+    "numbers as text": (_frame(wing=["1", "2"], tail=[1, 2]), "'1' at row 0, column 'wing'"),
+    "text only": (np.array([["1", "2"]]), "found text"),
+    "complex": (_frame(wing=[1, 2j]), "needs real numbers, found dtype complex128"),
+    "NA": (_frame(wing=[1, 2], tail=pd.array([1, None])), "nan at row 1, column 'tail'; drop"),
+    "None": ([[1.0, None]], "nan at row 0, column 1"),
+    "NaN": (_frame(wing=[1, 2], tail=[np.nan, 2]), "nan at row 0, column 'tail'"),
+    "NaN in a series": (pd.Series([1, np.inf], name="wing"), "inf at row 1, column 'wing'"),
+    "sparse": (scipy.sparse.eye_array(3, format="csr"), r"found a csr_array; pass x\.toarray\(\)"),
+    "dict": ({"wing": [1, 2]}, r"found a dict; .*pandas\.DataFrame\(x\)"),
+    "fields": (np.zeros(2, [("a", float), ("b", int)]), r"fields 'a', 'b'; .*pandas\.DataFrame"),
+    "path": (pathlib.Path("rows.csv"), "Path; load the file first"),
+    "nothing": (None, "array or a table of numbers, found a NoneType"),
+    "set of arrays": (xr.Dataset({"a": ("obs", [1.0])}), "found a Dataset; make a table"),
+}
+
+
+@pytest.mark.parametrize("case", NO_NUMBERS)
+def test_what_is_no_table_of_numbers_is_refused_by_name(case):
+    x, message = NO_NUMBERS[case]
+    with pytest.raises((TypeError, ValueError), match=f"^x: .*{message}"):
+        check_rows(x)
+
+
+def test_an_array_with_a_mask_that_hides_nothing_is_an_array():
+    np.testing.assert_array_equal(check_rows(np.ma.masked_array(SMALL, mask=False)), SMALL)
+
+
+def test_a_lazy_table_is_refused_by_name():
+    with pytest.raises(TypeError, match=r"x: .*LazyFrame that has none yet; pass x\.collect\(\)"):
+        check_rows(_polars("LazyFrame"))
+
+
+def test_masked_weights_are_refused():
+    weight = np.ma.masked_array(np.ones(len(SMALL)), mask=np.arange(len(SMALL)) == 7)
+    with pytest.raises(ValueError, match=r"sample_weight: 1 masked value.*row 7"):
+        _fit(sample_weight=weight)
+
+
+def test_columns_are_called_by_their_names():
+    x = pd.DataFrame(CONSTANT, columns=["length", "pause"])
+    with pytest.raises(ValueError, match="x: column 'pause' is constant") as caught:
+        _fit(x=x)
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert str(again) == str(caught.value)
+    wide = x.assign(pause=np.linspace(0, 1e200, len(x)))
+    with pytest.raises(ValueError, match="x: column 'pause' spreads"):
+        _fit(x=wide)
+    with pytest.raises(ValueError, match="no scale for column 'pause'"):
+        _fit(jg.Mixture(jg.Gaussian("full"), 2, prior="fraley-raftery"), x)
+
+
+# -- float64 data where JAX's switch is off ------------------------------------------------
+
+
+def test_narrowed_data_are_said_once_in_a_process():
+    _warn_of_narrowing.cache_clear()
+    with jax.enable_x64(False):
+        with pytest.warns(UserWarning, match="x: float64 data.*JAX_ENABLE_X64=1"):
+            check_rows(SMALL)
+        check_rows(SMALL)
+        _warn_of_narrowing.cache_clear()
+        check_rows(SMALL.astype(np.float32))
+        check_rows([[1, 2], [3, 4]])
+    check_rows(SMALL)
+
+
+def test_a_fit_in_float64_is_refused_where_the_switch_is_off():
+    fit = jg.fit(FULL, SMALL, start=LABELS, max_iter=1)
+    with jax.enable_x64(False), pytest.raises(ValueError, match=r"fit: .*JAX_ENABLE_X64=1"):
+        jg.standard_errors(fit, SMALL)

@@ -9,13 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
-from jaxgmm._checks import check_count, check_key, check_name, check_options, feature_names
+from jaxgmm._checks import check_count, check_key, check_name, check_options
 from jaxgmm._contract import LatentModel, Params
 from jaxgmm._labelling import all_sites, match_labels, relabelled
 from jaxgmm._numerics import at_once
 from jaxgmm._posterior import Posterior
 from jaxgmm._programs import program
-from jaxgmm._results import SAME_OPTIMUM, Fit, Status, fingerprint
+from jaxgmm._results import SAME_OPTIMUM, Fit, Status, check_precision, fingerprint
+from jaxgmm._tables import feature_names, naming_columns
 from jaxgmm.bayes._chains import Schedule, device_mesh, on_all
 from jaxgmm.bayes._gibbs import gibbs
 from jaxgmm.bayes._importance import importance
@@ -65,13 +66,15 @@ def sample(
     for name, (count, least) in least_counts.items():
         check_count(name, count, least)
     n_warmup = _DEFAULT_WARMUP if n_warmup is None else check_count("n_warmup", n_warmup, 0)
-    names = feature_names(x)
-    x, sample_weight = model.check_data(x, sample_weight)
     model.check_samplable()
-    model.check_model(x, sample_weight)
+    rows, sample_weight = model.check_data(x, sample_weight)
+    with naming_columns(x):
+        model.check_model(rows, sample_weight)
+    x, names = rows, feature_names(x)
     model = model.resolve(x, sample_weight)
     if not isinstance(start, Fit):
         raise TypeError(f"start: needs a Fit from jaxgmm.fit, found {type(start).__name__}")
+    check_precision(start)
     digest = fingerprint(x, sample_weight)
     if start.fingerprint != digest:
         raise ValueError("start: this fit is of other data or weights; fit x first")

@@ -14,18 +14,11 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxgmm._checks import (
-    centred_rows,
-    check_count,
-    check_key,
-    check_name,
-    feature_names,
-    key_numbers,
-    numeric,
-)
+from jaxgmm._checks import centred_rows, check_count, check_key, check_name, key_numbers
 from jaxgmm._contract import LatentModel, Params, expected_labels
 from jaxgmm._programs import program
 from jaxgmm._results import SAME_OPTIMUM, Fit, Run, Status, fingerprint
+from jaxgmm._tables import feature_names, naming_columns, numeric
 from jaxgmm.em._accelerate import ACCELERATIONS, accelerated
 from jaxgmm.em._loop import as_run, default_tolerance, number_of_slots, run_starts
 from jaxgmm.em._start import DETERMINISTIC, SHORT_RUNS, SHORT_STEPS, STARTS, ward_labels
@@ -127,7 +120,7 @@ def fit(
         found = _fit_about(model, *narrowed, start, options)
         digest = fingerprint(rows, weight)
         return dataclasses.replace(found, fingerprint=digest, feature_names=names)
-    x, sample_weight = rows, weight
+    table, x, sample_weight = x, rows, weight
     seed = None if key is None else key_numbers(check_key(key, "starts are random"))
     check_count("n_init", n_init, 1)
     check_count("max_iter", max_iter, 0)
@@ -142,7 +135,8 @@ def fit(
         tol = default_tolerance(x.dtype)
     elif not (isinstance(tol, numbers.Real) and math.isfinite(tol) and tol >= 0):
         raise ValueError(f"tol: needs a finite number of at least 0, found {tol!r}")
-    model.check_model(x, sample_weight)
+    with naming_columns(table):
+        model.check_model(x, sample_weight)
     model = model.resolve(x, sample_weight)
     tolerance = jnp.asarray(tol, x.dtype)
 

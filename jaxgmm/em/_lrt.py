@@ -15,6 +15,7 @@ from jaxgmm._checks import check_count, check_key
 from jaxgmm._contract import LatentModel, Params
 from jaxgmm._programs import program
 from jaxgmm._results import Fit, Run, Status
+from jaxgmm._tables import naming_columns
 from jaxgmm.em._bootstrap import map_in_batches, total_rows
 from jaxgmm.em._fit import fit
 from jaxgmm.em._loop import default_tolerance, run
@@ -142,7 +143,8 @@ def bootstrap_lrt(
         tol = max(default_tolerance(rows.dtype), _GAIN_LEFT / n_rows)
     key_null, key_split, key_replicates = jax.random.split(key, 3)
     options = {"sample_weight": sample_weight, "tol": tol, "max_iter": max_iter}
-    alternative.check_model(rows, sample_weight)
+    with naming_columns(x):
+        alternative.check_model(rows, sample_weight)
     larger = alternative.resolve(rows, sample_weight)
     null = fit(model, x, key=key_null, n_init=n_init, **options)
     starts = _larger_starts(null.model, larger, null.params, rows, sample_weight, key_split, n_init)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from jaxgmm._checks import blocks, numeric
+from jaxgmm._checks import blocks
+from jaxgmm._tables import ColumnRefused, numeric
 from jaxgmm.model._prior import ConjugatePrior
 from jaxgmm.model._registry import UNIVARIATE, structure_named
 
@@ -33,9 +34,10 @@ def check_squares(x: np.ndarray, name: str) -> None:
     outside = (spread > most) | ((spread > 0) & (spread < least))
     if np.any(outside):
         column = int(np.argmax(outside))
-        raise ValueError(
-            f"x: column {column} spreads over {spread[column]:.3g}, whose square leaves the range "
-            f"of {x.dtype}; rescale x"
+        raise ColumnRefused(
+            f"x: {{column}} spreads over {spread[column]:.3g}, whose square leaves the range "
+            f"of {x.dtype}; rescale x",
+            column,
         )
 
 
@@ -72,9 +74,10 @@ def check_bounded(x: np.ndarray, name: str, n_components: int) -> None:
         return
     constant = _constant_columns(x)
     if constant.size:
-        raise ValueError(
-            f"x: column {constant[0]} is constant, so the likelihood is unbounded; "
-            f"drop the column, or {_REMEDY}"
+        raise ColumnRefused(
+            "x: {column} is constant, so the likelihood is unbounded; "
+            f"drop the column, or {_REMEDY}",
+            constant[0],
         )
     if not structure_named(name).uses_products:
         return
@@ -109,9 +112,10 @@ def check_rule_defined(rule: str, x: np.ndarray, total_weight: float, name: str)
         return
     constant = _constant_columns(x)
     if constant.size:
-        raise ValueError(
-            f"prior: {rule!r} has no scale for column {constant[0]}, which is constant; "
-            f"drop the column or {explicit}"
+        raise ColumnRefused(
+            f"prior: {rule!r} has no scale for {{column}}, which is constant; "
+            f"drop the column or {explicit}",
+            constant[0],
         )
     if n > d and _rank(x) < d:
         raise ValueError(

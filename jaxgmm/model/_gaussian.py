@@ -13,9 +13,10 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.distributions import constraints
 
-from jaxgmm._checks import numeric, unknown_name
+from jaxgmm._checks import unknown_name
 from jaxgmm._contract import ConjugateFamily, Prior, Sites
 from jaxgmm._numerics import Affine, anywhere, block_rows, stack, weighted_moments
+from jaxgmm._tables import numeric
 from jaxgmm.model._centred import Centred
 from jaxgmm.model._moments import Moments, about_their_means, pool
 from jaxgmm.model._prior import ConjugatePrior, improper

@@ -15,7 +15,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.distributions import constraints
 
-from jaxgmm._checks import check_count, check_name, numeric
+from jaxgmm._checks import check_count, check_name
 from jaxgmm._contract import (
     Assignment,
     Family,
@@ -32,6 +32,7 @@ from jaxgmm._numerics import (
     sum_over_blocks,
     total_log_sum_exp,
 )
+from jaxgmm._tables import numeric
 from jaxgmm.model._door import (
     check_bounded,
     check_prior,

@@ -11,7 +11,7 @@ import jax
 import pandas as pd
 
 from jaxgmm._posterior import Posterior
-from jaxgmm._results import Fit
+from jaxgmm._results import Fit, check_precision
 from jaxgmm.report._approximations import approximations
 from jaxgmm.report._basins import basin_table
 from jaxgmm.report._check import check_table
@@ -176,6 +176,7 @@ def compare(fit: Fits, post: Posteriors) -> Verdict | Comparison:
 
 
 def _judge(fit: Fit, post: Posterior) -> Verdict:
+    check_precision(fit)
     if fit.fingerprint != post.fingerprint:
         raise ValueError("compare: the fit and the posterior are of other data or weights")
     if jax.tree.structure(fit.model) != jax.tree.structure(post.model):
