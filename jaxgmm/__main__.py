@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from jaxgmm import Fit, Mixture
+    from jaxgmm.datasets import Dataset
 
 _BAD_INPUT, _INTERRUPTED = 2, 130
 
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader (``| head``) has gone: nothing is left to say, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, TypeError, OSError) as error:
-        print(_one_line(error), file=sys.stderr)
+        print(_one_line(error, args), file=sys.stderr)
         return _BAD_INPUT
     return 0
 
@@ -59,10 +60,17 @@ def _interruptible() -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _one_line(error: Exception) -> str:
-    message = str(error)
+def _one_line(error: Exception, args: argparse.Namespace) -> str:
+    """The error, with arguments called as they were written."""
+    from jaxgmm._checks import reworded
+
     if isinstance(error, OSError) and error.filename is not None:
         message = f"{error.filename}: {error.strerror}"
+    else:
+        options = ("columns", "sep", "decimal", "prior", "method", "criterion", "criteria")
+        written = {name: f"--{name}" for name in options}
+        written["structure"] = "--structures" if args.command == "select" else "--covariance"
+        message = reworded(str(error), written | {"x": str(getattr(args, "data", "x"))})
     return f"jaxgmm: error: {' '.join(message.split())}"
 
 
@@ -186,8 +194,21 @@ def _counts(text: str) -> list[int]:
 
 def _add_data_arguments(parser: argparse.ArgumentParser, restarts: int) -> None:
     add = parser.add_argument
-    add("data", metavar="DATA", help="faithful, galaxies, iris, or a CSV file")
-    add("--columns", metavar="A,B", help="columns by name or by position from 0 (default: all)")
+    add("data", metavar="DATA", help="faithful, galaxies, iris, or a file: CSV (also .gz), Parquet")
+    add(
+        "--columns",
+        metavar="A,B",
+        help="columns by name or by position from 0; a name with a comma in double quotes "
+        "(default: all)",
+    )
+    add("--sep", metavar="C", help="what separates the cells of a text file, or tab")
+    add("--decimal", metavar="C", help="decimal point or comma of a text file")
+    add(
+        "--header",
+        action=argparse.BooleanOptionalAction,
+        help="whether the first line of a text file names the columns (these three by default as "
+        "the file looks)",
+    )
     add(
         "--restarts",
         type=_count(1),
@@ -221,15 +242,15 @@ def _compare(args: argparse.Namespace) -> None:
     import jaxgmm as jg
     from jaxgmm._checks import check_name
 
-    x, name, model = _prepare(args)
+    x, data, model = _prepare(args)
     check_name("method", args.method, jg.bayes.METHODS)
     model.check_samplable()
-    _announce(args, x, name)
+    _announce(args, data)
 
     key_fit, key_draws = jax.random.split(jax.random.key(args.seed))
     with _stage(args, f"EM: {args.restarts} start(s)"):
         fit = jg.fit(model, x, key=key_fit, n_init=args.restarts)
-    out = Path(f"{name}_report" if args.out is None else args.out)
+    out = Path(f"{data.name}_report" if args.out is None else args.out)
     out.mkdir(parents=True, exist_ok=True)  # fails before the long part, not after it
 
     bar = not args.quiet and sys.stderr.isatty()
@@ -258,8 +279,8 @@ def _fit(args: argparse.Namespace) -> None:
 
     import jaxgmm as jg
 
-    x, name, model = _prepare(args)
-    _announce(args, x, name)
+    x, data, model = _prepare(args)
+    _announce(args, data)
     with _stage(args, f"EM: {args.restarts} start(s)"):
         fit = jg.fit(model, x, key=jax.random.key(args.seed), n_init=args.restarts)
     print(_fit_text(fit))
@@ -274,17 +295,17 @@ def _select(args: argparse.Namespace) -> None:
     from jaxgmm._checks import check_name
     from jaxgmm.report import CRITERIA, DECIDING
 
-    x, name = _read(args)
+    x, data = _read(args)
     prior = None if args.prior == "none" else args.prior
     codes = args.structures.split(",") if args.structures != "all" else _all_structures(x)
     models = [jg.Mixture(jg.Gaussian(code), k, prior=prior) for code in codes for k in args.k]
     models[0].check_data(x)
     criteria = args.criteria.split(",")
-    check_name("--criterion", args.criterion, DECIDING)
+    check_name("criterion", args.criterion, DECIDING)
     for one in criteria:
-        check_name("--criteria", one, CRITERIA)
-    _announce(args, x, name)
-    out = Path(f"{name}_select" if args.out is None else args.out)
+        check_name("criteria", one, CRITERIA)
+    _announce(args, data)
+    out = Path(f"{data.name}_select" if args.out is None else args.out)
     out.mkdir(parents=True, exist_ok=True)  # fails before the long part, not after it
 
     bar = not args.quiet and sys.stderr.isatty()
@@ -335,46 +356,48 @@ def _data(args: argparse.Namespace) -> None:
 # -- parts -------------------------------------------------------------------------
 
 
-def _prepare(args: argparse.Namespace) -> tuple[pd.DataFrame, str, Mixture]:
-    """Data with named columns, their name, and the model, checked against each other."""
+def _prepare(args: argparse.Namespace) -> tuple[pd.DataFrame, Dataset, Mixture]:
+    """Data with named columns, whence they are, and the model, checked against each other."""
     import jaxgmm as jg
     from jaxgmm._tables import naming_columns
 
-    x, name = _read(args)
+    x, data = _read(args)
     prior = None if args.prior == "none" else args.prior
     model = jg.Mixture(jg.Gaussian(args.covariance), args.k, prior=prior)
     with naming_columns(x):
         model.check_model(*model.check_data(x))
-    return x, name, model
+    return x, data, model
 
 
-def _read(args: argparse.Namespace) -> tuple[pd.DataFrame, str]:
-    """Data with named columns in the precision asked for, and their name."""
+def _read(args: argparse.Namespace) -> tuple[pd.DataFrame, Dataset]:
+    """Data with named columns in the precision asked for, and whence they are."""
     import jax
-    import pandas as pd
 
     jax.config.update("jax_enable_x64", not args.float32)
-    data = _load(args.data, None if args.columns is None else args.columns.split(","))
-    x = pd.DataFrame(data.x, columns=list(data.feature_names))
-    return x.astype("float32" if args.float32 else "float64"), data.name
+    data = _load(args)
+    return data.frame.astype("float32" if args.float32 else "float64"), data
 
 
-def _load(data: str, columns: list[str] | None) -> Any:
+def _load(args: argparse.Namespace) -> Dataset:
     from jaxgmm import datasets
     from jaxgmm._checks import unknown_name
 
-    if data in datasets.NAMES:
-        return datasets.load(data, columns)
-    path = Path(data)
-    if not path.exists() and path.name == data and not path.suffix:
-        raise ValueError(unknown_name("DATA", data, datasets.NAMES) + ", or a CSV file")
-    return datasets.read_csv(path, columns)
+    if args.data in datasets.NAMES:
+        return datasets.load(args.data, args.columns)
+    path = Path(args.data)
+    if not path.exists() and path.name == args.data and not path.suffix:
+        raise ValueError(unknown_name("DATA", args.data, datasets.NAMES) + ", or a CSV file")
+    sep = {"tab": "\t", "\\t": "\t"}.get(args.sep, args.sep)
+    return datasets.read_csv(path, args.columns, sep=sep, decimal=args.decimal, header=args.header)
 
 
-def _announce(args: argparse.Namespace, x: pd.DataFrame, name: str) -> None:
+def _announce(args: argparse.Namespace, data: Dataset) -> None:
+    """What is computed on; what was taken for granted while reading is no mere progress."""
     if not args.quiet:
-        columns = ", ".join(map(str, x.columns))
-        print(f"{name}: {len(x)} rows of {columns}", file=sys.stderr)
+        columns = ", ".join(data.feature_names)
+        print(f"{data.name}: {len(data.x)} rows of {columns}", file=sys.stderr)
+    for note in data.notes:
+        print(f"{data.name}: {note}", file=sys.stderr)
 
 
 @contextlib.contextmanager

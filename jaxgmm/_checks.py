@@ -9,7 +9,7 @@ import difflib
 import functools
 import inspect
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -25,6 +25,12 @@ def unknown_name(argument: str, found: object, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(str(found), known, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else "."
     return f"{argument}: unknown name {found!r}{hint} Known: {', '.join(map(repr, known))}"
+
+
+def reworded(message: str, names: Mapping[str, str]) -> str:
+    """A refusal that calls the argument as the user of another door wrote it."""
+    argument, colon, rest = message.partition(":")
+    return names.get(argument, argument) + colon + rest
 
 
 def check_name(argument: str, found: object, known: Iterable[str]) -> str:

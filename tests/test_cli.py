@@ -140,6 +140,27 @@ def test_header_is_optional_and_columns_selectable(capsys, tmp_path, csv_file):
     assert len(set(ends)) == 1
 
 
+def test_what_was_taken_for_granted_is_said_even_when_quiet(capsys, tmp_path):
+    path = tmp_path / "birds.csv"
+    x = jg.datasets.load("faithful").frame[:40]
+    x.to_csv(path, sep=";", decimal=",")
+    argv = ["fit", path, "-k", 1, "--restarts", 1, "--quiet"]
+    assert _exit_code(*argv) == 0
+    guessed = capsys.readouterr()
+    assert guessed.err.splitlines() == [
+        "birds: separated by ';'",
+        "birds: with decimal commas",
+        "birds: column(s) '' left out as the row index; choose by position, from 0",
+    ]
+    told = ["--sep", ";", "--decimal", ",", "--header", "--columns", " waiting, eruptions"]
+    assert _exit_code(*argv, *told) == 0
+    assert capsys.readouterr().err == ""
+    x.to_csv(path.with_suffix(".csv.gz"), sep="\t", index=False)
+    assert _exit_code("fit", f"{path}.gz", "-k", 1, "--restarts", 1, "--quiet", "--sep", "tab") == 0
+    unpacked = capsys.readouterr()
+    assert (unpacked.out, unpacked.err) == (guessed.out, "")
+
+
 def test_data_lists_and_prints(capsys):
     assert _exit_code("data") == 0
     listed = capsys.readouterr().out
@@ -173,15 +194,16 @@ BAD = {
     "unknown data": (["fit", "fathful", "-k", "2"], "did you mean 'faithful'?"),
     "missing file": (["fit", "none.csv", "-k", "2"], "none.csv: No such file"),
     "folder": (["fit", ".", "-k", "2"], "."),
-    "unknown column": (["fit", "faithful", "-k", "2", "--columns", "watin"], "'waiting'"),
+    "unknown column": (["fit", "faithful", "-k", "2", "--columns", "watin"], "--columns: "),
     "column too far": (["fit", "faithful", "-k", "2", "--columns", "2"], "'2'"),
-    "unknown covariance": (["fit", "faithful", "-k", "2", "--covariance", "dag"], "'diag'?"),
-    "unknown prior": (["fit", "faithful", "-k", "2", "--prior", "fraley"], "'fraley-raftery'?"),
-    "unknown method": (["compare", "faithful", "-k", "2", "--method", "nut"], "'nuts'?"),
+    "unknown covariance": (["fit", "faithful", "-k", "2", "--covariance", "dag"], "--covariance: "),
+    "unknown prior": (["fit", "faithful", "-k", "2", "--prior", "fraley"], "--prior: "),
+    "unknown method": (["compare", "faithful", "-k", "2", "--method", "nut"], "--method: "),
     "falling range": (["select", "faithful", "-k", "3:1"], "must not fall, found '3:1'"),
     "open range": (["select", "faithful", "-k", "1:"], "whole number, found ''"),
-    "unknown structure": (["select", "faithful", "--structures", "VVW"], "'VVV'?"),
-    "unknown criterion": (["select", "galaxies", "--criterion", "bik"], "'bic'?"),
+    "unknown structure": (["select", "faithful", "--structures", "VVW"], "--structures: "),
+    "unknown criterion": (["select", "galaxies", "--criterion", "bik"], "--criterion: "),
+    "unknown criteria": (["select", "galaxies", "--criteria", "bik"], "--criteria: "),
     "no posterior": (["compare", "faithful", "-k", "2", "--prior", "none"], "improper"),
     "unknown set": (["data", "irs"], "did you mean 'iris'?"),
 }
@@ -208,12 +230,14 @@ FILES = {
         "a,b\n1,2\n3,robin\n",
         "column 'b' is not numeric, found 'robin' in data row 1",
     ),
-    "gap": ("a,b\n1,2\n3,\n", "column 'b' is not numeric, found ''"),
+    "gap": ("a,b\n1,2\n3,\n", "column 'b' is missing in data row 1"),
     "ragged": ("a,b\n1,2\n3\n", "line 3 has 1 cells, the first has 2"),
     "empty": ("", "no rows"),
     "header only": ("a,b\n", "only a header"),
-    "not finite": ("a,b\n1,2\n3,nan\n4,5\n", "nan at row 1, column 1"),
-    "constant": ("a,b\n1,2\n3,2\n4,2\n", "constant"),
+    "nan": ("a,b\n1,2\n3,nan\n4,5\n", "column 'b' is missing in data row 1"),
+    "not finite": ("a,b\n1,2\n3,inf\n4,5\n", "inf at row 1, column 'b'"),
+    "years": ("2019,2020\n1.5,2.5\n", "2019,2020, may name the columns or be a row"),
+    "constant": ("a,b\n1,2\n3,2\n4,2\n", "bad.csv: column 'b' is constant"),
     "too few rows": ("a\n1\n2\n", "rows"),
 }
 
@@ -231,7 +255,7 @@ def test_bytes_are_not_csv(capsys, tmp_path):
     path = tmp_path / "bytes.csv"
     path.write_bytes(b"\xff\xfe\x00\x01")
     assert _exit_code("fit", path, "-k", 2) == 2
-    assert "bytes.csv: not a comma-separated text file" in _one_line(capsys)
+    assert "bytes.csv: UTF-16, or no text at all" in _one_line(capsys)
 
 
 def test_unwritable_outputs(capsys, tmp_path):
