@@ -149,11 +149,14 @@ def _is_number(one: Any) -> bool:
     return isinstance(one, _NUMBERS) and not isinstance(one, np.timedelta64)
 
 
+def _is_missing(one: Any) -> bool:
+    """Nothing, or one of pandas' two words for it, which are known by their names."""
+    return one is None or type(one).__name__ in ("NAType", "NaTType")
+
+
 def _of_objects(argument: str, array: np.ndarray, names: tuple[str, ...] | None) -> np.ndarray:
     """Numbers of an array of Python objects, such as a table of several dtypes becomes."""
-    import pandas as pd
-
-    missing = np.asarray(pd.isna(array))
+    missing = np.frompyfunc(_is_missing, 1, 1)(array).astype(bool)
     wrong = ~(missing | np.frompyfunc(_is_number, 1, 1)(array).astype(bool))
     if np.any(wrong):
         first = tuple(np.argwhere(wrong)[0])
