@@ -124,6 +124,9 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument(
         "--out", metavar="DIR", help="folder to write (default: named after the data, NAME_report)"
     )
+    compare.add_argument(
+        "--details", action="store_true", help="print every check and parameter too"
+    )
     compare.set_defaults(run=_compare)
 
     fit = commands.add_parser(
@@ -270,7 +273,7 @@ def _compare(args: argparse.Namespace) -> None:
         verdict = jg.compare(fit, posterior)
     with _stage(args, "writing report"):
         page = verdict.save(out)
-    print(verdict)
+    print(verdict.details() if args.details else verdict)
     print(f"\nWritten: {page}")
 
 

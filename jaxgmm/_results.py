@@ -23,7 +23,7 @@ class Status(enum.IntEnum):
     Examples
     --------
     >>> import jaxgmm as jg
-    >>> print(jg.Status(0))
+    >>> jg.Status(0)
     converged: no further gain above the tolerance
     """
 
@@ -36,6 +36,8 @@ class Status(enum.IntEnum):
 
     def __str__(self) -> str:
         return _SENTENCES[self]
+
+    __repr__ = __str__
 
 
 _SENTENCES = {
@@ -71,6 +73,15 @@ class Optimum(NamedTuple):
     starts: np.ndarray
     status: Status
     spurious: bool
+
+
+def _span(values: Any, form: str) -> str:
+    """The least and the greatest finite value, or the only one."""
+    finite = np.asarray(values)[np.isfinite(values)]
+    if finite.size == 0:
+        return "not finite"
+    low, high = finite.min(), finite.max()
+    return f"{low:{form}}" if low == high else f"{low:{form}} to {high:{form}}"
 
 
 class Run(NamedTuple):
@@ -116,6 +127,23 @@ class Run(NamedTuple):
     def converged(self) -> Array:
         """Whether the status is `Status.CONVERGED`."""
         return self.status == Status.CONVERGED
+
+    def __repr__(self) -> str:
+        """How many starts ended how, and how high; the numbers are in the fields."""
+        if isinstance(self.status, jax.core.Tracer):
+            return tuple.__repr__(self)
+        codes, counts = np.unique(self.status, return_counts=True)
+        ends = [
+            f"{count} {Status(int(code)).name.lower().replace('_', ' ')}"
+            for code, count in zip(codes, counts, strict=True)
+        ]
+        n_spurious, heights = int(np.sum(self.spurious)), np.asarray(self.log_joint)
+        spurious = f" ({n_spurious} spurious)" if n_spurious else ""
+        return (
+            f"Run of {np.size(self.status)} start(s): {', '.join(ends)}{spurious}\n"
+            f"  log joint {_span(heights, '.4f')}, iterations {_span(self.n_iter, 'd')}\n"
+            f"  fields: {', '.join(self._fields)}"
+        )
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

@@ -18,9 +18,7 @@ import numpy as np
 
 def numeric(argument: str, value: Any) -> np.ndarray:
     """Any array or table as a real floating NumPy array; missing cells of objects are NaN."""
-    value = _with_its_masks(value)
-    if isinstance(value, np.ma.MaskedArray):
-        _refuse_masked(argument, value)
+    refuse_masked(argument, value)
     _refuse_what_is_no_array(argument, value)
     try:
         array = np.asarray(value)
@@ -29,12 +27,8 @@ def numeric(argument: str, value: Any) -> np.ndarray:
     kind = array.dtype.kind
     if kind == "O":
         array = _of_objects(argument, array, own_names(value))
-    elif kind in "mM":
-        raise TypeError(
-            f"{argument}: needs numbers, found dates or times (dtype {array.dtype})"
-            f"{_in_columns(value)}; make them numbers first, such as days since the first"
-        )
-    elif kind in "SUT":
+    refuse_times(argument, value, array)
+    if kind in "SUT":
         raise TypeError(
             f"{argument}: needs numbers, found text (dtype {array.dtype}){_in_columns(value)}; "
             "convert it to numbers, or leave it out"
@@ -102,19 +96,25 @@ def naming_columns(x: Any) -> Iterator[None]:
         raise ColumnRefused(*refusal.args[:2], own_names(x)) from None
 
 
-def _with_its_masks(value: Any) -> Any:
-    """NumPy forgets the masks of masked arrays in a list."""
-    if isinstance(value, (list, tuple)) and any(isinstance(v, np.ma.MaskedArray) for v in value):
-        return np.ma.asarray(value)
-    return value
-
-
-def _refuse_masked(argument: str, array: np.ma.MaskedArray) -> None:
-    masked = np.argwhere(np.ma.getmaskarray(array))
+def refuse_masked(argument: str, value: Any) -> None:
+    """Masks, which NumPy forgets, those of arrays in a list among them."""
+    in_list = isinstance(value, (list, tuple))
+    if not any(isinstance(v, np.ma.MaskedArray) for v in (value if in_list else [value])):
+        return
+    masked = np.argwhere(np.ma.getmaskarray(np.ma.asarray(value)))
     if len(masked):
         raise ValueError(
             f"{argument}: {len(masked)} masked value(s), the first at "
             f"{place(None, *masked[0][:2])}; drop or impute such rows"
+        )
+
+
+def refuse_times(argument: str, value: Any, array: np.ndarray) -> None:
+    """Dates and times, of which NumPy makes numbers in whatever unit they are kept."""
+    if array.dtype.kind in "mM":
+        raise TypeError(
+            f"{argument}: needs numbers, found dates or times (dtype {array.dtype})"
+            f"{_in_columns(value)}; make them numbers first, such as days since the first"
         )
 
 

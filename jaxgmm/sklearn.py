@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import warnings
 from abc import ABCMeta, abstractmethod
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -16,9 +18,10 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Array, PRNGKeyArray
 
 from jaxgmm import bayes, em
-from jaxgmm._checks import check_count, check_name
+from jaxgmm._checks import check_count, check_name, reworded
 from jaxgmm._contract import Params
 from jaxgmm._results import Status
+from jaxgmm._tables import naming_columns, numeric, refuse_masked, refuse_times
 from jaxgmm.model import ConjugatePrior, Gaussian, GaussianParams, Mixture
 
 try:
@@ -42,6 +45,8 @@ _STARTS = {
 }
 # Structures whose covariances have a shape of their own; those of others are matrices.
 _TYPES = ("full", "tied", "diag", "spherical")
+# jaxgmm's names of arguments, and scikit-learn's.
+_ARGUMENTS = {"x": "X", "structure": "covariance_type", "covariances": "precisions_init"}
 
 
 class _MixtureEstimator(DensityMixin, BaseEstimator, metaclass=ABCMeta):
@@ -93,14 +98,15 @@ class _MixtureEstimator(DensityMixin, BaseEstimator, metaclass=ABCMeta):
         sklearn.exceptions.ConvergenceWarning
             Where ``max_iter`` steps were too few.
         """
-        rows = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
+        rows = self._rows(X, ensure_min_samples=2)
         check_count("n_components", self.n_components, 1)
         if len(rows) < self.n_components:
             raise ValueError(
-                f"n_components: {self.n_components} components need at least as many rows, "
-                f"n_samples = {len(rows)} found"
+                "Expected n_samples >= n_components, but got n_components = "
+                f"{self.n_components}, n_samples = {len(rows)}"
             )
-        message = self._fit(rows, sample_weight)
+        with _arguments_as_written(), naming_columns(X):
+            message = self._fit(rows, sample_weight)
         matrices = self.covariances_.ndim == 3 or self._structure == "tied"
         self.precisions_cholesky_ = (
             _precisions_cholesky(self.covariances_) if matrices else self.covariances_**-0.5
@@ -108,7 +114,13 @@ class _MixtureEstimator(DensityMixin, BaseEstimator, metaclass=ABCMeta):
         factor = self.precisions_cholesky_
         self.precisions_ = factor @ np.swapaxes(factor, -1, -2) if matrices else factor**2
         if not self.converged_ and self.max_iter > 0:
-            warnings.warn(f"The best restart ended {message}", ConvergenceWarning, stacklevel=2)
+            warnings.warn(
+                "Best performing initialization did not converge. Try different init parameters, "
+                "or increase max_iter, tol, or check for degenerate data. It ended "
+                f"{message}",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
         return self
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> np.ndarray:
@@ -137,7 +149,10 @@ class _MixtureEstimator(DensityMixin, BaseEstimator, metaclass=ABCMeta):
         They are the same at every call where ``random_state`` is an int.
         """
         check_is_fitted(self)
-        check_count("n_samples", n_samples, 1)
+        if n_samples < 1:
+            raise ValueError(
+                f"Invalid value for 'n_samples': {n_samples}. Needs at least one sample."
+            )
         params, _ = self._density()
         params = dataclasses.replace(params, weights=self.weights_)
         labels, rows = _draw(params, self._key(), n_samples)
@@ -150,6 +165,13 @@ class _MixtureEstimator(DensityMixin, BaseEstimator, metaclass=ABCMeta):
     @abstractmethod
     def _density(self) -> tuple[GaussianParams, Any]:
         """Parameters that label rows, and what to add to their log density."""
+
+    def _rows(self, X: Any, **checks: Any) -> np.ndarray:
+        """Checked rows, without what scikit-learn's checks take for numbers."""
+        refuse_masked("X", X)
+        if not hasattr(X, "toarray"):  # sparse, which scikit-learn refuses
+            refuse_times("X", X, np.asarray(X))
+        return validate_data(self, X, dtype=[np.float64, np.float32], **checks)
 
     @property
     def _structure(self) -> str:
@@ -167,7 +189,7 @@ class _MixtureEstimator(DensityMixin, BaseEstimator, metaclass=ABCMeta):
     def _look(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
         """Log densities and responsibilities of rows."""
         check_is_fitted(self)
-        rows = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        rows = self._rows(X, reset=False)
         params, log_mass = self._density()
         log_density, responsibilities = _labelled(params, rows)
         return np.array(log_density + log_mass), np.array(responsibilities)
@@ -198,7 +220,8 @@ class GaussianMixture(_MixtureEstimator):
         the last steps; scikit-learn stops after a step that gained less, which may be far
         away from the end. ``converged_`` is true in either case.
     reg_covar : float
-        Added to the diagonal of every covariance after each step, in squared units of the data.
+        Added to the diagonal of every covariance after each step, in squared units of the data;
+        not where there is a ``prior``, whose mode it would move.
     max_iter : int
         Most steps of each restart.
     n_init : int
@@ -221,6 +244,9 @@ class GaussianMixture(_MixtureEstimator):
         1 prints a line for each restart once all have ended, 2 also why it ended.
     verbose_interval : int
         Ignored: iterations run in one compiled call.
+    prior : None, str, ConjugatePrior or dict
+        That of `Mixture`, such as ``"fraley-raftery"``: EM then finds the mode of the posterior,
+        and `jaxgmm.compare` takes ``result_``. (Not in scikit-learn.)
 
     Attributes
     ----------
@@ -234,11 +260,13 @@ class GaussianMixture(_MixtureEstimator):
     n_iter_ : int
         Steps of the best restart.
     lower_bound_ : float
-        Mean log-likelihood at exactly these parameters; scikit-learn's is that of a step before.
+        Mean log-likelihood at exactly these parameters, plus the log density of the ``prior`` per
+        row where there is one; scikit-learn's is that of a step before.
     lower_bounds_ : (n_iter_,) array
         The same after each step.
     result_ : Fit
-        The fit with every restart, for `jaxgmm.compare` and all else.
+        The fit with every restart, for all else that jaxgmm has; `jaxgmm.compare` and
+        `jaxgmm.sample` need a ``prior``.
     n_features_in_ : int
     feature_names_in_ : array of str
         Where ``X`` has names.
@@ -280,6 +308,7 @@ class GaussianMixture(_MixtureEstimator):
         warm_start=False,
         verbose=0,
         verbose_interval=10,
+        prior=None,
     ):
         self.n_components = n_components
         self.covariance_type = covariance_type
@@ -295,6 +324,7 @@ class GaussianMixture(_MixtureEstimator):
         self.warm_start = warm_start
         self.verbose = verbose
         self.verbose_interval = verbose_interval
+        self.prior = prior
 
     def bic(self, X: Any) -> float:
         """Bayesian information criterion on ``X``; lower is better."""
@@ -305,11 +335,15 @@ class GaussianMixture(_MixtureEstimator):
         return self._criterion(X, 2)
 
     def _criterion(self, X: Any, price: float) -> float:
-        n_parameters = self._model().n_parameters(self.means_.shape[1])
-        return -2 * float(np.sum(self.score_samples(X))) + price * n_parameters
+        return -2 * float(np.sum(self.score_samples(X))) + price * self._n_parameters()
+
+    def _n_parameters(self) -> int:
+        """Free parameters, under the name that programs written for scikit-learn call."""
+        return self._model().n_parameters(self.means_.shape[1])
 
     def _model(self) -> Mixture:
-        return Mixture(Gaussian(self.covariance_type, self.reg_covar), self.n_components)
+        ridge = self.reg_covar if self.prior is None else 0.0
+        return Mixture(Gaussian(self.covariance_type, ridge), self.n_components, prior=self.prior)
 
     def _fit(self, x: np.ndarray, sample_weight: Any) -> str:
         model = self._model()
@@ -335,22 +369,17 @@ class GaussianMixture(_MixtureEstimator):
         stopped_early = found.status == Status.OUT_OF_ITERATIONS and small
         self.converged_ = bool(found.converged or stopped_early)
         self.n_iter_ = found.n_iter
-        self.lower_bound_ = found.log_likelihood / total
+        self.lower_bound_ = found.log_joint / total
         self.lower_bounds_ = trace[1:]
         ends = found.restarts
-        self._tell(ends.status, ends.n_iter, ends.log_likelihood / total)
+        self._tell(ends.status, ends.n_iter, ends.log_joint / total)
         return found.message
 
     def _begin(self, model: Mixture, x: np.ndarray, sample_weight: Any) -> dict[str, Any]:
         """Where the restarts begin, as arguments of `jaxgmm.fit`."""
         if self.warm_start and hasattr(self, "result_"):
             return {"start": self.result_.params}
-        given = {
-            "weights": self.weights_init,
-            "means": self.means_init,
-            "covariances": self._covariances_init(),
-        }
-        given = {name: value for name, value in given.items() if value is not None}
+        given = self._given(x.shape[1])
         search = self._search()
         if not given:
             return search
@@ -367,12 +396,43 @@ class GaussianMixture(_MixtureEstimator):
         }
         return {"start": dataclasses.replace(drawn, **tiled)}
 
-    def _covariances_init(self) -> np.ndarray | None:
-        if self.precisions_init is None:
-            return None
-        precisions = np.asarray(self.precisions_init)
-        if self._structure in ("diag", "spherical"):
+    def _given(self, d: int) -> dict[str, np.ndarray]:
+        """The user's part of a start, checked, as arguments of `Mixture.params`."""
+        k, given = self.n_components, {}
+        if self.weights_init is not None:
+            weights = given["weights"] = numeric("weights_init", self.weights_init)
+            _check_shape("weights_init", "weights", weights, (k,))
+            if not np.all(weights > 0):
+                raise ValueError(f"weights_init: should be positive, but got {weights.tolist()}")
+            if not np.isclose(weights.sum(), 1, atol=1e-5):
+                raise ValueError(
+                    "weights_init: The parameter 'weights' should be normalized, but got "
+                    f"sum(weights) = {weights.sum():.5f}"
+                )
+        if self.means_init is not None:
+            means = given["means"] = numeric("means_init", self.means_init)
+            _check_shape("means_init", "means", means, (k, d))
+            if not np.all(np.isfinite(means)):
+                raise ValueError("means_init: holds a value that is not finite")
+        if self.precisions_init is not None:
+            given["covariances"] = self._inverted(numeric("precisions_init", self.precisions_init))
+        return given
+
+    def _inverted(self, precisions: np.ndarray) -> np.ndarray:
+        """Covariances of ``precisions_init``, which must have inverses."""
+        k, d = self.n_components, self.n_features_in_
+        shapes = {"tied": (d, d), "diag": (k, d), "spherical": (k,)}
+        called = self._structure if self._structure in _TYPES else "full"
+        _check_shape(
+            "precisions_init", f"{called} precision", precisions, shapes.get(called, (k, d, d))
+        )
+        sentence = f"precisions_init: The parameter '{called} precision' should be"
+        if called in ("diag", "spherical"):
+            if not np.all(precisions > 0):
+                raise ValueError(f"{sentence} positive")
             return 1 / precisions
+        if not _positive_definite(precisions):
+            raise ValueError(f"{sentence} symmetric, positive-definite")
         return np.linalg.inv(precisions)
 
     def _density(self) -> tuple[GaussianParams, Any]:
@@ -564,10 +624,14 @@ class BayesianGaussianMixture(_MixtureEstimator):
                 "weight_concentration_prior: must be positive, found "
                 f"{self.weight_concentration_prior}"
             )
-        mean = np.average(x, axis=0, weights=weight)
+        d, mean = x.shape[1], np.average(x, axis=0, weights=weight)
         self.mean_prior_ = np.asarray(or_else(self.mean_prior, mean), x.dtype)
+        _check_shape("mean_prior", "means", self.mean_prior_, (d,))
+        matrices = self._structure in ("full", "tied")
         self.mean_precision_prior_ = or_else(self.mean_precision_prior, 1.0)
-        self.degrees_of_freedom_prior_ = or_else(self.degrees_of_freedom_prior, x.shape[1])
+        _check_above("mean_precision_prior", self.mean_precision_prior_, 0)
+        self.degrees_of_freedom_prior_ = or_else(self.degrees_of_freedom_prior, d)
+        _check_above("degrees_of_freedom_prior", self.degrees_of_freedom_prior_, (d - 1) * matrices)
         if self.covariance_prior is None:
             scatter = (x - mean).T * (1 if weight is None else weight) @ (x - mean)
             total = len(x) if weight is None else weight.sum()
@@ -575,7 +639,13 @@ class BayesianGaussianMixture(_MixtureEstimator):
             shaped = {"diag": np.diag, "spherical": lambda matrix: np.diag(matrix).mean()}
             scale = shaped.get(self._structure, np.asarray)(covariance)
         else:
-            scale = self.covariance_prior
+            scale = numeric("covariance_prior", self.covariance_prior)
+            shape = {"diag": (d,), "spherical": ()}.get(self._structure, (d, d))
+            called = f"{self._structure} covariance_prior"
+            _check_shape("covariance_prior", called, scale, shape)
+            if not (_positive_definite(scale) if matrices else np.all(scale > 0)):
+                proper = "symmetric, positive-definite" if matrices else "positive"
+                raise ValueError(f"The parameter '{called}' should be {proper}")
         self.covariance_prior_ = np.asarray(scale, x.dtype)
         return ConjugatePrior(
             concentration=self.weight_concentration_prior_,
@@ -605,6 +675,41 @@ class BayesianGaussianMixture(_MixtureEstimator):
         params, log_weights = self.posterior_.centre()
         log_mass = logsumexp(log_weights)
         return dataclasses.replace(params, weights=jnp.exp(log_weights - log_mass)), log_mass
+
+
+@contextlib.contextmanager
+def _arguments_as_written() -> Iterator[None]:
+    """What is refused in here calls the arguments as scikit-learn does."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        message = reworded(str(error), _ARGUMENTS)
+        if message == str(error):
+            raise
+        raise (TypeError if isinstance(error, TypeError) else ValueError)(message) from None
+
+
+def _check_shape(argument: str, called: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
+    """In scikit-learn's words, which call the argument otherwise."""
+    if array.shape != shape:
+        raise ValueError(
+            f"{argument}: The parameter '{called}' should have the shape of {shape}, "
+            f"but got {array.shape}"
+        )
+
+
+def _check_above(argument: str, value: Any, least: float) -> None:
+    number = numeric(argument, value)
+    if number.shape != () or not number > least:
+        found = f"{number:.3f}" if number.shape == () else f"shape {number.shape}"
+        raise ValueError(
+            f"The parameter '{argument}' should be greater than {least}, but got {found}."
+        )
+
+
+def _positive_definite(matrices: np.ndarray) -> bool:
+    symmetric = np.allclose(matrices, np.swapaxes(matrices, -1, -2))
+    return symmetric and bool(np.all(np.linalg.eigvalsh(matrices) > 0))
 
 
 def _precisions_cholesky(covariances: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 from posteriors import FAITHFUL, first_draws, old_faithful
 
@@ -109,6 +110,29 @@ def test_a_sampler_that_did_not_converge_gives_no_verdict_but_all_tables():
     assert "ESS" in verdict.summary
     assert len(verdict.table) == len(agreement().table)
     assert "No verdict" in repr(verdict)
+
+
+def test_a_verdict_prints_on_one_screen_and_has_its_details():
+    verdict = agreement()
+    screen, details = str(verdict), verdict.details()
+    # What is not ok, by name and in words; a table of what is, on request.
+    checks = verdict.checks
+    checks = checks[checks["verdict"] != "not applicable"]
+    amiss = checks.index[checks["verdict"] != "ok"]
+    for name in checks.index:
+        assert (f": {name} " in screen) == (name in amiss)
+        assert name in details
+    assert f"Of {len(checks)} checks {len(amiss)} are not ok" in screen or not len(amiss)
+    assert "the fit" in screen
+    assert "means[1, x0]" not in screen
+    assert "means[1, x0]" in details
+    worst = checks.assign(verdict="fail")
+    many = pd.concat([verdict.basins] * 30)
+    for one in (verdict, dataclasses.replace(verdict, checks=worst, basins=many)):
+        lines = str(one).splitlines()
+        assert len(lines) <= 24 + 3 * len(one.checks[one.checks["verdict"] == "fail"])
+        assert max(map(len, lines)) <= 110
+    assert "22 more optima" in "".join(lines)
 
 
 def test_a_ridge_is_not_identified_and_not_a_saddle():

@@ -374,3 +374,23 @@ def test_the_e_step_is_the_sum_over_all_assignments(structure):
     np.testing.assert_allclose(log_likelihood, np.log(total), rtol=1e-12)
     np.testing.assert_allclose(expected.counts, exact.sum(axis=0), rtol=1e-12)
     np.testing.assert_array_equal(model.predict(params, x), exact.argmax(axis=1))
+
+
+# -- what is shown -----------------------------------------------------------------------
+
+
+def test_a_status_and_the_restarts_show_themselves_in_words():
+    record = tight_fit("faithful", "full", "none", 2).restarts
+    shown = repr(record)
+    assert len(shown) < 400
+    assert shown.startswith("Run of 4 start(s): 4 converged")
+    assert f"log joint {record.log_joint.min():.4f}" in shown
+    stopped = record._replace(status=np.array([0, 1, 1, 2]), spurious=np.array([1, 0, 0, 0]))
+    assert "1 converged, 2 out of iterations, 1 collapsed (1 spurious)" in repr(stopped)
+    nothing = record._replace(log_joint=np.full(4, np.nan))
+    assert "log joint not finite" in repr(nothing)
+    traced = []
+    jax.eval_shape(lambda run: traced.append(repr(run)), record)
+    assert "ShapedArray" in traced[0] or "Tracer" in traced[0]
+    assert repr(jg.Status.COLLAPSED) == str(jg.Status.COLLAPSED)
+    assert "a component collapsed" in repr(jg.Status.COLLAPSED)

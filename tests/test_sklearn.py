@@ -240,8 +240,6 @@ def test_some_of_a_start_may_be_given(fitted):
     assert np.all(
         np.linalg.norm(found.means_ - means, axis=1) < np.linalg.norm(means[0] - means[1])
     )
-    with pytest.raises(ValueError, match="means: needs shape"):
-        GaussianMixture(2, means_init=means[:1], random_state=0).fit(SMALL)
 
 
 @pytest.mark.slow
@@ -294,15 +292,60 @@ def test_verbose_is_a_line_for_each_restart(fitted, capsys):
     ("options", "message"),
     [
         ({"init_params": "kmean"}, "init_params: unknown name 'kmean'; did you mean 'kmeans'"),
-        ({"covariance_type": "ful"}, "structure: .*did you mean 'full'"),
-        ({"n_components": 91}, "n_components: 91 components"),
+        ({"covariance_type": "ful"}, "covariance_type: .*did you mean 'full'"),
+        ({"n_components": 91}, "n_samples >= n_components, but got n_components = 91"),
         ({"tol": -1.0}, "tol: "),
         ({"reg_covar": -1.0}, "reg_covar: "),
+        ({"prior": "fraley"}, "prior: .*did you mean 'fraley-raftery'"),
+        ({"weights_init": [0.5]}, r"weights_init: .*shape of \(2,\), but got \(1,\)"),
+        ({"weights_init": [0.5, 0.6]}, r"weights_init: .*sum\(weights\) = 1.10000"),
+        ({"weights_init": [0.0, 1.0]}, "weights_init: should be positive"),
+        ({"weights_init": ["a", "b"]}, "weights_init: needs numbers, found text"),
+        ({"means_init": [[3.0, 70.0]]}, r"means_init: .*shape of \(2, 2\), but got \(1, 2\)"),
+        ({"means_init": [[np.nan] * 2] * 2}, "means_init: holds a value that is not finite"),
+        ({"precisions_init": np.eye(2)}, r"precisions_init: .*shape of \(2, 2, 2\)"),
+        ({"precisions_init": np.zeros((2, 2, 2))}, "precisions_init: .*symmetric, positive-def"),
+        ({"precisions_init": [[[1, 2], [0, 1]]] * 2}, "precisions_init: .*symmetric"),
+        (
+            {"precisions_init": -np.ones((2, 2)), "covariance_type": "diag"},
+            "precisions_init: The parameter 'diag precision' should be positive",
+        ),
+        (
+            {
+                "precisions_init": [np.eye(2), 2 * np.eye(2)],
+                "covariance_type": "VEV",
+                "reg_covar": 0,
+            }
+            | {"weights_init": [0.5, 0.5], "means_init": np.ones((2, 2))},
+            "precisions_init: not of the 'VEV' structure",
+        ),
     ],
 )
 def test_refusals(options, message):
-    with pytest.raises(ValueError, match=message):
-        GaussianMixture(**options).fit(SMALL)
+    with pytest.raises((ValueError, TypeError), match=message):
+        GaussianMixture(**{"n_components": 2} | options).fit(SMALL)
+
+
+DISGUISED = {
+    "masked": (np.ma.masked_array(SMALL, mask=SMALL > 90), "X: .*masked value"),
+    "times": (np.ones((9, 2), "m8[s]"), "X: .*times"),
+    "dates": (np.ones((9, 2), "M8[s]"), "X: .*times"),
+}
+
+
+@pytest.mark.parametrize("case", DISGUISED)
+def test_what_scikit_learn_would_take_for_numbers_is_refused(fitted, case):
+    x, message = DISGUISED[case]
+    for look in (clone(fitted).fit, fitted.predict, fitted.score):
+        with pytest.raises((ValueError, TypeError), match=message):
+            look(x)
+
+
+def test_columns_that_cannot_be_fitted_are_called_by_name():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(SMALL, columns=["length", "pause"]).assign(pause=1.0)
+    with pytest.raises(ValueError, match=r"^X: column 'pause' is constant"):
+        GaussianMixture(2, reg_covar=0).fit(frame)
 
 
 def test_refusals_of_variational_bayes():
@@ -310,10 +353,30 @@ def test_refusals_of_variational_bayes():
         ({"covariance_type": "VEV"}, "covariance_type: unknown name 'VEV'"),
         ({"weight_concentration_prior": 0}, "weight_concentration_prior: must be positive"),
         ({"weight_concentration_prior_type": "process"}, "did you mean 'dirichlet_process'"),
-        ({"degrees_of_freedom_prior": 0.5}, "dof must be one number above 1"),
+        ({"degrees_of_freedom_prior": 0.5}, "'degrees_of_freedom_prior' .* than 1, but got 0.500"),
+        ({"mean_precision_prior": -1}, "'mean_precision_prior' .* than 0, but got -1.000"),
+        ({"mean_prior": [1.0]}, r"mean_prior: .*shape of \(2,\), but got \(1,\)"),
+        ({"covariance_prior": 1.0}, r"covariance_prior: .*shape of \(2, 2\), but got \(\)"),
+        ({"covariance_prior": -np.eye(2)}, "full covariance_prior' should be symmetric, positive"),
     ):
         with pytest.raises(ValueError, match=message):
             BayesianGaussianMixture(**options).fit(SMALL)
+
+
+def test_a_prior_leads_to_a_posterior():
+    mixture = GaussianMixture(2, prior="fraley-raftery", random_state=0, tol=1e-10, max_iter=1000)
+    found = mixture.fit(SMALL).result_
+    model = jg.Mixture(jg.Gaussian("full"), 2, prior="fraley-raftery")
+    direct = jg.fit(model, SMALL, key=jax.random.key(0), n_init=4)
+    assert found.log_joint == pytest.approx(direct.log_joint, abs=1e-6)
+    assert mixture.lower_bound_ == pytest.approx(found.log_joint / len(SMALL), rel=1e-12)
+    assert mixture.score(SMALL) == pytest.approx(found.log_likelihood / len(SMALL), rel=1e-10)
+    post = jg.sample(
+        found.model, SMALL, key=jax.random.key(1), method="gibbs", start=found, progress=False
+    )
+    verdict = jg.compare(found, post)
+    assert verdict.decided
+    assert verdict.point == "mode"
 
 
 @pytest.mark.slow

@@ -74,6 +74,16 @@ class Verdict:
 
         return verdict_text(self)
 
+    def details(self) -> str:
+        """All that the verdict says, as text: every check, the basins, a row per parameter.
+
+        `print` of the verdict itself is one screen: the conclusion, the checks that are not ok,
+        and the basins.
+        """
+        from jaxgmm.report._text import details_text
+
+        return details_text(self)
+
     def _repr_html_(self) -> str:
         from jaxgmm.report._report import notebook
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from jaxgmm.report._check import TIERS
+from jaxgmm.report._check import NOT_APPLICABLE, OK, TIERS
 
 if TYPE_CHECKING:
     from jaxgmm.report._compare import Verdict
 
 _WIDTH = 100
+# Optima that a screen shows.
+_ROWS = 8
 
 
 def cell(value: object) -> str:
@@ -76,6 +79,23 @@ def shown_basins(basins: pd.DataFrame) -> pd.DataFrame:
 
 
 def verdict_text(verdict: Verdict) -> str:
+    """One screen: the conclusion, what is not as it should be, the basins."""
+    checks = verdict.checks[verdict.checks["verdict"] != NOT_APPLICABLE]
+    amiss = checks[checks["verdict"] != OK]
+    heading = (
+        f"Of {len(checks)} checks {len(amiss)} are not ok" if len(amiss) else "All checks are ok"
+    )
+    parts = [
+        textwrap.fill(verdict.summary, _WIDTH),
+        "\n".join([heading, *(_in_words(name, line) for name, line in amiss.iterrows())]),
+        "Where EM leads from draws of the posterior\n" + _few(shown_basins(verdict.basins)),
+        "The rest: verdict.details(), and with figures verdict.save(folder)",
+    ]
+    return "\n\n".join(parts)
+
+
+def details_text(verdict: Verdict) -> str:
+    """Every check, the basins and the table of parameters."""
     parts = [
         textwrap.fill(verdict.summary, _WIDTH),
         *(f"{words}\n{_left_aligned(t)}" for words, t in shown_checks(verdict.checks).items()),
@@ -84,6 +104,19 @@ def verdict_text(verdict: Verdict) -> str:
         + shown_table(verdict.table).to_string(),
     ]
     return "\n\n".join(parts)
+
+
+def _in_words(name: Hashable, line: pd.Series) -> str:
+    """A check as a sentence."""
+    against = f" (needs {line['threshold']})" if line["threshold"] else ""
+    sentence = f"{line['verdict']}: {name} {cell(line['value'])}{against}: {line['meaning']}"
+    return textwrap.fill(sentence, _WIDTH, initial_indent="  ", subsequent_indent="    ")
+
+
+def _few(table: pd.DataFrame) -> str:
+    """The first rows, of which the heaviest weigh enough to be seen."""
+    more = len(table) - _ROWS
+    return table.head(_ROWS).to_string() + (f"\n... {more} more optima" if more > 0 else "")
 
 
 def _left_aligned(table: pd.DataFrame) -> str:
