@@ -115,7 +115,7 @@ def _warn_of_narrowing() -> None:
         'Turn it on with jax.config.update("jax_enable_x64", True) before anything is computed, or '
         "set the environment variable JAX_ENABLE_X64=1, which worker processes inherit; or hand "
         "over float32 data",
-        stacklevel=4,  # where jaxgmm.fit was called
+        stacklevel=6,  # where jaxgmm.fit was called
     )
 
 

@@ -13,6 +13,8 @@ from jax import lax
 from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Float
 
+from jaxgmm._tables import refuse_masked
+
 # One block of rows and what is computed of it stay in the cache of a core; other devices
 # want few large blocks.
 _BLOCK_BYTES = {"cpu": 2**22}
@@ -51,7 +53,8 @@ class Affine(NamedTuple):
 
 
 def as_rows(x: Array) -> Array:
-    """Data with a column axis: a vector is one feature."""
+    """Data with a column axis: a vector is one feature. JAX would forget a mask."""
+    refuse_masked("x", x)
     return x[:, None] if x.ndim == 1 else x
 
 

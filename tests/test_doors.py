@@ -296,6 +296,14 @@ def test_a_lazy_table_is_refused_by_name():
         check_rows(_polars("LazyFrame"))
 
 
+def test_masked_rows_are_refused_after_a_fit_too():
+    params = FULL.params(means=SMALL[:2], covariances=[np.eye(2)] * 2)
+    masked = np.ma.masked_array(SMALL, mask=SMALL > 90)
+    for look in (FULL.log_prob, FULL.responsibilities, FULL.predict):
+        with pytest.raises(ValueError, match=r"x: .*masked value"):
+            look(params, masked)
+
+
 def test_masked_weights_are_refused():
     weight = np.ma.masked_array(np.ones(len(SMALL)), mask=np.arange(len(SMALL)) == 7)
     with pytest.raises(ValueError, match=r"sample_weight: 1 masked value.*row 7"):
