@@ -81,7 +81,8 @@ def test_fit_reports_distinct_optima_best_first(capsys, tmp_path):
 def test_compare_prints_the_verdict_and_writes_the_report(capsys, tmp_path, monkeypatch, csv_file):
     monkeypatch.chdir(tmp_path)
     argv = ["compare", csv_file, "-k", 1, "--columns", "wing", "--covariance", "tied"]
-    assert _exit_code(*argv, "--restarts", 2, "--chains", 2, "--draws", 400) == 0
+    argv += ["--restarts", 2, "--chains", 2, "--draws", 400]
+    assert _exit_code(*argv, "--details") == 0
     printed = capsys.readouterr()
     assert "EM's answer is a mode of this posterior" in printed.out
     assert "means[0, wing]" in printed.out
