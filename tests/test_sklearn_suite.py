@@ -2,6 +2,7 @@
 
 import importlib.util
 import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -25,18 +26,23 @@ EXCEPTIONS = {
         "a truncated process has no stick after the last: its weights, (taken / (taken + left)) "
         "times what was left before, sum to one with the last taking all (docs/scikit-learn.md)"
     ),
+    "test_gaussian_mixture_setting_best_params": (
+        "all that is found has a component on a single row: refused with advice, where "
+        "scikit-learn returns its variance of 4e-16"
+    ),
+    "test_gaussian_mixture_precisions_init_diag": (
+        "counts on scikit-learn's k-means, which starts from raw columns (docs/scikit-learn.md)"
+    ),
     "test_check_weights": "wants the largest weight called the smallest, as scikit-learn 1.9 does",
 }
-# They want scikit-learn's switch for arrays of other libraries, which ours has no use for.
-_ARRAY_API = "array_api"
+# Not run at all: those of scikit-learn's switch for arrays of other libraries, which ours has no
+# use for, and one that compares to the last bit what is added up in another order (see below).
+_LEFT_OUT = re.compile(".*array_api.*|test_init")
 # Those that compile the least; the others take minutes.
 QUICK = {
     "test_check_means",
-    "test_check_precisions",
     "test_compute_log_det_cholesky",
-    "test_gaussian_mixture_fit_convergence_warning",
     "test_gaussian_mixture_log_probabilities",
-    "test_gaussian_mixture_n_parameters",
     "test_gaussian_mixture_predict_predict_proba",
     "test_gaussian_mixture_single_component_stable",
     "test_max_iter_zero",
@@ -46,8 +52,8 @@ QUICK = {
     "test_suffstat_sk_diag",
     "test_suffstat_sk_full",
     "test_suffstat_sk_tied",
-    *EXCEPTIONS,
 }
+QUICK |= {name for name, reason in EXCEPTIONS.items() if reason is _PRIVATE}
 
 
 def _tests():
@@ -60,7 +66,7 @@ def _tests():
             module = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(module)
             for name, test in vars(module).items():
-                if name.startswith("test_") and _ARRAY_API not in name:
+                if name.startswith("test_") and not _LEFT_OUT.fullmatch(name):
                     # Some names are in two of the files.
                     yield f"{file.stem}__{name}", test if name in QUICK else pytest.mark.slow(test)
 
@@ -78,6 +84,16 @@ def _exceptions(request):
 
 def test_exceptions_and_quick_tests_are_tests():
     assert {name.partition("__")[2] for name in TESTS} >= QUICK
+
+
+@pytest.mark.slow
+def test_more_starts_are_no_worse():
+    """scikit-learn's `test_init`, up to rounding: a start alone and among ten differ by it."""
+    for seed in range(15):
+        x = np.random.RandomState(seed).standard_normal((50, 2)) + np.arange(50)[:, None] % 2
+        options = {"n_components": 2, "max_iter": 1, "random_state": seed}
+        one, ten = (GaussianMixture(n_init=n, **options).fit(x).lower_bound_ for n in (1, 10))
+        assert ten >= one - 1e-14 * abs(one)
 
 
 # scikit-learn's own fixtures, which its `conftest.py` keeps.
