@@ -22,12 +22,22 @@ _MOST_SHOWN = 40
 _MOST_OPTIMA = 10
 
 
+# Numbers that differ by no more than so many units of their own rounding are one number.
+_ROUNDING = 16
+
+
+def constant(draws: np.ndarray) -> bool:
+    """Whether draws differ by no more than rounding, relative to their size."""
+    size = np.max(np.abs(draws), initial=0)
+    return bool(np.ptp(draws) <= _ROUNDING * np.finfo(draws.dtype).eps * size)
+
+
 def health(draws: np.ndarray) -> dict[str, float]:
     """Rank-normalised split R-hat and bulk and tail effective draws (Vehtari et al., 2021)."""
     from arviz_stats.base import array_stats
 
-    draws = np.asarray(draws, np.float64)
-    if np.ptp(draws) == 0:
+    fixed, draws = constant(draws), np.asarray(draws, np.float64)
+    if fixed:
         return {"r_hat": np.nan, "ess_bulk": np.nan, "ess_tail": np.nan}
     return {
         "r_hat": float(np.asarray(array_stats.rhat(draws))),
@@ -37,8 +47,10 @@ def health(draws: np.ndarray) -> dict[str, float]:
 
 
 def moments(draws: np.ndarray, post: Posterior) -> tuple[float, float]:
-    """Mean and standard deviation over the draws with their weights."""
-    draws = np.asarray(draws, np.float64)
+    """Mean and standard deviation over the draws with their weights; 0 for one number."""
+    fixed, draws = constant(draws), np.asarray(draws, np.float64)
+    if fixed:
+        return float(np.mean(draws)), 0.0
     if post.log_weights is None:
         return float(np.mean(draws)), float(np.std(draws, ddof=1))
     weights = np.exp(post.log_weights)
@@ -47,7 +59,9 @@ def moments(draws: np.ndarray, post: Posterior) -> tuple[float, float]:
 
 
 def quantiles(draws: np.ndarray, levels: list[float], post: Posterior) -> np.ndarray:
-    """Of the draws with their weights."""
+    """Of the draws with their weights; NaN where they are one number."""
+    if constant(draws):
+        return np.full(len(levels), np.nan)
     if post.log_weights is None:
         return np.quantile(draws, levels)
     weights = np.exp(post.log_weights).ravel()
@@ -62,7 +76,7 @@ def summary(post: Posterior, most: int | None = None) -> pd.DataFrame:
     names = coordinates(post.model, sites, post.feature_names)
     rows = []
     for site, index, label in itertools.islice(names, most):
-        draws = np.asarray(post.draws[site][(..., *index)], np.float64)
+        draws = post.draws[site][(..., *index)]
         mean, sd = moments(draws, post)
         low, high = quantiles(draws, [0.055, 0.945], post)
         # Weighted draws are no chains: their effective number is that of the weights.
@@ -84,11 +98,13 @@ def summary(post: Posterior, most: int | None = None) -> pd.DataFrame:
 
 def posterior_html(post: Posterior) -> str:
     """The posterior for notebooks: what it is, and its numbers."""
+    import pandas as pd
+
     table = summary(post, _MOST_SHOWN)
-    shown = table.map("{:.4g}".format)
-    shown["r_hat"] = table["r_hat"].map(lambda v: "" if np.isnan(v) else f"{v:.3f}")
-    for name in ("ess_bulk", "ess_tail"):
-        shown[name] = table[name].map("{:.0f}".format)
+    formats = dict.fromkeys(table, "{:.4g}") | {"r_hat": "{:.3f}"}
+    formats |= {"ess_bulk": "{:.0f}", "ess_tail": "{:.0f}"}
+    cell = lambda how: lambda value: "" if np.isnan(value) else how.format(value)
+    shown = pd.DataFrame({name: table[name].map(cell(how)) for name, how in formats.items()})
     shown.index.name = None
     cut = f"<p>The first {_MOST_SHOWN} rows; <code>summary()</code> has all.</p>"
     return (

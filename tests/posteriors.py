@@ -21,6 +21,37 @@ def old_faithful(dtype="float64"):
     return fit, jg.sample(fit.model, x, key=jax.random.key(1), start=fit, progress=False)
 
 
+@functools.cache
+def agreement():
+    """The verdict on Old Faithful, where mode and posterior agree."""
+    return jg.compare(*old_faithful())
+
+
+def written(fit, params, x, method="hand", **fields):
+    """Draws that are written down, ``params`` (chain, draw, ...), and not sampled."""
+    heights = lambda p: (fit.model.log_prior(p), fit.model.log_likelihood(p, x))
+    log_prior, log_likelihood = map(np.asarray, jax.jit(jax.vmap(jax.vmap(heights)))(params))
+    sites = {name: np.asarray(v) for name, v in fit.model.sites(params).items()}
+    shape = log_prior.shape
+    known = {
+        "model": fit.model,
+        "method": method,
+        "x": jnp.asarray(x),
+        "sample_weight": None,
+        "draws": sites,
+        "draws_raw": sites,
+        "params": params,
+        "labels": np.tile(np.arange(fit.model.n_components), (*shape, 1)),
+        "log_prior": log_prior,
+        "log_likelihood": log_likelihood,
+        "sample_stats": {},
+        "n_warmup": 0,
+        "fingerprint": fit.fingerprint,
+        "feature_names": fit.feature_names,
+    }
+    return jg.Posterior(**known | fields)
+
+
 def first_draws(post, n):
     """The posterior as it would be had the sampler stopped after ``n`` draws."""
     cut = lambda tree: jax.tree.map(lambda leaf: leaf[:, :n], tree)

@@ -1,7 +1,6 @@
 """The verdict's words against its numbers: every kind of fit is called what it is."""
 
 import dataclasses
-import functools
 import sys
 from pathlib import Path
 
@@ -10,15 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
-from posteriors import FAITHFUL, first_draws, old_faithful
+from posteriors import FAITHFUL, agreement, first_draws, old_faithful
 
 import jaxgmm as jg
 from jaxgmm.report import curvature
-
-
-@functools.cache
-def agreement():
-    return jg.compare(*old_faithful())
 
 
 def test_agreement_is_called_agreement():
@@ -54,7 +48,7 @@ def test_basins_share_out_the_posterior():
     fit, _ = old_faithful()
     basins = agreement().basins
     first = ["share", "log_joint", "found_by_restarts", "visited"]
-    assert list(basins.columns) == [*first, "share_low", "share_high", "weights"]
+    assert list(basins.columns) == [*first, "share_low", "share_high", "weights", "laplace_share"]
     assert basins["share"].sum() == pytest.approx(1)
     assert basins["log_joint"].iloc[0] == pytest.approx(fit.log_joint, abs=1e-6)
     assert basins["found_by_restarts"].iloc[0] == 4

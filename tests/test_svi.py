@@ -134,6 +134,11 @@ def test_convergence_is_judged_by_the_last_quarter():
     assert not rising["converged"]
     assert rising["elbo_gain"] == pytest.approx(2, abs=SIGMAS * rising["elbo_gain_error"])
     assert rising["status"].startswith("not converged: the last quarter of the steps gained 2")
+    # 0.6 nats that may be none: neither is known.
+    stopped = _convergence(noise[:40] + np.repeat([0, 0, 0, 0.5], 10))
+    assert not stopped["converged"]
+    assert abs(stopped["elbo_gain"]) < 2 * stopped["elbo_gain_error"] + 0.1
+    assert stopped["status"].startswith("cannot tell: the last quarter of the steps gained")
     lost = _convergence(np.full(4000, np.nan))
     assert not lost["converged"]
     assert lost["n_refused"] == 4000

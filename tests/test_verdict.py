@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from posteriors import FAITHFUL, old_faithful
+from posteriors import FAITHFUL, old_faithful, written
 
 import jaxgmm as jg
 from jaxgmm._summary import moments, quantiles
@@ -21,6 +21,7 @@ PRIOR = jg.ConjugatePrior(
 # their standard errors are 0.8, 0.9, 0.25 and 0.2 per cent.
 SHARES = (0.336, 0.577, 0.049, 0.039)
 MODEL = jg.Mixture(jg.Gaussian("full"), 3, prior=PRIOR)
+CAVEATS = "not that the model is right, nor that the draws have seen every mode"
 
 
 @functools.cache
@@ -37,43 +38,28 @@ def alone(which):
     return jg.fit(MODEL, X, start=start)
 
 
-def around(choice, log_weights=None, pareto_k=None, method="hand"):
-    """Draws near an optimum of the restarts each: 0 is the highest, ``choice`` (chain, draw)."""
-    fit, rng = restarts(), np.random.default_rng(1)
-    starts = np.array([optimum.starts[0] for optimum in fit.optima])[choice]
-    blur = lambda leaf: leaf * np.exp(0.01 * rng.normal(size=leaf.shape))
-    at = jax.tree.map(lambda leaf: np.asarray(leaf)[starts], fit.restarts.params)
-    weights = blur(at.weights)
-    cov = at.covariances * np.exp(0.02 * rng.normal(size=(*choice.shape, 3, 1, 1)))
-    params = dataclasses.replace(
+def near(optima, choice, sizes=(0.01, 0.01, 0.02)):
+    """Parameters near one of the ``optima`` (a stack) each, by ``choice`` (chain, draw)."""
+    rng = np.random.default_rng(1)
+    at = jax.tree.map(lambda leaf: np.asarray(leaf)[choice], optima)
+    weights = at.weights * np.exp(sizes[0] * rng.normal(size=at.weights.shape))
+    k = at.weights.shape[-1]
+    cov = at.covariances * np.exp(sizes[2] * rng.normal(size=(*choice.shape, k, 1, 1)))
+    return dataclasses.replace(
         at,
         weights=weights / weights.sum(-1, keepdims=True),
-        means=at.means + 0.01 * rng.normal(size=at.means.shape),
+        means=at.means + sizes[1] * rng.normal(size=at.means.shape),
         covariance_site=cov,
     )
-    both = jax.jit(
-        jax.vmap(jax.vmap(lambda p: (fit.model.log_prior(p), fit.model.log_likelihood(p, X))))
-    )
-    log_prior, log_likelihood = map(np.asarray, both(params))
-    sites = {name: np.asarray(v) for name, v in fit.model.sites(params).items()}
-    return jg.Posterior(
-        model=fit.model,
-        method=method,
-        x=jnp.asarray(X),
-        sample_weight=None,
-        draws=sites,
-        draws_raw=sites,
-        params=params,
-        labels=np.tile(np.arange(3), (*choice.shape, 1)),
-        log_prior=log_prior,
-        log_likelihood=log_likelihood,
-        sample_stats={},
-        n_warmup=0,
-        fingerprint=fit.fingerprint,
-        feature_names=("x0", "x1"),
-        log_weights=log_weights,
-        pareto_k=pareto_k,
-    )
+
+
+def around(choice, log_weights=None, pareto_k=None, method="hand"):
+    """Draws near an optimum of the restarts each: 0 is the highest, ``choice`` (chain, draw)."""
+    fit = restarts()
+    starts = np.array([optimum.starts[0] for optimum in fit.optima])
+    ends = jax.tree.map(lambda leaf: np.asarray(leaf)[starts], fit.restarts.params)
+    weighing = {"log_weights": log_weights, "pareto_k": pareto_k}
+    return written(fit, near(ends, choice), X, method, **weighing)
 
 
 def mixed(share, n_draws=500, seed=0):
@@ -101,6 +87,7 @@ def test_most_mass_in_the_basin_of_a_lower_optimum():
     assert "the highest mode is not where the mass is" in verdict.summary
     assert "weights 0.04 0.34 0.62" in verdict.summary
     assert "not that its estimates, standard errors or partition stand" in verdict.summary
+    assert CAVEATS in verdict.summary
     line = verdict.checks.loc["posterior in the fit's basin"]
     assert line["verdict"] == "warning"
     # The partitions of the two differ, and both lines say so.
@@ -126,14 +113,83 @@ def test_a_minor_mode_is_called_one():
     assert verdict.basins["found_by_restarts"].tolist() == [1, 0]
 
 
-def test_an_optimum_that_no_draw_visits():
-    verdict = jg.compare(restarts(), around(mixed(1.0)))
-    line = verdict.checks.loc["optima of restarts without a draw"]
-    assert line["value"] == len(restarts().optima) - 1
-    assert line["verdict"] == "warning"
-    assert "the sampler may have missed them" in line["meaning"]
-    assert verdict.basins["share"][0] == 1
-    assert 0.98 < verdict.basins["share_low"][0] < 1  # no share is known to be one
+@pytest.mark.parametrize("stuck", [0, 1])
+def test_an_optimum_that_holds_much_and_has_no_draw_ends_the_comparison(stuck):
+    """Chains in one of two modes: their draws agree with each other, and say nothing of shares."""
+    verdict = jg.compare(restarts(), around(np.full((4, 250), stuck)))
+    assert not verdict.decided
+    assert verdict.checks.loc["largest R-hat, invariants", "verdict"] == "ok"
+    basins = verdict.basins
+    assert basins["share"][stuck] == 1
+    # One observation a chain: Wilson's interval of four out of four.
+    assert basins["share_low"][stuck] == pytest.approx(0.5101, abs=1e-3)
+    assert basins["share_high"][1 - stuck] == pytest.approx(0.4899, abs=1e-3)
+    missed = basins["laplace_share"].drop(stuck).sum()
+    line = verdict.checks.loc["mass of the optima without a draw, by Laplace"]
+    assert line["value"] == pytest.approx(missed)
+    assert line["verdict"] == "fail"
+    count = verdict.checks.loc["optima of restarts without a draw"]
+    assert count["value"] == len(restarts().optima) - 1
+    assert "the sampler may have missed them" in count["meaning"]
+    name, level = ("EM's optimum", "higher") if stuck else ("the optimum of", "lower")
+    assert f"No verdict on the posterior: no draw reached {name}" in verdict.summary
+    share = f"{basins['laplace_share'][1 - stuck]:.1%}"
+    assert f"0.55 {level}, which holds about {share} by its Laplace evidence" in verdict.summary
+    assert "the chains did not move between modes" in verdict.summary
+    assert "More draws are no cure" in verdict.summary
+    assert "the highest mode is not where the mass is" not in verdict.summary
+
+
+def test_masses_without_draws_are_near_those_of_long_runs():
+    """Within a factor of two, where Laplace's formula alone gives the third optimum 44%."""
+    verdict = two_modes()
+    assert verdict.decided
+    basins = verdict.basins.sort_values("log_joint", ascending=False)
+    assert basins["laplace_share"].sum() == pytest.approx(1)
+    assert basins["visited"].tolist()[2:] == [0]
+    # One of the two light ones is not among the restarts.
+    truth = np.array(SHARES[:3])
+    assert np.all(np.abs(np.log(basins["laplace_share"] / (truth / truth.sum()))) < np.log(2))
+    assert "No draw reached one optimum of the restarts, which holds about" in verdict.summary
+
+
+def mirrored():
+    """Four clouds on the corners of a square that a swap of the columns maps onto themselves.
+
+    Two components halve them along the one axis or along the other.
+    """
+    cloud = 0.5 * np.random.default_rng(0).normal(size=(13, 2)) + [3.0, 3.0]
+    corners = [[1, 1], [-1, 1], [1, -1], [-1, -1]]
+    half = np.concatenate([cloud * corner for corner in corners])
+    return np.concatenate([half, half[:, ::-1]])
+
+
+def test_chains_in_mirrored_modes_have_not_mixed():
+    """Draws of one mode are those of the other with the columns swapped: totals are equal."""
+    x = mirrored()
+    model = jg.Mixture(jg.Gaussian("full"), 2, prior=PRIOR)
+    cov = np.diag([0.3, 9.0])
+    sides = model.params(means=[[-3.0, 0.0], [3.0, 0.0]], covariances=[cov, cov])
+    turned = model.params(means=np.asarray(sides.means)[:, ::-1], covariances=[cov[::-1, ::-1]] * 2)
+    both = jax.tree.map(lambda *leaves: jnp.stack(leaves), sides, turned)
+    fit = jg.fit(model, x, start=both)
+    assert len(fit.optima) == 2
+    one = near(fit.restarts.params, np.zeros((2, 500), int), (0.05, 0.1, 0.1))
+    swapped = dataclasses.replace(
+        one,
+        means=one.means[..., ::-1],
+        covariance_site=one.covariance_site[..., ::-1, ::-1],
+    )
+    params = jax.tree.map(lambda *leaves: np.concatenate(leaves), one, swapped)
+    verdict = jg.compare(fit, written(fit, params, x))
+    assert verdict.table["r_hat"][["log_joint", "log_likelihood"]].max() < 1.01
+    assert not verdict.decided
+    checks = verdict.checks
+    assert checks.loc["largest R-hat, basin membership", "value"] == np.inf
+    assert "how chains were dealt out" in checks.loc["largest R-hat, basin membership", "meaning"]
+    assert "log density of row" in checks.loc["largest R-hat, invariants", "meaning"]
+    assert "More draws are no cure" in verdict.summary
+    assert verdict.basins["share_high"][0] - verdict.basins["share_low"][0] > 0.6
 
 
 def test_chains_that_stay_apart_have_not_mixed():
@@ -158,6 +214,10 @@ def test_weights_count():
     assert verdict.decided
     assert verdict.checks.loc["largest R-hat, invariants", "verdict"] == "not applicable"
     assert "draws are those of an approximation (laplace)" in verdict.summary
+    # It says nothing of its own convergence.
+    line = verdict.checks.loc["convergence of the approximation"]
+    assert (line["value"], line["verdict"]) == ("not converged", "warning")
+    assert "Its convergence: the engine does not say." in verdict.summary
 
 
 def test_an_approximation_with_a_heavy_tail_gives_no_verdict():
@@ -233,6 +293,58 @@ def test_partitions_by_hand():
     probability = np.array([[0.2, 0.5, 0.3]])
     uniform = (np.arange(1000)[:, None] + 0.5) / 1000
     assert np.bincount(drawn(probability, uniform).ravel()).tolist() == [200, 500, 300]
+
+
+def test_labels_that_switch_are_said():
+    fit, post = old_faithful()
+    assert jg.compare(fit, post).checks.loc["draws with ambiguous labels", "value"] == 0
+    order = np.where(np.arange(post.n_draws) % 2, 1, 0)
+    turn = lambda leaf: np.where(
+        order.reshape(1, -1, *[1] * (leaf.ndim - 2)), np.flip(leaf, axis=2), leaf
+    )
+    draws = {name: turn(draw) for name, draw in post.draws.items()}
+    switching = dataclasses.replace(post, params=jax.tree.map(turn, post.params), draws=draws)
+    verdict = jg.compare(fit, switching)
+    line = verdict.checks.loc["draws with ambiguous labels"]
+    assert (line["tier"], line["verdict"]) == ("B", "warning")
+    assert line["value"] > 0.4  # the smaller half at least
+    assert f"Labels are ambiguous: {line['value']:.0%} of the draws" in verdict.summary
+    assert "the two agree" not in verdict.summary
+    marked = verdict.table.index[verdict.table["ambiguous"]]
+    assert list(marked) == list(verdict.table.index[4:])
+    assert "means[0, x0] *" in verdict.details()
+    assert "* depends on the rule that matched labels" in verdict.details()
+
+
+def test_one_chain_needs_another():
+    fit, post = old_faithful()
+    pick = lambda tree: jax.tree.map(lambda leaf: leaf[:1], tree)
+    names = ("draws", "draws_raw", "params", "labels", "log_prior", "log_likelihood")
+    alone = {name: pick(getattr(post, name)) for name in (*names, "sample_stats", "label_clarity")}
+    verdict = jg.compare(fit, dataclasses.replace(post, **alone))
+    assert not verdict.decided
+    assert "(largest R-hat, invariants: R-hat needs two chains)" in verdict.summary
+    assert "Draw two chains or more" in verdict.summary
+    assert "do not move" not in verdict.summary
+
+
+def test_what_is_constant_up_to_rounding_is_constant():
+    """One component: its weight is one, give or take the last digit."""
+    x = X[:40]
+    model = jg.Mixture(jg.Gaussian("full"), 1, prior=PRIOR)
+    fit = jg.fit(model, x, key=jax.random.key(0), n_init=1)
+    params = near(fit.restarts.params, np.zeros((2, 500), int), (0.0, 0.15, 0.2))
+    wobble = 1 + np.finfo(float).eps * np.random.default_rng(0).integers(-1, 1, (2, 500, 1))
+    verdict = jg.compare(fit, written(fit, dataclasses.replace(params, weights=wobble), x))
+    for name in ("weights[0]", "sorted_weights[0]"):
+        row = verdict.table.loc[name]
+        assert row["sd"] == 0
+        assert row[["z", "eti95_low", "r_hat", "ess_bulk"]].isna().all()
+        assert row["inside_95"] is None
+    assert np.isnan(verdict.table.loc["weights[0]", "wasserstein"])
+    assert "of 5 quantities" in verdict.summary  # two means, three covariances
+    assert "weights[0]" not in verdict.summary
+    assert "nan" not in verdict.details()
 
 
 # -- each is called what it is, and nothing else -------------------------------------------
@@ -367,3 +479,30 @@ def test_old_faithful_with_three_components():
         assert lines.loc["largest R-hat, invariants", "verdict"] == "not applicable"
         trusted = approximate.pareto_k <= 0.7 and approximate.effective_draws >= 400
         assert both["fit", name].decided == trusted
+
+
+@pytest.mark.slow
+def test_gibbs_started_in_the_second_optimum_is_not_believed():
+    """Three clusters for two components, chains that stay where they were started."""
+    rng = np.random.default_rng(1)
+    centres = np.array([[0.0, 0.0], [6.0, 0.0], [3.0, 5.3]])
+    x = (centres[:, None] + rng.normal(size=(3, 50, 2))).reshape(-1, 2)
+    prior = jg.ConjugatePrior(
+        concentration=2.0, mean=[0.0, 0.0], mean_precision=0.1, dof=5.0, scale=np.eye(2)
+    )
+    model = jg.Mixture(jg.Gaussian("full"), 2, prior=prior)
+    fit = jg.fit(model, x, key=jax.random.key(0), n_init=32)
+    second = jax.tree.map(lambda leaf: leaf[fit.optima[1].starts[0]], fit.restarts.params)
+    low = jg.fit(model, x, start=second)
+    post = jg.sample(
+        fit.model, x, key=jax.random.key(1), start=low, method="gibbs", progress=False
+    )  # fmt: skip
+    verdict = jg.compare(fit, post)
+    assert not verdict.decided
+    higher = fit.log_joint - low.log_joint
+    mass = verdict.basins["laplace_share"][0]
+    assert mass > 0.9
+    assert (
+        f"no draw reached EM's optimum, {higher:.2f} higher, which holds about "
+        f"{min(mass, 0.999):.1%} by its Laplace evidence: the chains did not move between modes"
+    ) in verdict.summary

@@ -3,6 +3,7 @@
 from jaxgmm._labelling import RELABELLINGS
 from jaxgmm._relabel import data_based, ecr, ordering, pivotal, stephens
 from jaxgmm.bayes._bridge import evidence
+from jaxgmm.bayes._modes import around_modes, mode_evidence
 from jaxgmm.bayes._sample import METHODS, sample
 from jaxgmm.bayes._vb import Variational, variational
 
@@ -10,9 +11,11 @@ __all__ = [
     "METHODS",
     "RELABELLINGS",
     "Variational",
+    "around_modes",
     "data_based",
     "ecr",
     "evidence",
+    "mode_evidence",
     "ordering",
     "pivotal",
     "sample",

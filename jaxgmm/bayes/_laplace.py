@@ -41,7 +41,7 @@ _MOST_LABELLED = 5
 _BATCH_NUMBERS = 2**18
 
 
-class _Bell(NamedTuple):
+class Bell(NamedTuple):
     """A location and scale: ``centre + spread @ z``."""
 
     centre: Float[Array, " d"]
@@ -86,14 +86,14 @@ def laplace(
     data = model, x, sample_weight
     start = jax.tree.map(lambda leaf: leaf[0], modes)
     jacobian = jnp.asarray(measure == "unconstrained", x.dtype)
-    ascent = _climb(*data, start, jacobian)
+    ascent = climb(*data, start, jacobian)
     if not np.all(np.isfinite(ascent.gradient)) or not np.all(np.isfinite(ascent.curvature)):
         raise ValueError(
             "start: the log joint has no finite derivatives at this fit, so there is no "
             "Gaussian around it; fit again from other starts or with a stronger prior"
         )
     shape = spectrum(np.asarray(ascent.curvature), ascent.point.dtype == jnp.float32)
-    bell = _bell(ascent, shape)
+    bell = bell_of(ascent, shape)
 
     key_draws, key_weighing = jax.random.split(key)
     counts = jax.tree.leaves(modes)[0].shape[0], schedule.n_draws
@@ -118,7 +118,7 @@ def laplace(
 
 
 @program()
-def _climb(
+def climb(
     model: LatentModel, x: Array, sample_weight: Array | None, start: Params, jacobian: Array
 ) -> Ascent:
     """Newton's method on the log joint, plus the log volume where ``jacobian`` is one."""
@@ -160,12 +160,12 @@ def _rounding(
     return lambda value: rounding_bound(value, total, model.cancellation(params))
 
 
-def _bell(ascent: Ascent, shape: Spectrum) -> _Bell:
+def bell_of(ascent: Ascent, shape: Spectrum) -> Bell:
     """The Gaussian of the curvature; where that is not positive, of its size."""
     curvature = np.maximum(np.abs(shape.values), shape.threshold * np.max(np.abs(shape.values)))
     roots = np.sqrt(curvature)
     asarray = lambda a: jnp.asarray(a, ascent.point.dtype)
-    return _Bell(
+    return Bell(
         centre=ascent.point,
         spread=asarray(shape.vectors / roots / shape.scale[:, None]),
         whiten=asarray(roots[:, None] * shape.vectors.T * shape.scale),
@@ -189,7 +189,7 @@ def _status(ascent: Ascent, shape: Spectrum) -> str:
 
 @program(static_argnames="counts")
 def _draw(
-    model: LatentModel, start: Params, bell: _Bell, key: PRNGKeyArray, counts: tuple[int, int]
+    model: LatentModel, start: Params, bell: Bell, key: PRNGKeyArray, counts: tuple[int, int]
 ) -> tuple[Params, Array]:
     """Draws of the Gaussian, and their log density as sites are declared."""
 
@@ -203,12 +203,20 @@ def _draw(
 
 
 @program()
-def _sites(model: LatentModel, start: Params, bell: _Bell) -> Sites:
+def _sites(model: LatentModel, start: Params, bell: Bell) -> Sites:
     """The centre in the user's units."""
     return model.sites(model.to_user(from_vector(model, bell.centre, start)[0]))
 
 
 # -- evidence ------------------------------------------------------------------------
+
+
+def student_draws(bell: Bell, key: PRNGKeyArray, count: int) -> Float[Array, "s d"]:
+    """Of the multivariate t whose density is `Bell.student`."""
+    key_normal, key_tail = jax.random.split(key)
+    noise = jax.random.normal(key_normal, (count, bell.centre.size), bell.centre.dtype)
+    tail = jnp.sum(jax.random.normal(key_tail, (count, _DOF), bell.centre.dtype) ** 2, axis=1)
+    return bell.centre + jnp.sqrt(_DOF / tail)[:, None] * noise @ bell.spread.T
 
 
 class _Weighing(NamedTuple):
@@ -224,7 +232,7 @@ def _weigh(
     x: Array,
     sample_weight: Array | None,
     start: Params,
-    bell: _Bell,
+    bell: Bell,
     key: PRNGKeyArray,
     count: int,
 ) -> _Weighing:
@@ -250,10 +258,7 @@ def _weigh(
         value = bell.student(vector) - from_vector(model, vector, start)[1] + log_units(model)
         return jnp.where(jnp.isnan(value), -jnp.inf, value)
 
-    key_normal, key_tail = jax.random.split(key)
-    noise = jax.random.normal(key_normal, (count, bell.centre.size), bell.centre.dtype)
-    tail = jnp.sum(jax.random.normal(key_tail, (count, _DOF), bell.centre.dtype) ** 2, axis=1)
-    vectors = bell.centre + jnp.sqrt(_DOF / tail)[:, None] * noise @ bell.spread.T
+    vectors = student_draws(bell, key, count)
 
     # Whether a point without symmetries tells labels apart: all permutations are made of swaps.
     somewhere = jax.vmap(lambda order: relabelled(at(vectors[0]), order))(_swaps(orders[0]))

@@ -86,7 +86,7 @@ def sample(
     )
     mesh = device_mesh(n_chains)
     wide, modes = on_all(mesh, (wide, modes))
-    working, modes = _to_working(*wide, modes)
+    working, modes = to_working(*wide, modes)
     key, _ = jax.random.split(key)
     schedule = Schedule(n_draws, n_warmup, thinning)
     draws = METHODS[method](working, wide[1], wide[2], modes, key, schedule, progress, **options)
@@ -142,7 +142,7 @@ def _chain_starts(fit: Fit, n_chains: int) -> Params:
 
 
 @program()
-def _to_working(
+def to_working(
     model: LatentModel, x: Array, sample_weight: Array | None, params: Params
 ) -> tuple[LatentModel, Params]:
     working = model.standardise(x, sample_weight)

@@ -45,9 +45,10 @@ _LEAST_CURVATURE = 1e-8
 # Share of the first learning rate that is left at the end.
 _DECAY = 0.01
 
-# The last quarter of the steps may gain as many nats on the quarter before it, beyond two
-# standard errors, and count as converged.
-_STILL = 0.1
+# The last quarter of the steps still moves where its mean is more nats from that of the quarter
+# before it, by two standard errors; it has stopped where by as many it cannot be farther.
+_STILL_MOVES = 0.1
+_STOPPED = 0.5
 
 
 def svi(
@@ -237,16 +238,16 @@ def _convergence(trace: Float[np.ndarray, " steps"]) -> dict[str, Any]:
     if len(before) and len(after):
         gain = after.mean() - before.mean()
         error = np.hypot(before.std() / len(before) ** 0.5, after.std() / len(after) ** 0.5)
-    converged = bool(gain <= _STILL + 2 * error)
+    amount = f"the last quarter of the steps gained {gain:.2g} +- {error:.2g} nats"
+    converged = bool(abs(gain) + 2 * error <= _STOPPED)
     if np.isnan(gain):
         status = "not converged: the ELBO is not finite; lower learning_rate"
     elif converged:
-        status = f"converged: the last quarter of the steps gained no more than {_STILL} nats"
+        status = f"converged: {amount}"
+    elif abs(gain) - 2 * error > _STILL_MOVES:
+        status = f"not converged: {amount}; raise n_steps or learning_rate"
     else:
-        status = (
-            f"not converged: the last quarter of the steps gained {gain:.2g} nats; raise n_steps "
-            "or learning_rate"
-        )
+        status = f"cannot tell: {amount}; raise n_steps"
     return {
         "status": status,
         "converged": converged,

@@ -13,16 +13,23 @@ import pandas as pd
 from jaxgmm._posterior import Posterior
 from jaxgmm._results import Fit, check_precision
 from jaxgmm.report._approximations import approximations
-from jaxgmm.report._basins import basin_table
+from jaxgmm.report._basins import basins
 from jaxgmm.report._check import check_table
 from jaxgmm.report._conclude import conclude, point_kind
 from jaxgmm.report._curvature import curvature
 from jaxgmm.report._decide import decide
-from jaxgmm.report._draws import aligned, look_at_data
+from jaxgmm.report._draws import (
+    MOST_AMBIGUOUS,
+    aligned,
+    ambiguous_labels,
+    invariants,
+    look_at_data,
+)
 from jaxgmm.report._explain import explain
 from jaxgmm.report._predict import predict
 from jaxgmm.report._several import Comparison, pairs
 from jaxgmm.report._tables import parameter_table
+from jaxgmm.report._targets import alike
 
 # What is drawn for the verdict comes from one seed: equal arguments, equal verdicts.
 _SEED = 0
@@ -37,7 +44,8 @@ class Verdict:
     summary : str
         The conclusion in plain sentences.
     decided : bool
-        False where the sampler did not converge, so that no conclusion is drawn.
+        False where the sampler did not converge or missed an optimum that holds much of the
+        posterior, so that no conclusion is drawn.
     checks : DataFrame
         A row per check: ``tier`` (A decides, B explains, C is context), ``value``,
         ``threshold``, ``verdict`` ("ok", "warning", "fail" or "not applicable") and
@@ -46,12 +54,17 @@ class Verdict:
         A row per quantity, label-invariant ones first, then every parameter: MAP,
         posterior mean, sd, 89% and 95% intervals, z, inside or not, R-hat, effective draws;
         EM's standard errors by the information and the sandwich, and the Wasserstein
-        distance to Laplace's approximation in posterior sd, NaN where there is none.
+        distance to Laplace's approximation in posterior sd, NaN where there is none; whether
+        it belongs to single components whose labels are ``ambiguous``. What is constant over
+        the draws has neither intervals nor z.
     basins : DataFrame
         Share of the posterior in the basin of each optimum, the fit's first:
         ``share``, ``log_joint``, ``found_by_restarts``, ``visited`` (draws), ``share_low``
-        and ``share_high`` (a 95% interval of Monte-Carlo error), ``weights`` (sorted). Draws
-        from which EM did not converge make up a last row without a log joint.
+        and ``share_high`` (a 95% interval of Monte-Carlo error; chains that do not move
+        between optima count as one observation each), ``weights`` (sorted), ``laplace_share``
+        (of the mass of all optima by `jaxgmm.bayes.mode_evidence`, corrected by importance
+        sampling where no draw visits one that matters; NaN where it is not known).
+        Draws from which EM did not converge make up a last row without a log joint.
     fit : Fit
         What was judged.
     posterior : Posterior
@@ -189,7 +202,7 @@ def _judge(fit: Fit, post: Posterior) -> Verdict:
     check_precision(fit)
     if fit.fingerprint != post.fingerprint:
         raise ValueError("compare: the fit and the posterior are of other data or weights")
-    if jax.tree.structure(fit.model) != jax.tree.structure(post.model):
+    if not alike(fit.model, post.model):
         raise ValueError(
             "compare: the fit and the posterior are of different models: "
             f"{fit.model!r} and {post.model!r}"
@@ -199,15 +212,15 @@ def _judge(fit: Fit, post: Posterior) -> Verdict:
     post = aligned(post, seen)
     shape = curvature(fit.model, fit.params, post.x, post.sample_weight)
     near = approximations(fit, post, shape, key_laplace)
-    table = parameter_table(fit, post, near)
-    basins = basin_table(fit, post)
+    table = parameter_table(fit, post, near, ambiguous_labels(seen) > MOST_AMBIGUOUS)
+    where = basins(fit, post)
     checks = check_table(
         {
-            "A": decide(fit, post, shape, table, basins),
+            "A": decide(fit, post, shape, invariants(post, seen), where),
             "B": explain(fit, post, near, table, seen),
             "C": predict(fit, post, near, seen, key_rows),
         }
     )
     point = point_kind(checks, shape)
-    decided, summary = conclude(point, checks, shape, table, basins, fit, post)
-    return Verdict(summary, decided, checks, table, basins, fit, post, point)
+    decided, summary = conclude(point, checks, shape, where.table, table, fit, post)
+    return Verdict(summary, decided, checks, table, where.table, fit, post, point)

@@ -7,13 +7,50 @@ import pandas as pd
 
 from jaxgmm._posterior import Posterior
 from jaxgmm._results import Fit
-from jaxgmm.report._check import FAIL, OK
+from jaxgmm.report._basins import unseen, weighty
+from jaxgmm.report._check import FAIL, NOT_APPLICABLE, OK
 from jaxgmm.report._curvature import Curvature
-from jaxgmm.report._decide import HEALTH, HIGHER, PARETO_K, SAME_TARGET, directions
-from jaxgmm.report._explain import ERRORS, GAUSSIAN, MARGINALS
+from jaxgmm.report._decide import (
+    CONVERGENCE,
+    DIVERGENCES,
+    ENERGY,
+    HEALTH,
+    HIGHER,
+    MEMBERSHIP,
+    MISSED,
+    NEARLY_ALL,
+    NEEDS_CHAINS,
+    PARETO_K,
+    WEIGHTS,
+    directions,
+)
+from jaxgmm.report._explain import (
+    ERRORS,
+    GAUSSIAN,
+    INSIDE,
+    LABELS,
+    MARGINALS,
+    RAND,
+    TOGETHER,
+    Z,
+    parameters,
+)
+from jaxgmm.report._predict import VARIATION
+from jaxgmm.report._targets import SAME_MODEL, SAME_TARGET
 
-# A basin with this share of the draws is the posterior, as far as they tell.
-_NEARLY_ALL = 0.95
+# What may be concluded of EM's answer: each clause from the lines that measure it, and what is
+# said where one of them warns.
+CLAUSES = {
+    "estimates": ((INSIDE, Z, LABELS), "its estimates are typical of it"),
+    "standard errors": ((ERRORS,), "its standard errors are the posterior's spread"),
+    "normal approximation": ((GAUSSIAN, MARGINALS), "the posterior is normal around it"),
+    "partition": ((TOGETHER, RAND), "its partition is the posterior's"),
+    "predictions": ((VARIATION,), "predictions from it are the posterior's"),
+}
+# The two agree where these do.
+_AGREEMENT = ("estimates", "standard errors", "partition", "predictions")
+
+_CAVEATS = "not that the model is right, nor that the draws have seen every mode"
 
 
 def point_kind(checks: pd.DataFrame, shape: Curvature) -> str:
@@ -31,56 +68,124 @@ def conclude(
     point: str,
     checks: pd.DataFrame,
     shape: Curvature,
-    table: pd.DataFrame,
     basins: pd.DataFrame,
+    table: pd.DataFrame,
     fit: Fit,
     post: Posterior,
 ) -> tuple[bool, str]:
     """Whether anything may be concluded of the posterior, and the sentences that say what."""
-    if checks.loc[SAME_TARGET, "verdict"] == FAIL:
-        gap = checks.loc[SAME_TARGET, "value"]
-        return False, (
-            "No verdict: the fit and the posterior have different targets (their log densities "
-            f"differ by {gap:.2g} relative), so the draws say nothing about this fit. "
-            "Sample fit.model."
-        )
+    for name, unit in ((SAME_TARGET, "relative"), (SAME_MODEL, "nats")):
+        if checks.loc[name, "verdict"] == FAIL:
+            gap = checks.loc[name, "value"]
+            return False, (
+                "No verdict: the fit and the posterior have different targets (their log densities "
+                f"differ by {gap:.2g} {unit}), so the draws say nothing about this fit. "
+                "Sample fit.model."
+            )
     opening = _what_the_point_is(point, shape, basins, fit)
     failed = [name for name in HEALTH if checks.loc[name, "verdict"] == FAIL]
     if failed:
-        return False, f"{opening} {_why_no_verdict(failed, checks)}"
+        return False, f"{opening} {_why_no_verdict(failed, checks, basins, post)}"
     if point in ("stopped early", "saddle"):
         return True, (
             f"{opening} Intervals and z-scores refer to a point that is not the MAP: the tables "
-            "describe the posterior, but nothing may be concluded from this fit."
+            f"describe the posterior, but nothing may be concluded from this fit; {_CAVEATS}."
         )
     if point == "not identified":
         return True, (
             f"{opening} Along the ridge the posterior only hands back the prior, so intervals and "
             "z-scores of single parameters say nothing about the fit; quantities that the data "
-            "identify (the log likelihood, predictions) can be compared."
+            f"identify (the log likelihood, predictions) can be compared; {_CAVEATS}."
         )
-    sentences = [opening, _where_the_mass_is(table, basins), _what_may_be_concluded(checks, basins)]
+    sentences = [
+        opening,
+        _where_the_mass_is(point, checks, basins, parameters(table, post)),
+        _what_may_be_concluded(checks, basins),
+        _what_labels_mean(checks),
+        _what_draws_hide(checks, basins, post),
+    ]
+    return True, " ".join(filter(None, sentences))
+
+
+# -- no verdict ---------------------------------------------------------------------------
+
+
+def _why_no_verdict(
+    failed: list[str], checks: pd.DataFrame, basins: pd.DataFrame, post: Posterior
+) -> str:
+    reasons = [_reason(name, checks) for name in failed if name != MISSED]
+    causes = []
+    if MISSED in failed:
+        causes.append(_where_no_draw_is(basins, post))
+    if reasons:
+        what = "the sampler did not converge"
+        if PARETO_K in failed:
+            what = "the approximation cannot be trusted"
+        elif post.log_weights is not None:
+            what = "too few draws count"
+        causes.append(f"{what} ({'; '.join(reasons)})")
+    return f"No verdict on the posterior: {'; '.join(causes)}. {_cure(failed, post)}"
+
+
+def _reason(name: str, checks: pd.DataFrame) -> str:
+    line = checks.loc[name]
+    if line["meaning"] == NEEDS_CHAINS:
+        return f"{name}: {NEEDS_CHAINS}"
+    why = f": {line['meaning']}" if name == MEMBERSHIP else ""
+    return f"{name} is {_number(line['value'])}, needs {line['threshold']}{why}"
+
+
+def _where_no_draw_is(basins: pd.DataFrame, post: Posterior) -> str:
+    """The heaviest optimum without a draw, held against the highest that has some."""
+    without, reached = unseen(basins), basins[basins["visited"] > 0]
+    missed = without.loc[without["laplace_share"].idxmax()]
+    above = missed["log_joint"] - reached["log_joint"].max()
+    found = int(missed["found_by_restarts"])
+    name = "EM's optimum" if missed.name == 0 else f"the optimum of {found} restart(s)"
+    height = "" if np.isnan(above) else f", {abs(above):.2f} {'higher' if above > 0 else 'lower'}"
+    others = len(weighty(without)) - 1
+    more = f" (and {others} more, {_missed(without.drop(missed.name))})" if others else ""
+    why = "the chains did not move between modes"
     if post.log_weights is not None:
-        sentences.append(_what_an_approximation_hides(post, basins))
-    return True, " ".join(sentences)
+        why = "an approximation around one mode does not see the others"
+    share = f"about {_percent(missed['laplace_share'])} by its Laplace evidence"
+    return f"no draw reached {name}{height}, which holds {share}{more}: {why}"
 
 
-def _why_no_verdict(failed: list[str], checks: pd.DataFrame) -> str:
-    reasons = "; ".join(
-        f"{name} is {_number(checks.loc[name, 'value'])}, needs {checks.loc[name, 'threshold']}"
-        for name in failed
-    )
+def _missed(without: pd.DataFrame) -> str:
+    """What optima without a draw hold."""
+    if without["laplace_share"].isna().any():
+        return "an unknown share"
+    return f"about {_percent(without['laplace_share'].sum())}"
+
+
+def _cure(failed: list[str], post: Posterior) -> str:
+    """What to do about it: the deepest cause first; more draws where nothing else is amiss."""
     if PARETO_K in failed:
-        return (
-            f"No verdict on the posterior: the approximation cannot be trusted ({reasons}). "
-            'Sample it, with method="nuts" or "gibbs", before reading the tables below.'
+        return 'Sample it, with method="nuts" or "gibbs", before reading the tables below.'
+    cures = []
+    if {MISSED, MEMBERSHIP} & set(failed):
+        cures.append(
+            "More draws are no cure for chains in separated modes: start some at every optimum, or "
+            'use method="smc", which moves between them.'
         )
-    if checks.loc[PARETO_K, "verdict"] == OK:
-        return f"No verdict on the posterior: too few draws count ({reasons}). Draw more."
-    return (
-        f"No verdict on the posterior: the sampler did not converge ({reasons}). "
-        "Draw more, or from more chains, before reading the tables below."
-    )
+    if DIVERGENCES in failed:
+        cures.append(
+            "Divergent transitions ask for a higher target_acceptance and n_warmup, not for more "
+            "draws."
+        )
+    if ENERGY in failed:
+        cures.append("Slow energy asks for a higher n_warmup and a tighter prior.")
+    if cures:
+        return " ".join(cures)
+    if WEIGHTS in failed:
+        return "Draw more."
+    if post.n_chains < 2:
+        return "Draw two chains or more before reading the tables below."
+    return "Draw more, or from more chains, before reading the tables below."
+
+
+# -- the point ----------------------------------------------------------------------------
 
 
 def _what_the_point_is(point: str, shape: Curvature, basins: pd.DataFrame, fit: Fit) -> str:
@@ -118,25 +223,24 @@ def _what_the_point_is(point: str, shape: Curvature, basins: pd.DataFrame, fit: 
     return f"EM's answer is a mode of this posterior ({distance}).{bounded}"
 
 
-def _where_the_mass_is(table: pd.DataFrame, basins: pd.DataFrame) -> str:
-    parameters = table[table["z"].notna()]
-    first = basins.iloc[0]
-    share = float(first["share"])
-    inside = int(parameters["inside_95"].sum())
-    z = parameters["z"].astype(float)
-    worst = z.abs().idxmax()
-    distances = (
-        f"{inside} of {len(parameters)} quantities have the MAP inside their 95% interval; the "
-        f"largest distance is {z[worst]:+.2f} sd ({worst})."
-    )
-    if share >= _NEARLY_ALL:
-        opening = f"{share:.0%} of the posterior lies in its basin, so the two agree:"
-        if inside < len(parameters) / 2 or abs(z[worst]) > 4:
-            opening = (
-                f"{share:.0%} of the posterior lies in its basin, "
-                "yet the mode is not typical of it:"
-            )
-        return f"{opening} {distances}"
+# -- the posterior ------------------------------------------------------------------------
+
+
+def _where_the_mass_is(
+    point: str, checks: pd.DataFrame, basins: pd.DataFrame, rows: pd.DataFrame
+) -> str:
+    first, share = basins.iloc[0], float(basins["share"].iloc[0])
+    distances = _distances(rows)
+    if share >= NEARLY_ALL:
+        amiss = [what for what in _AGREEMENT if _holds(what, checks) is False]
+        ending = ":"
+        if "estimates" in amiss:
+            ending = ", yet the mode is not typical of it:"
+        elif amiss:
+            ending = f", yet EM's {_listed(amiss)} are not the posterior's:"
+        elif point == "mode" and all(_holds(what, checks) for what in _AGREEMENT):
+            ending = ", so the two agree:"
+        return f"{share:.0%} of the posterior lies in its basin{ending} {distances}"
     heaviest = basins.iloc[int(basins["share"].to_numpy().argmax())]
     if share >= float(heaviest["share"]):
         among = f"the largest share of {int((basins['share'] > 0).sum())} optima"
@@ -161,6 +265,18 @@ def _where_the_mass_is(table: pd.DataFrame, basins: pd.DataFrame) -> str:
     )
 
 
+def _distances(rows: pd.DataFrame) -> str:
+    """How far the MAP is from the draws, one number at a time."""
+    if rows.empty:
+        return "no parameter varies over the draws."
+    z = rows["z"].astype(float)
+    worst = z.abs().idxmax()
+    return (
+        f"{int(rows['inside_95'].sum())} of {len(rows)} quantities have the MAP inside their 95% "
+        f"interval; the largest distance is {z[worst]:+.2f} sd ({worst})."
+    )
+
+
 def _share(basin: pd.Series) -> str:
     return f"{basin['share']:.0%} ({basin['share_low']:.0%} to {basin['share_high']:.0%})"
 
@@ -171,36 +287,87 @@ def _described(basin: pd.Series) -> str:
     return f", weights {weights}" if weights else ""
 
 
+def _holds(what: str, checks: pd.DataFrame) -> bool | None:
+    """Whether all lines that measure a clause are ok; None where none of them applies."""
+    verdicts = checks.loc[list(CLAUSES[what][0]), "verdict"]
+    verdicts = verdicts[verdicts != NOT_APPLICABLE]
+    return None if verdicts.empty else bool((verdicts == OK).all())
+
+
 def _what_may_be_concluded(checks: pd.DataFrame, basins: pd.DataFrame) -> str:
-    verdict = checks["verdict"]
-    if float(basins["share"].iloc[0]) < _NEARLY_ALL:
-        others = int(np.sum(basins["share"].iloc[1:] > 0))
+    if float(basins["share"].iloc[0]) < NEARLY_ALL:
+        visited = int(np.sum(basins["share"] > 0))
+        said = "no draw leads to it"
+        if basins["share"].iloc[0] > 0:
+            said = f"this is one of {visited} optima that the posterior visits, "
+            said += "and how much lies near it"
         return (
-            f"It may be concluded that this is one of {others + 1} optima that the posterior "
-            "visits, and how much lies near it; not that its estimates, standard errors or "
-            "partition stand for the posterior."
+            f"It may be concluded that {said}; not that its estimates, standard errors or "
+            f"partition stand for the posterior, {_CAVEATS}."
         )
-    amiss = [name for name in (ERRORS, MARGINALS, GAUSSIAN) if verdict[name] != OK]
-    if not amiss:
-        return (
-            "It may be concluded that EM's estimates and standard errors describe this posterior; "
-            "not that the model is right, nor that the draws have seen every mode."
-        )
-    reasons = "; ".join(f"{name} {_number(checks.loc[name, 'value'])}" for name in amiss)
+    holds = {what: _holds(what, checks) for what in CLAUSES}
+    good = [what for what, is_so in holds.items() if is_so]
+    refused = [
+        f"not that {CLAUSES[what][1]} ({_reasons(what, checks)}), "
+        for what, is_so in holds.items()
+        if is_so is False
+    ]
+    if not refused:
+        said = f"EM's {_listed(good)} describe this posterior"
+    else:
+        said = "EM's point is the mode around which the draws lie"
+        said += f", and that its {_listed(good)} will do" if good else ""
+    return f"It may be concluded that {said}; {''.join(refused)}{_CAVEATS}."
+
+
+def _reasons(what: str, checks: pd.DataFrame) -> str:
+    """The lines of a clause that warn, with their values."""
+    lines = checks.loc[list(CLAUSES[what][0])]
+    lines = lines[~lines["verdict"].isin([OK, NOT_APPLICABLE])]
+    return "; ".join(f"{name}: {_number(value)}" for name, value in lines["value"].items())
+
+
+def _what_labels_mean(checks: pd.DataFrame) -> str:
+    line = checks.loc[LABELS]
+    if line["verdict"] in (OK, NOT_APPLICABLE):
+        return ""
     return (
-        "It may be concluded that EM's point is the mode around which the draws lie; not that its "
-        f"standard errors are the posterior's spread ({reasons})."
+        f"Labels are ambiguous: {line['value']:.0%} of the draws could as well carry others, so "
+        "numbers of single components (marked in the table) depend on the rule that matched "
+        "labels; totals, partitions and predictions do not."
     )
 
 
-def _what_an_approximation_hides(post: Posterior, basins: pd.DataFrame) -> str:
-    others = basins.iloc[1:]
-    unseen = int(np.sum((others["found_by_restarts"] > 0) & (others["visited"] == 0)))
-    elsewhere = f"; restarts found {unseen} other(s) without a draw" if unseen else ""
-    return (
-        f"The draws are those of an approximation ({post.method}), weighed: they cannot show "
-        f"modes that it does not reach{elsewhere}."
-    )
+def _what_draws_hide(checks: pd.DataFrame, basins: pd.DataFrame, post: Posterior) -> str:
+    without, sentences = unseen(basins), []
+    approximate = post.log_weights is not None
+    if approximate:
+        elsewhere = len(without[without["found_by_restarts"] > 0])
+        more = f"; restarts found {elsewhere} other(s) without a draw" if elsewhere else ""
+        sentences.append(
+            f"The draws are those of an approximation ({post.method}), weighed: they cannot show "
+            f"modes that it does not reach{more}."
+        )
+        if checks.loc[CONVERGENCE, "verdict"] != OK:
+            sentences.append(f"Its convergence: {checks.loc[CONVERGENCE, 'meaning']}.")
+    near = weighty(without)
+    if len(near):
+        one = len(near) == 1
+        count = "one optimum" if one else f"{len(near)} optima"
+        by = "" if near["laplace_share"].isna().any() else " by Laplace's evidence"
+        sentences.append(
+            f"No draw reached {count} of the restarts, which hold{'s' * one} {_missed(near)}{by}."
+        )
+    return " ".join(sentences)
+
+
+def _listed(words: list[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def _percent(share: float) -> str:
+    """To a tenth of a per cent, and never all of it."""
+    return f"{min(share, 0.999):.1%}"
 
 
 def _number(value: object) -> str:

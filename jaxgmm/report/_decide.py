@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import jax
-import jax.numpy as jnp
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 from arviz_stats.base import array_stats
-from jaxtyping import Array
-from numpyro.infer.util import log_density
 
-from jaxgmm._contract import LatentModel, Params
 from jaxgmm._posterior import Posterior
-from jaxgmm._programs import program
 from jaxgmm._results import SAME_OPTIMUM, Fit
+from jaxgmm._summary import health
+from jaxgmm.report._basins import Basins, unseen, weighty
 from jaxgmm.report._check import FAIL, OK, WARNING, Check, not_applicable
 from jaxgmm.report._curvature import Curvature
+from jaxgmm.report._targets import same_target
 
 # Thresholds of Vehtari et al. (2021) for R-hat and effective draws, of Betancourt (2016)
 # for the energy fraction, and of Vehtari et al. (2024) for the tail of importance weights.
@@ -23,92 +22,57 @@ _MOST_R_HAT = 1.01
 _LEAST_ESS = 400
 _LEAST_BFMI = 0.3
 MOST_PARETO_K = 0.7
+# R-hat of one population exceeds this by chance less than once in a thousand, from a hundred
+# thinned draws a chain.
+_MOST_R_HAT_THINNED = 1.05
 # A few divergent transitions cast doubt, a larger share ends the comparison.
 _MOST_DIVERGING = 0.005
-# An optimum so far below the fit may well hold no draw: odds of 1 to 150 at equal volume.
-_FAR_BELOW = 5.0
+# A basin with this share of the posterior is the posterior, as far as its draws tell.
+NEARLY_ALL = 0.95
+# Draws that miss more of the mass than this are no draws of the posterior.
+_MOST_MISSED = 0.1
 
-# Relative difference of two log densities that rounding explains, in units of eps.
-_SAME_TARGET_EPS = 1e5
-_TARGET_POINTS = 8
-
-SAME_TARGET = "same target (relative gap)"
 NEWTON = "Newton decrement (sd)"
-PARETO_K = "Pareto k of the approximation"
 SHARE = "posterior in the fit's basin"
 HIGHER = "height of the highest optimum above the fit"
+R_HAT = "largest R-hat, invariants"
+ESS = {
+    "bulk": "smallest bulk ESS, invariants",
+    "tail": "smallest tail ESS, invariants",
+}
+MEMBERSHIP = "largest R-hat, basin membership"
+DIVERGENCES = "divergences"
+ENERGY = "smallest E-BFMI"
+PARETO_K = "Pareto k of the approximation"
+WEIGHTS = "effective draws of the weights"
+CONVERGENCE = "convergence of the approximation"
+MISSED = "mass of the optima without a draw, by Laplace"
 # The lines without which nothing is said of the posterior.
-HEALTH = (
-    "largest R-hat, invariants",
-    "smallest bulk ESS, invariants",
-    "smallest tail ESS, invariants",
-    "divergences",
-    "smallest E-BFMI",
-    PARETO_K,
-    "effective draws of the weights",
-)
+HEALTH = (R_HAT, *ESS.values(), MEMBERSHIP, DIVERGENCES, ENERGY, PARETO_K, WEIGHTS, MISSED)
 
 
 def decide(
-    fit: Fit, post: Posterior, shape: Curvature, table: pd.DataFrame, basins: pd.DataFrame
+    fit: Fit,
+    post: Posterior,
+    shape: Curvature,
+    invariants: Mapping[str, np.ndarray],
+    where: Basins,
 ) -> list[Check]:
-    """The lines of tier A."""
+    """The lines of tier A; ``invariants`` are (chain, draw) numbers that labels cannot change."""
     return [
-        _same_target(_target_gap(fit, post), post.x.dtype),
+        *same_target(fit, post),
         _em_status(fit),
         _stationary(shape),
         _definite(shape),
-        *_chains(table, post),
+        *_chains(invariants, post),
+        _membership(where, post),
         *_transitions(post),
         *_weights(post),
-        *_coverage(fit, post, basins),
+        *_coverage(where.table, post),
     ]
 
 
 # -- the point ---------------------------------------------------------------------------
-
-
-def _target_gap(fit: Fit, post: Posterior) -> float:
-    """Largest relative difference between EM's objective and NumPyro's log density."""
-    total = post.n_chains * post.n_draws
-    chosen = np.linspace(0, total - 1, _TARGET_POINTS).astype(int)
-    points = jax.tree.map(
-        lambda draws, at: jnp.concatenate(
-            [jnp.asarray(at)[None], jnp.asarray(draws.reshape(total, *draws.shape[2:])[chosen])]
-        ).astype(post.x.dtype),
-        post.params,
-        fit.params,
-    )
-    ours, theirs = _both_densities(fit.model, post.model, points, post.x, post.sample_weight)
-    ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
-    return float(np.max(np.abs(ours - theirs) / np.maximum(np.abs(ours), 1)))
-
-
-@program()
-def _both_densities(
-    fitted: LatentModel,
-    sampled: LatentModel,
-    points: Params,
-    x: Array,
-    sample_weight: Array | None,
-) -> tuple[Array, Array]:
-    def both(params: Params) -> tuple[Array, Array]:
-        sites, kwargs = sampled.sites(params), {"sample_weight": sample_weight}
-        numpyro_value, _ = log_density(sampled.numpyro_model, (x,), kwargs, sites)
-        return fitted.log_joint(params, x, sample_weight), numpyro_value
-
-    return jax.vmap(both)(points)
-
-
-def _same_target(gap: float, dtype: np.dtype) -> Check:
-    threshold = _SAME_TARGET_EPS * float(jnp.finfo(dtype).eps)
-    verdict = OK if gap <= threshold else FAIL
-    meaning = (
-        "EM's objective and NumPyro's log density are the same number"
-        if verdict == OK
-        else "EM and the sampler were given different priors or densities"
-    )
-    return Check(SAME_TARGET, gap, f"<= {threshold:.1e}", verdict, meaning)
 
 
 def _em_status(fit: Fit) -> Check:
@@ -143,49 +107,83 @@ def directions(count: int, kind: str = "") -> str:
 # -- the draws ---------------------------------------------------------------------------
 
 
-def _chains(table: pd.DataFrame, post: Posterior) -> list[Check]:
-    names = ("largest R-hat, invariants", *(f"smallest {k} ESS, invariants" for k in _KINDS))
+def _chains(invariants: Mapping[str, np.ndarray], post: Posterior) -> list[Check]:
+    names = (R_HAT, *ESS.values())
     if post.log_weights is not None:
         return [not_applicable(name, "draws are independent, not chains") for name in names]
-    invariant = table.loc[list(post.invariants())]
-    r_hat = float(invariant["r_hat"].max())
-    ok = r_hat <= _MOST_R_HAT
-    meaning = f"chains {'agree' if ok else 'disagree'} on what labels cannot change"
-    if np.isnan(r_hat):
-        meaning = "the draws do not move"
-    lines = [Check(names[0], r_hat, f"<= {_MOST_R_HAT}", OK if ok else FAIL, meaning)]
-    for name, (kind, use) in zip(names[1:], _KINDS.items(), strict=True):
-        ess = float(invariant[f"ess_{kind}"].min())
+    judged = pd.DataFrame({name: health(draws) for name, draws in invariants.items()}).T
+    lines = [_mixing(judged["r_hat"], post)]
+    for kind, name in ESS.items():
+        ess = float(judged[f"ess_{kind}"].min())
         verdict = OK if ess >= _LEAST_ESS else FAIL
-        lines.append(Check(name, ess, f">= {_LEAST_ESS}", verdict, f"effective draws for {use}"))
+        use = f"effective draws for {_ESS_USE[kind]}"
+        lines.append(Check(name, ess, f">= {_LEAST_ESS}", verdict, use))
     return lines
 
 
-_KINDS = {"bulk": "means", "tail": "interval ends"}
+_ESS_USE = {"bulk": "means", "tail": "interval ends"}
+
+
+def _mixing(r_hat: pd.Series, post: Posterior) -> Check:
+    largest = float(r_hat.max())
+    ok = largest <= _MOST_R_HAT
+    meaning = f"chains {'agree' if ok else 'disagree'} on what labels cannot change"
+    if post.n_chains < 2:
+        meaning = NEEDS_CHAINS
+    elif np.isnan(largest):
+        meaning = "the draws do not move"
+    elif not ok:
+        meaning += f": {r_hat.idxmax()}"
+    return Check(R_HAT, largest, f"<= {_MOST_R_HAT}", OK if ok else FAIL, meaning)
+
+
+NEEDS_CHAINS = "R-hat needs two chains"
+
+
+def _membership(where: Basins, post: Posterior) -> Check:
+    """Whether chains agree on where the mass is, which totals of mirrored modes do not tell."""
+    if post.log_weights is not None:
+        return not_applicable(MEMBERSHIP, "draws are independent, not chains")
+    if post.n_chains < 2:
+        return not_applicable(MEMBERSHIP, NEEDS_CHAINS)
+    shares = where.table["share"]
+    rows = shares.index[(shares >= 1 - NEARLY_ALL) & (shares <= NEARLY_ALL)]
+    if rows.empty:
+        return not_applicable(MEMBERSHIP, f"no two optima hold {1 - NEARLY_ALL:.0%} of the draws")
+    reached = [(where.row_of == row).astype(float) for row in rows]
+    stays = all(np.all(r == r[:, :1]) for r in reached)
+    largest = np.inf if stays else float(np.nanmax([health(r)["r_hat"] for r in reached]))
+    ok = largest <= _MOST_R_HAT_THINNED
+    meaning = "chains agree on how much lies in each basin"
+    if stays:
+        meaning = "no chain moves between basins, so their shares are how chains were dealt out"
+    elif not ok:
+        meaning = "chains disagree on how much lies in each basin"
+    return Check(MEMBERSHIP, largest, f"<= {_MOST_R_HAT_THINNED}", OK if ok else FAIL, meaning)
 
 
 def _transitions(post: Posterior) -> list[Check]:
     """What only Hamiltonian chains record."""
     diverging, energy = (post.sample_stats.get(name) for name in ("diverging", "energy"))
     why = f"{post.method} has no trajectories"
-    lines = [not_applicable("divergences", why), not_applicable("smallest E-BFMI", why)]
+    lines = [not_applicable(DIVERGENCES, why), not_applicable(ENERGY, why)]
     if diverging is not None and (energy is not None or np.any(diverging)):
         count, share = int(np.sum(diverging)), float(np.mean(diverging))
         verdict = OK if count == 0 else WARNING if share <= _MOST_DIVERGING else FAIL
         meaning = "no divergent transition" if count == 0 else "strongly curved regions are missed"
-        lines[0] = Check("divergences", count, "0", verdict, meaning)
+        lines[0] = Check(DIVERGENCES, count, "0", verdict, meaning)
     if energy is not None:
         bfmi = float(np.min(array_stats.bfmi(np.asarray(energy, np.float64))))
         ok = bfmi >= _LEAST_BFMI
         meaning = "energy is explored" if ok else "energy is explored too slowly"
         threshold = f">= {_LEAST_BFMI}"
-        lines[1] = Check("smallest E-BFMI", bfmi, threshold, OK if ok else FAIL, meaning)
+        lines[1] = Check(ENERGY, bfmi, threshold, OK if ok else FAIL, meaning)
     return lines
 
 
 def _weights(post: Posterior) -> list[Check]:
     """What only approximations have: weights, and their own convergence."""
-    names = (PARETO_K, "effective draws of the weights", "convergence of the approximation")
+    names = (PARETO_K, WEIGHTS, CONVERGENCE)
     if post.log_weights is None:
         return [not_applicable(name, "draws of the posterior itself") for name in names]
     k = np.nan if post.pareto_k is None else float(post.pareto_k)
@@ -196,7 +194,7 @@ def _weights(post: Posterior) -> list[Check]:
         else "the approximation is too far from the posterior for its weights to correct"
     )
     effective = post.effective_draws
-    converged = bool(post.diagnostics.get("converged", True))
+    converged = bool(post.diagnostics.get("converged", False))
     status = str(post.diagnostics.get("status", "the engine does not say"))
     value = "converged" if converged else "not converged"
     return [
@@ -215,7 +213,7 @@ def _weights(post: Posterior) -> list[Check]:
 # -- the mass ----------------------------------------------------------------------------
 
 
-def _coverage(fit: Fit, post: Posterior, basins: pd.DataFrame) -> list[Check]:
+def _coverage(basins: pd.DataFrame, post: Posterior) -> list[Check]:
     first, others = basins.iloc[0], basins.iloc[1:]
     visited = others[others["visited"] > 0]
     reached = len(visited)
@@ -228,10 +226,7 @@ def _coverage(fit: Fit, post: Posterior, basins: pd.DataFrame) -> list[Check]:
     optima = others[others["log_joint"].notna()]
     higher = np.max(optima["log_joint"].to_numpy(), initial=-np.inf) - first["log_joint"]
     above = higher > SAME_OPTIMUM
-    unseen = optima[(optima["found_by_restarts"] > 0) & (optima["visited"] == 0)]
-    near = unseen[unseen["log_joint"] > fit.log_joint - _FAR_BELOW]
     new = optima[(optima["found_by_restarts"] == 0) & (optima["visited"] > 0)]
-    blind = post.log_weights is not None
     return [
         Check(SHARE, share, ">= 0.5", OK if share >= 0.5 else WARNING, meaning),
         Check(
@@ -241,15 +236,7 @@ def _coverage(fit: Fit, post: Posterior, basins: pd.DataFrame) -> list[Check]:
             FAIL if above else OK,
             "EM's answer is a minor mode" if above else "none higher is known",
         ),
-        Check(
-            "optima of restarts without a draw",
-            len(unseen),
-            "0 in reach",
-            WARNING if len(near) else OK,
-            ("an approximation around one mode cannot see others" if blind else _MISSED)
-            if len(near)
-            else f"none within {_FAR_BELOW:g} of the fit, where a draw is to be expected",
-        ),
+        *_unseen(basins, post),
         Check(
             "optima of draws without a restart",
             len(new),
@@ -262,4 +249,29 @@ def _coverage(fit: Fit, post: Posterior, basins: pd.DataFrame) -> list[Check]:
     ]
 
 
-_MISSED = "the sampler may have missed them; chains that start there would tell"
+def _unseen(basins: pd.DataFrame, post: Posterior) -> list[Check]:
+    """Lines on the optima that no draw leads to: how many, and what they hold."""
+    without = unseen(basins)
+    mass, unknown = float(without["laplace_share"].sum()), without["laplace_share"].isna().any()
+    doubt = len(weighty(without)) > 0
+    missed = "an approximation around one mode cannot see others"
+    if post.log_weights is None:
+        missed = "the sampler may have missed them; chains that start there would tell"
+    verdict = FAIL if mass > _MOST_MISSED else WARNING if doubt else OK
+    holds = "what no draw reached holds next to nothing"
+    if unknown:
+        holds = "some are no maximum that a Gaussian fits: what they hold is not known"
+    elif verdict == WARNING:
+        holds = "the draws describe the rest of the posterior"
+    elif verdict == FAIL:
+        holds = "the draws are not those of this posterior"
+    return [
+        Check(
+            "optima of restarts without a draw",
+            len(without),
+            "0 in reach",
+            WARNING if doubt else OK,
+            missed if doubt else "none that holds anything to speak of",
+        ),
+        Check(MISSED, mass, f"<= {_MOST_MISSED:g}", verdict, holds),
+    ]

@@ -13,14 +13,19 @@ from jaxtyping import Array, Float, Int
 from scipy.optimize import linear_sum_assignment
 
 from jaxgmm._contract import LatentModel, Params
-from jaxgmm._labelling import all_sites, relabelled
+from jaxgmm._labelling import AMBIGUOUS, all_sites, relabelled
 from jaxgmm._posterior import Posterior, systematic
 from jaxgmm._programs import program
+from jaxgmm._relabel import clarity
 from jaxgmm._results import Fit
 
 # Rows and draws that clusterings and predictions are judged on.
 _MOST_ROWS = 2000
 _MOST_DRAWS = 400
+# Rows whose log density chains have to agree on.
+_LANDMARKS = 16
+# Where more of the draws have ambiguous labels, numbers of single components mean little.
+MOST_AMBIGUOUS = 0.05
 
 
 class Seen(NamedTuple):
@@ -97,6 +102,33 @@ def _at_all(model: LatentModel, params: Params, x: Array) -> tuple[Array, Array]
     return lax.map(lambda p: (model.log_prob(p, x), model.responsibilities(p, x)), params)
 
 
+def invariants(post: Posterior, seen: Seen) -> dict[str, np.ndarray]:
+    """(chain, draw) numbers that no renaming of labels changes and that tell modes apart.
+
+    Totals may be equal at modes of different partitions; the log densities of single rows are
+    not. The rows lie at even steps of the fit's log density, whatever order they come in.
+    """
+    if post.log_weights is not None:
+        return post.invariants()
+    order = np.argsort(seen.fit_log_density, kind="stable")
+    spaced = systematic(np.log(seen.copies[order] / np.sum(seen.copies)), _LANDMARKS)
+    chosen = some_rows(post).index[order[spaced]]
+    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), post.params)
+    density = np.asarray(_log_density(post.model, flat, post.x[chosen]))
+    density = density.reshape(*post.log_prior.shape, -1)
+    rows = {f"log density of row {i}": density[..., at] for at, i in enumerate(chosen)}
+    return post.invariants() | rows
+
+
+@program()
+def _log_density(model: LatentModel, params: Params, x: Array) -> Array:
+    return lax.map(lambda p: model.log_prob(p, x), params, batch_size=_BATCH)
+
+
+# Draws at once: enough to fill vector units, with a few rows each.
+_BATCH = 100
+
+
 def aligned(post: Posterior, seen: Seen) -> Posterior:
     """The posterior with one renaming of all its labels, that which agrees best with the fit.
 
@@ -119,3 +151,10 @@ def aligned(post: Posterior, seen: Seen) -> Posterior:
         params=jax.tree.map(np.asarray, params),
         labels=post.labels[..., order],
     )
+
+
+def ambiguous_labels(seen: Seen) -> float:
+    """Share of the draws whose labels, as they stand, are no clearer than others would be."""
+    probability = np.moveaxis(seen.probability * np.sqrt(seen.copies)[:, None], -1, 1)
+    as_they_are = np.broadcast_to(np.arange(probability.shape[1]), probability.shape[:2])
+    return float(np.mean(np.asarray(clarity(probability, as_they_are)) < AMBIGUOUS))

@@ -12,7 +12,7 @@ from jaxgmm._summary import quantiles
 from jaxgmm.report._approximations import LAPLACE_DRAWS, Approximations
 from jaxgmm.report._check import OK, WARNING, Check, not_applicable
 from jaxgmm.report._decide import MOST_PARETO_K
-from jaxgmm.report._draws import Seen
+from jaxgmm.report._draws import MOST_AMBIGUOUS, Seen, ambiguous_labels
 
 # The labels that are drawn come from one seed: equal arguments, equal verdicts.
 _SEED = 0
@@ -25,10 +25,14 @@ _MOST_WASSERSTEIN = 0.25
 _MOST_CO_CLUSTERING = 0.05
 _LEAST_RAND = 0.9
 
+LABELS = "draws with ambiguous labels"
+INSIDE = "quantities with the MAP inside their 95% interval"
 Z = "largest |z| of the MAP"
 GAUSSIAN = "Pareto k of the Gaussian at the mode"
 MARGINALS = "largest Wasserstein distance to Laplace (sd)"
 ERRORS = "posterior sd / standard error, farthest from 1"
+TOGETHER = "co-clustering, mean difference from EM's"
+RAND = "expected adjusted Rand index of EM's partition"
 
 
 def explain(
@@ -36,9 +40,10 @@ def explain(
 ) -> list[Check]:
     """The lines of tier B."""
     return [
+        _labels(fit, post, seen),
         _laplace(near),
-        _inside(table),
-        _z(table),
+        _inside(parameters(table, post)),
+        _z(parameters(table, post)),
         _gap(fit, post, near),
         *_errors(table, near),
         _wasserstein(table, near),
@@ -49,6 +54,21 @@ def explain(
 def _line(name: str, value: float, ok: bool, threshold: str, good: str, bad: str) -> Check:
     """A line that explains: it warns, it never decides."""
     return Check(name, value, threshold, OK if ok else WARNING, good if ok else bad)
+
+
+def _labels(fit: Fit, post: Posterior, seen: Seen) -> Check:
+    """How clear the labels of draws are as they stand, whatever rule matched them."""
+    if fit.model.n_components == 1:
+        return not_applicable(LABELS, "one component has one label")
+    share = ambiguous_labels(seen)
+    return _line(
+        LABELS,
+        share,
+        share <= MOST_AMBIGUOUS,
+        f"<= {MOST_AMBIGUOUS}",
+        "each draw is clear about which component is which",
+        post.label_note or "other labels suit them as well",
+    )
 
 
 def _laplace(near: Approximations) -> Check:
@@ -65,14 +85,21 @@ def _laplace(near: Approximations) -> Check:
     )
 
 
-def _inside(table: pd.DataFrame) -> Check:
-    name = "quantities with the MAP inside their 95% interval"
-    parameters = table[table["z"].notna()]
-    if parameters.empty:
-        return not_applicable(name, "no parameter varies over the draws")
-    share = float(parameters["inside_95"].astype(float).mean())
+def parameters(table: pd.DataFrame, post: Posterior) -> pd.DataFrame:
+    """The rows of what is estimated and varies over the draws.
+
+    Sorted weights are none of it: where weights are equal the MAP is at the end of their range.
+    """
+    varying = table[table["z"].notna()]
+    return varying.drop(index=list(post.invariants()), errors="ignore")
+
+
+def _inside(rows: pd.DataFrame) -> Check:
+    if rows.empty:
+        return not_applicable(INSIDE, "no parameter varies over the draws")
+    share = float(rows["inside_95"].astype(float).mean())
     return _line(
-        name,
+        INSIDE,
         share,
         share >= _LEAST_INSIDE,
         f">= {_LEAST_INSIDE}",
@@ -81,10 +108,10 @@ def _inside(table: pd.DataFrame) -> Check:
     )
 
 
-def _z(table: pd.DataFrame) -> Check:
-    z = table["z"].astype(float)
-    if z.isna().all():
+def _z(rows: pd.DataFrame) -> Check:
+    if rows.empty:
         return not_applicable(Z, "no parameter varies over the draws")
+    z = rows["z"].astype(float)
     worst = z.abs().idxmax()
     size = float(abs(z[worst]))
     return _line(
@@ -177,7 +204,7 @@ def _clusterings(seen: Seen) -> list[Check]:
     least = _LEAST_RAND * expected
     return [
         _line(
-            "co-clustering, mean difference from EM's",
+            TOGETHER,
             apart,
             apart <= _MOST_CO_CLUSTERING,
             f"<= {_MOST_CO_CLUSTERING}",
@@ -185,7 +212,7 @@ def _clusterings(seen: Seen) -> list[Check]:
             f"EM puts other rows together ({seen.size})",
         ),
         _line(
-            "expected adjusted Rand index of EM's partition",
+            RAND,
             found,
             found >= least,
             f">= {least:.2f}",

@@ -12,6 +12,7 @@ from arviz_stats.base import array_stats
 from jaxgmm._checks import check_name
 from jaxgmm._posterior import Posterior
 from jaxgmm._results import Fit
+from jaxgmm._summary import constant
 from jaxgmm.report._canvas import GREY, colour, panels, plain
 from jaxgmm.report._prior_density import prior_density
 from jaxgmm.report._tables import coordinates
@@ -88,7 +89,7 @@ def plot_marginals(
 def marginals(fit: Fit, post: Posterior) -> list[tuple[str, tuple[int, ...], str]]:
     """(site, index, label) of every number that varies over the draws."""
     every = list(coordinates(fit, post))
-    varying = [c for c in every if np.ptp(post.draws[c[0]][(..., *c[1])]) > 0]
+    varying = [c for c in every if not constant(post.draws[c[0]][(..., *c[1])])]
     return varying or every
 
 

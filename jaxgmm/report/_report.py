@@ -19,7 +19,7 @@ from jaxgmm.report._document import (
     versions,
 )
 from jaxgmm.report._notation import formulas, hyper_parameters, key_code, quoted, snippet
-from jaxgmm.report._text import shown_basins, shown_checks, shown_table
+from jaxgmm.report._text import labels_note, shown_basins, shown_checks, shown_table
 
 if TYPE_CHECKING:
     from jaxgmm.report._compare import Verdict
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 _BASINS_NOTE = (
     "EM climbs from draws of the posterior: the share of them that arrives at each optimum with "
     "its Monte-Carlo error, the optimum's log joint and sorted weights, how many restarts of the "
-    "fit ended there, and how many draws."
+    "fit ended there, and how many draws. Beside the share is that of Laplace's evidence of each "
+    "optimum in their sum, which no chain enters into."
 )
 _TABLE_NOTE = (
     "Quantities that no renaming of labels changes come first. z is (MAP - mean) / sd; the "
@@ -72,7 +73,7 @@ def notebook(verdict: Verdict) -> str:
         *checks(verdict),
         Words("Where EM leads from draws of the posterior", "tier"),
         Table(shown_basins(verdict.basins)),
-        Words("MAP against posterior", "tier"),
+        Words(f"MAP against posterior{labels_note(verdict.table)}", "tier"),
         Table(shown_table(verdict.table)),
     ]
     picture = ""
@@ -125,7 +126,8 @@ _PLAIN = ("thinning", 1)
 
 def _parameters(verdict: Verdict) -> list[Block]:
     warning: list[Block] = [] if verdict.decided else [Words(_UNDECIDED_NOTE)]
-    return [*warning, Words(_TABLE_NOTE), Table(shown_table(verdict.table))]
+    note = f"{_TABLE_NOTE}{labels_note(verdict.table)}"
+    return [*warning, Words(note), Table(shown_table(verdict.table))]
 
 
 def _model(verdict: Verdict) -> list[Block]:

@@ -17,8 +17,18 @@ from jaxgmm.report._approximations import Approximations
 _HEIGHTS = ("log_joint", "log_likelihood")
 
 
-def parameter_table(fit: Fit, post: Posterior, near: Approximations) -> pd.DataFrame:
-    """A row per quantity, those that no renaming of labels changes first."""
+# First axes of the sites that belong to single components.
+_LABELLED = ("component", "stick")
+
+
+def parameter_table(
+    fit: Fit, post: Posterior, near: Approximations, ambiguous: bool
+) -> pd.DataFrame:
+    """A row per quantity, those that no renaming of labels changes first.
+
+    ``ambiguous`` says whether the labels of the draws are.
+    """
+    dims = fit.model.site_dims()
     point = {name: np.asarray(value) for name, value in fit.model.sites(fit.params).items()}
     derived = fit.model.derived_sites(fit.params)
     at_map = invariants(
@@ -30,6 +40,7 @@ def parameter_table(fit: Fit, post: Posterior, near: Approximations) -> pd.DataF
     for site, index, label in coordinates(fit, post):
         draws = post.draws[site][(..., *index)]
         row = _row(label, float(point[site][index]), draws, post)
+        row["ambiguous"] = ambiguous and (dims.get(site) or [""])[0] in _LABELLED
         rows.append(row | near.of(site, index, draws, row["sd"], post))
     return pd.DataFrame(rows).set_index("quantity")
 
@@ -54,6 +65,7 @@ def _row(name: str, at_map: float, draws: np.ndarray, post: Posterior) -> dict[s
         "z": (at_map - mean) / sd if comparable else np.nan,
         "inside_89": bool(low89 <= at_map <= high89) if comparable else None,
         "inside_95": bool(low95 <= at_map <= high95) if comparable else None,
+        "ambiguous": False,
         **judged,
     }
 

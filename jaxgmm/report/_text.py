@@ -28,20 +28,24 @@ def cell(value: object) -> str:
 
 
 def shown_table(table: pd.DataFrame) -> pd.DataFrame:
-    """The parameter table with readable headings and cells."""
-    shown = pd.DataFrame(index=table.index)
+    """The parameter table with readable headings and cells; ambiguous labels have a star."""
+    stars = table["ambiguous"].map({True: " *", False: ""})
+    shown = pd.DataFrame(index=table.index + stars)
+    table = table.set_axis(shown.index)
     shown["MAP"] = table["map"].map(lambda v: f"{v:.5g}")
     shown["mean"] = table["mean"].map(lambda v: f"{v:.5g}")
     shown["sd"] = table["sd"].map(lambda v: f"{v:.3g}")
     for level in (89, 95):
         ends = zip(table[f"eti{level}_low"], table[f"eti{level}_high"], strict=True)
-        shown[f"{level}% interval"] = [f"{low:.4g} .. {high:.4g}" for low, high in ends]
+        shown[f"{level}% interval"] = [
+            "" if pd.isna(low) else f"{low:.4g} .. {high:.4g}" for low, high in ends
+        ]
     shown["z"] = table["z"].map(lambda v: "" if pd.isna(v) else f"{v:+.2f}")
     shown["inside 95%"] = table["inside_95"].map(cell)
     shown["EM's error"] = table["standard_error"].map(lambda v: "" if pd.isna(v) else f"{v:.3g}")
     shown["R-hat"] = table["r_hat"].map(lambda v: "" if pd.isna(v) else f"{v:.3f}")
-    shown["ESS bulk"] = table["ess_bulk"].map(lambda v: f"{v:.0f}")
-    shown["ESS tail"] = table["ess_tail"].map(lambda v: f"{v:.0f}")
+    for kind in ("bulk", "tail"):
+        shown[f"ESS {kind}"] = table[f"ess_{kind}"].map(lambda v: "" if pd.isna(v) else f"{v:.0f}")
     shown.index.name = None
     return shown
 
@@ -69,6 +73,7 @@ def shown_basins(basins: pd.DataFrame) -> pd.DataFrame:
             "95% interval": [f"{low:.1%} .. {high:.1%}" for low, high in ends],
             "log joint": basins["log_joint"].map(lambda v: "" if pd.isna(v) else f"{v:.4f}"),
             "weights": basins["weights"].map(lambda w: " ".join(f"{v:.2f}" for v in w)),
+            "by Laplace": basins["laplace_share"].map(lambda v: "" if pd.isna(v) else f"{v:.1%}"),
             "restarts": basins["found_by_restarts"],
             "draws": basins["visited"],
         }
@@ -76,6 +81,11 @@ def shown_basins(basins: pd.DataFrame) -> pd.DataFrame:
     if not shown["weights"].any():
         shown = shown.drop(columns="weights")
     return shown.set_index("optimum").rename_axis(None)
+
+
+def labels_note(table: pd.DataFrame) -> str:
+    """What the stars mean, where there are any."""
+    return "; * depends on the rule that matched labels" if table["ambiguous"].any() else ""
 
 
 def verdict_text(verdict: Verdict) -> str:
@@ -100,7 +110,7 @@ def details_text(verdict: Verdict) -> str:
         textwrap.fill(verdict.summary, _WIDTH),
         *(f"{words}\n{_left_aligned(t)}" for words, t in shown_checks(verdict.checks).items()),
         "Where EM leads from draws of the posterior\n" + shown_basins(verdict.basins).to_string(),
-        "MAP against posterior, label-invariant quantities first\n"
+        f"MAP against posterior, label-invariant quantities first{labels_note(verdict.table)}\n"
         + shown_table(verdict.table).to_string(),
     ]
     return "\n\n".join(parts)

@@ -1,0 +1,98 @@
+"""The conclusion, clause by clause: each follows from the lines that measure it, and no other."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from posteriors import agreement
+
+from jaxgmm.report._conclude import CLAUSES, conclude
+from jaxgmm.report._decide import HEALTH
+from jaxgmm.report._targets import SAME_MODEL, SAME_TARGET
+
+# What the conclusion withdraws where the line on the left warns.
+FEEDS = {
+    "quantities with the MAP inside their 95% interval": "its estimates are typical of it",
+    "largest |z| of the MAP": "its estimates are typical of it",
+    "draws with ambiguous labels": "its estimates are typical of it",
+    "posterior sd / standard error, farthest from 1": (
+        "its standard errors are the posterior's spread"
+    ),
+    "Pareto k of the Gaussian at the mode": "the posterior is normal around it",
+    "largest Wasserstein distance to Laplace (sd)": "the posterior is normal around it",
+    "co-clustering, mean difference from EM's": "its partition is the posterior's",
+    "expected adjusted Rand index of EM's partition": "its partition is the posterior's",
+    "total variation, plug-in against predictive": "predictions from it are the posterior's",
+}
+# Lines that the agreement of mode and posterior does not need: the shape around the mode.
+SHAPE = ("Pareto k of the Gaussian at the mode", "largest Wasserstein distance to Laplace (sd)")
+CAVEATS = "not that the model is right, nor that the draws have seen every mode"
+
+# What is to be done where the line on the left fails alone.
+CURES = {
+    "largest R-hat, invariants": "Draw more, or from more chains",
+    "smallest bulk ESS, invariants": "Draw more, or from more chains",
+    "smallest tail ESS, invariants": "Draw more, or from more chains",
+    "largest R-hat, basin membership": "More draws are no cure",
+    "divergences": "ask for a higher target_acceptance and n_warmup",
+    "smallest E-BFMI": "higher n_warmup",
+    "Pareto k of the approximation": 'method="nuts" or "gibbs"',
+    "effective draws of the weights": "Draw more.",
+    "mass of the optima without a draw, by Laplace": "More draws are no cure",
+}
+
+
+def concluded(line, verdict, value=0.5):
+    """The conclusion that is drawn of Old Faithful where one line says something else."""
+    found = agreement()
+    checks = found.checks.copy()
+    checks.loc[line, "verdict"], checks.at[line, "value"] = verdict, value
+    shape = SimpleNamespace(stationary=True, n_negative=0, n_flat=0, newton_decrement=1e-6)
+    basins = found.basins
+    if line.startswith("mass of"):  # which speaks of an optimum
+        missed = basins.assign(visited=0, share=0.0, log_joint=basins["log_joint"] - 1.0)
+        basins = pd.concat([basins, missed], ignore_index=True)
+        basins["laplace_share"] = 0.5
+    return conclude("mode", checks, shape, basins, found.table, found.fit, found.posterior)
+
+
+def test_every_clause_has_its_lines_and_every_line_its_clause():
+    assert {line: words for lines, words in CLAUSES.values() for line in lines} == FEEDS
+    assert set(CURES) == set(HEALTH)
+
+
+@pytest.mark.parametrize("line", FEEDS)
+def test_a_line_that_warns_withdraws_its_own_clause(line):
+    decided, summary = concluded(line, "warning")
+    assert decided
+    withdrawn = {words for words in FEEDS.values() if f"not that {words}" in summary}
+    assert withdrawn == {FEEDS[line]}
+    assert f"({line}: 0.5)" in summary
+    assert ("so the two agree" in summary) == (line in SHAPE)
+    assert ("Labels are ambiguous" in summary) == ("labels" in line)
+    assert CAVEATS in summary
+
+
+def test_without_a_warning_nothing_is_withdrawn():
+    summary = agreement().summary
+    assert "so the two agree" in summary
+    assert summary.count("not that") == 1
+    assert CAVEATS in summary
+
+
+@pytest.mark.parametrize("line", CURES)
+def test_what_to_do_follows_from_what_failed(line):
+    decided, summary = concluded(line, "fail")
+    assert not decided
+    assert "No verdict on the posterior" in summary
+    assert CURES[line] in summary
+    assert not [cure for cure in set(CURES.values()) - {CURES[line]} if cure in summary]
+    assert "the two agree" not in summary
+
+
+@pytest.mark.parametrize("line", [SAME_TARGET, SAME_MODEL])
+def test_different_targets_end_everything(line):
+    decided, summary = concluded(line, "fail", np.float64(1.8))
+    assert not decided
+    assert "different targets (their log densities differ by 1.8" in summary
