@@ -204,13 +204,12 @@ def _add_data_arguments(parser: argparse.ArgumentParser, restarts: int) -> None:
         help="columns by name or by position from 0; a name with a comma in double quotes "
         "(default: all)",
     )
-    add("--sep", metavar="C", help="what separates the cells of a text file, or tab")
-    add("--decimal", metavar="C", help="decimal point or comma of a text file")
+    add("--sep", metavar="C", help="separator of a text file, or tab (default: as it looks)")
+    add("--decimal", metavar="C", help="decimal point of a text file (default: as it looks)")
     add(
         "--header",
         action=argparse.BooleanOptionalAction,
-        help="whether the first line of a text file names the columns (these three by default as "
-        "the file looks)",
+        help="whether the first line of a text file names the columns (default: as it looks)",
     )
     add(
         "--restarts",

@@ -80,8 +80,8 @@ def _span(values: Any, form: str) -> str:
     finite = np.asarray(values)[np.isfinite(values)]
     if finite.size == 0:
         return "not finite"
-    low, high = finite.min(), finite.max()
-    return f"{low:{form}}" if low == high else f"{low:{form}} to {high:{form}}"
+    low, high = f"{finite.min():{form}}", f"{finite.max():{form}}"
+    return low if low == high else f"{low} to {high}"
 
 
 class Run(NamedTuple):
