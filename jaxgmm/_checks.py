@@ -168,3 +168,41 @@ def check_sample_weight(sample_weight: Any, x: jax.Array) -> jax.Array | None:
     if not np.any(weight > 0):
         raise ValueError("sample_weight: all weights are zero, so there is no data to fit")
     return jnp.asarray(weight, x.dtype)
+
+
+def check_axes(arrays: Mapping[str, tuple[Any, str]]) -> None:
+    """Arrays by name, each with the names of its axes: those of one name have one length.
+
+    The last axes may be any where the name begins with a star. Shapes only, so that it holds
+    for arrays that are traced as well.
+    """
+    lengths: dict[str, int] = {}
+    for argument, (value, axes) in arrays.items():
+        found, names = np.shape(value), axes.split()
+        fixed = [name for name in names if not name.startswith("*")]
+        expected = tuple(lengths.get(name, "?") for name in fixed)
+        fits = len(found) >= len(fixed) if len(fixed) < len(names) else len(found) == len(fixed)
+        if not fits or any(
+            lengths.setdefault(n, f) != f for n, f in zip(fixed, found, strict=False)
+        ):
+            known = [
+                f"{name} = {lengths[name]}" for name in dict.fromkeys(fixed) if name in lengths
+            ]
+            beside = f" with {', '.join(known)}" if known and "?" not in expected else ""
+            raise ValueError(
+                f"{argument}: needs axes ({', '.join(names)}){beside}, found shape {found}"
+            )
+
+
+def check_allocation(argument: str, value: Any) -> None:
+    """Probabilities (..., K, n) of each label of each row: those of a row sum to one."""
+    if isinstance(value, jax.core.Tracer) or np.ndim(value) < 2:
+        return
+    first = np.asarray(value).reshape(-1, *np.shape(value)[-2:])[0]
+    sums_to_one = lambda axis: np.allclose(first.sum(axis=axis), 1, atol=1e-2)
+    if sums_to_one(0):
+        return
+    hint = "labels come before rows"
+    if sums_to_one(1):
+        hint = f"labels and rows seem exchanged: pass {argument}.swapaxes(-1, -2)"
+    raise ValueError(f"{argument}: the probabilities of a row must sum to one; {hint}")

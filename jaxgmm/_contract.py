@@ -20,6 +20,7 @@ from numpyro import handlers
 from numpyro.distributions import biject_to
 
 from jaxgmm._numerics import as_rows, normalise
+from jaxgmm._proper import innermost, instead
 
 Params = Any
 Statistics = Any
@@ -58,13 +59,6 @@ def expected_labels(logits: Float[Array, "k n"], first_row: Array | int) -> tupl
     [[0.5], [0.5]]
     """
     return normalise(logits)
-
-
-def innermost(distribution: Any) -> Any:
-    """What a distribution is called after."""
-    while isinstance(distribution, (dist.Independent, dist.ExpandedDistribution)):
-        distribution = distribution.base_dist
-    return distribution
 
 
 class LatentModel(abc.ABC):
@@ -194,6 +188,12 @@ class LatentModel(abc.ABC):
     def check_model(self, x: Any, sample_weight: Any = None) -> None:
         """Refuse, with a `ValueError`, data that leave the objective unbounded."""
 
+    def check_mode(self) -> None:
+        """Refuse, with a `ValueError`, a prior under which the joint has no mode."""
+
+    def check_coordinates(self, dtype: Any) -> None:
+        """Refuse, with a `ValueError`, a prior too close to edges for unconstrained coordinates."""
+
     def check_samplable(self) -> None:
         """Refuse, with a `ValueError`, a prior under which no posterior exists.
 
@@ -205,7 +205,7 @@ class LatentModel(abc.ABC):
             if isinstance(innermost(prior), dist.ImproperUniform):
                 raise ValueError(
                     f"prior: site {name!r} has an improper distribution, under which this model "
-                    "may have no posterior; use a proper one"
+                    f"may have no posterior; {instead(prior)}"
                 )
             sites[name] = prior.sample(jax.random.key(0))  # any value will do
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -22,23 +23,27 @@ def to_datatree(
     log_likelihood: bool = True,
     posterior_predictive: bool = False,
     prior: bool = False,
+    prior_predictive: bool = False,
     key: PRNGKeyArray | None = None,
 ) -> Any:
     """An xarray DataTree with named dimensions and coordinates."""
     import arviz_base
 
-    if posterior_predictive or prior:
+    if posterior_predictive or prior or prior_predictive:
         key_rows, key_prior = jax.random.split(check_key(key, "these groups are drawn"))
-    weighted = posterior.log_weights is not None
-    posterior = posterior.resample()
+    attributes = _attributes(posterior)
+    if posterior.log_weights is not None:
+        # Each copy keeps the weight that it is there for.
+        stats = {**posterior.sample_stats, "log_weight": posterior.log_weights}
+        posterior = dataclasses.replace(posterior, sample_stats=stats).resample()
     x = np.asarray(posterior.x)
     row_dims = ["obs", "feature"][: x.ndim]
-    dims = {**posterior.model.site_dims(), "x": row_dims}
+    dims = {**posterior.model.site_dims(), "x": row_dims, "sample_weight": ["obs"]}
     coords = {
         "component": np.arange(posterior.model.n_components),
         "feature": list(posterior.feature_names),
         "feature_bis": list(posterior.feature_names),
-        "obs": np.arange(x.shape[0]),
+        "obs": np.arange(x.shape[0]) if posterior.row_names is None else posterior.row_names,
     }
     groups = {
         "posterior": posterior.draws,
@@ -47,14 +52,21 @@ def to_datatree(
     }
     if posterior.sample_weight is not None:
         groups["constant_data"] = {"sample_weight": np.asarray(posterior.sample_weight)}
-        dims["sample_weight"] = ["obs"]
     if posterior_predictive:
         groups["posterior_predictive"] = {"x": posterior.replicate(key_rows)}
-    if prior:
-        shape = (posterior.n_chains, posterior.n_draws)
-        drawn = _predictive.prior_draws(posterior.model, key_prior, shape)
-        sites = all_sites(posterior.model, drawn)
-        groups["prior"] = {name: np.asarray(site, x.dtype) for name, site in sites.items()}
+    if prior or prior_predictive:
+        key_prior, key_replicates = jax.random.split(key_prior)
+        shape, model = (posterior.n_chains, posterior.n_draws), posterior.model
+        asked = "prior" if prior else "prior_predictive"
+        drawn = _predictive.prior_draws(model, key_prior, shape, asked)
+        if prior:
+            sites = all_sites(model, drawn)
+            groups["prior"] = {name: np.asarray(site, x.dtype) for name, site in sites.items()}
+        if prior_predictive:
+            flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), drawn)
+            rows = _predictive.replicated(model, flat, key_replicates, x.shape[0])
+            rows = np.asarray(rows, x.dtype).reshape(*shape, *x.shape)
+            groups["prior_predictive"] = {"x": rows}
     tree = arviz_base.from_dict(groups, dims=dims, coords=coords)
     if log_likelihood:
         # Rows have features, their log-likelihood has not: the two need dims of their own.
@@ -64,10 +76,24 @@ def to_datatree(
             coords={"obs": coords["obs"]},
         )
         tree["log_likelihood"] = pointwise["log_likelihood"]
-    tree.attrs.update(inference_library="jaxgmm", sampler=posterior.method)
-    if weighted:
-        tree.attrs.update(resampled="systematic", pareto_k=posterior.pareto_k)
+    tree.attrs.update(attributes)
     return tree
+
+
+def _attributes(posterior: Posterior) -> dict[str, Any]:
+    """What holds for all groups: where the draws come from, their weights, the evidence."""
+    attributes = {"inference_library": "jaxgmm", "sampler": posterior.method}
+    if posterior.log_weights is not None:
+        attributes["resampled"] = "systematic"
+        attributes["pareto_k"] = posterior.pareto_k
+        attributes["effective_draws"] = posterior.effective_draws
+    if posterior.sample_weight is not None:
+        attributes["total_weight"] = float(np.sum(posterior.sample_weight))
+    if posterior.evidence is not None:
+        attributes["log_evidence"] = posterior.evidence.log_evidence
+        attributes["log_evidence_error"] = posterior.evidence.error
+        attributes["log_evidence_method"] = posterior.evidence.method
+    return attributes
 
 
 def to_arviz(posterior: Posterior, **groups: Any) -> Any:

@@ -141,6 +141,12 @@ def match_labels(
     return Labelling(order.reshape(*shape, k), clarity.reshape(shape))
 
 
+def highest(params: Params, log_joint: np.ndarray) -> Params:
+    """Of draws (chain, draw, ...) the one with the highest log joint."""
+    at = np.unravel_index(np.argmax(log_joint), log_joint.shape)
+    return jax.tree.map(lambda leaf: leaf[at], params)
+
+
 @jax.jit
 def relabelled(model: LatentModel, params: Params, order: Array) -> Params:
     """Draws (chain, draw, ...) with their labels renamed."""

@@ -16,6 +16,7 @@ from jaxgmm._evidence import Evidence
 from jaxgmm._labelling import (
     AMBIGUOUS,
     all_sites,
+    highest,
     match_labels,
     relabelled,
     symmetry_note,
@@ -70,6 +71,14 @@ class Posterior:
         renaming: 1 for clear labels, 0 for a tie, negative where another one agrees better.
         Agreement is the sum over labels of the cosine between the draw's responsibilities and
         their average, as in `Bootstrap`.
+    row_names : (n,) array or None
+        The index of a data frame.
+    start : str
+        Where the engine began: ``"fit"``, ``"given"`` for parameters, ``"prior"`` or
+        ``"posterior"``. Optima of a fit at which nothing began are in ``diagnostics["starts"]``.
+    adaptation : dict of arrays (chain, ...)
+        What warm-up learned, with which ``jaxgmm.sample(start=posterior)`` goes on: of NUTS
+        ``step_size`` and ``inverse_mass_matrix``, in unconstrained coordinates of working units.
 
     Notes
     -----
@@ -99,6 +108,9 @@ class Posterior:
     seed: tuple[int, ...] | None = None
     label_method: str = "stephens"
     label_clarity: np.ndarray | None = None
+    row_names: np.ndarray | None = None
+    start: str = "fit"
+    adaptation: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     @property
     def log_joint(self) -> np.ndarray:
@@ -127,6 +139,10 @@ class Posterior:
         return invariants(self.log_joint, self.log_likelihood, self.draws)
 
     # -- labels ------------------------------------------------------------------------
+
+    def raw_params(self) -> Params:
+        """The draws as parameters (chain, draw, ...), labelled as drawn."""
+        return relabelled(self.model, self.params, np.argsort(self.labels, axis=-1))
 
     @property
     def ambiguous_labels(self) -> float:
@@ -197,10 +213,9 @@ class Posterior:
         >>> bool((means[..., 0] <= means[..., 1]).all())
         True
         """
-        raw = relabelled(self.model, self.params, np.argsort(self.labels, axis=-1))
+        raw = self.raw_params()
         if reference is None:
-            highest = np.unravel_index(np.argmax(self.log_joint), self.log_joint.shape)
-            reference = jax.tree.map(lambda leaf: leaf[highest], self.params)
+            reference = highest(self.params, self.log_joint)
         labelling = match_labels(self.model, self.x, raw, reference, method, **options)
         params = relabelled(self.model, raw, labelling.order)
         sites = all_sites(self.model, params)
@@ -391,6 +406,7 @@ class Posterior:
         log_likelihood: bool = True,
         posterior_predictive: bool = False,
         prior: bool = False,
+        prior_predictive: bool = False,
         key: PRNGKeyArray | None = None,
     ) -> Any:
         """The posterior as the installed ArviZ understands it.
@@ -405,21 +421,27 @@ class Posterior:
             Whether to add a data set drawn at each draw: D times as many numbers.
         prior : bool
             Whether to add as many draws of the prior.
+        prior_predictive : bool
+            Whether to add a data set drawn at each draw of the prior.
         key : typed random key, optional
-            For the two groups that are drawn.
+            For the three groups that are drawn.
 
         Returns
         -------
         arviz.InferenceData or xarray.DataTree
             InferenceData under ArviZ 0.x, a DataTree under 1.x, with the groups ``posterior``
             (relabelled), ``sample_stats``, ``observed_data`` and those asked for. Dimensions
-            are ``chain, draw, component, feature, feature_bis, obs``. ArviZ knows no weights:
-            weighted draws are resampled, see `resample`.
+            are ``chain, draw, component, feature, feature_bis, obs``, the last with the index of a
+            data frame. Attributes: ``log_evidence`` with ``log_evidence_error`` and
+            ``log_evidence_method``, where the engine estimates it. ArviZ knows no weights: weighted
+            draws are resampled, see `resample`, and ``pareto_k``, ``effective_draws`` and
+            ``sample_stats["log_weight"]`` say from which weights; those of rows are
+            ``constant_data["sample_weight"]``, with their sum as ``total_weight``.
 
         Raises
         ------
         ValueError, TypeError
-            Without a key where one is needed.
+            Without a key where one is needed; for draws of a prior that has none.
 
         Examples
         --------
@@ -433,6 +455,7 @@ class Posterior:
             log_likelihood=log_likelihood,
             posterior_predictive=posterior_predictive,
             prior=prior,
+            prior_predictive=prior_predictive,
             key=key,
         )
 
@@ -457,6 +480,8 @@ class Posterior:
                 f"log evidence: {self.evidence.log_evidence:.4f} +- {self.evidence.error:.2g} "
                 f"({self.evidence.method})"
             )
+        if "starts" in self.diagnostics:
+            lines.append(f"starts: {self.diagnostics['starts']}")
         if self.model.n_components > 1:
             note = f"; {self.label_note}" if self.label_note else ""
             lines.append(

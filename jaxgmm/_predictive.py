@@ -75,9 +75,21 @@ def replicated(model: LatentModel, params: Params, key: PRNGKeyArray, n: int) ->
     return lax.map(lambda draw: model.sample(draw[0], draw[1], n), (params, _keys(key, params)))
 
 
+def prior_draws(
+    model: LatentModel, key: PRNGKeyArray, shape: tuple[int, int], argument: str
+) -> Params:
+    """Parameters drawn from the prior, with leading axes ``shape``.
+
+    A `ValueError` that names the ``argument`` where the prior has no draws.
+    """
+    try:
+        return _prior_draws(model, key, shape)
+    except NotImplementedError as error:  # what distributions without draws raise
+        raise ValueError(f"{argument}: needs draws of the prior, but {error}") from error
+
+
 @functools.partial(jax.jit, static_argnames="shape")
-def prior_draws(model: LatentModel, key: PRNGKeyArray, shape: tuple[int, int]) -> Params:
-    """Parameters drawn from the prior, with leading axes ``shape``."""
+def _prior_draws(model: LatentModel, key: PRNGKeyArray, shape: tuple[int, int]) -> Params:
     return jax.vmap(jax.vmap(model.draw_prior))(jax.random.split(key, shape))
 
 

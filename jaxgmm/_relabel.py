@@ -5,7 +5,10 @@ All return ``order`` (S, K): new label k of a draw was its label ``order[k]``.
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,12 +16,41 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from jaxgmm._assignment import cheapest, margin
+from jaxgmm._checks import check_allocation, check_axes
+from jaxgmm._numerics import as_rows
 
 # What is refined until nothing changes settles in a handful of rounds.
 _MOST_ROUNDS = 100
 
+# Arguments that say how much of each row each label has: columns sum to one.
+_ALLOCATIONS = ("probabilities", "reference")
 
-@jax.jit
+
+def _rule(**axes: str) -> Callable[[Callable[..., Array]], Callable[..., Array]]:
+    """Compile a rule, behind a check of its arguments against the names of their axes.
+
+    Labels and rows exchanged would otherwise be matched all the same, rows for labels: n^3
+    operations for each draw.
+    """
+
+    def decorate(function: Callable[..., Array]) -> Callable[..., Array]:
+        compiled, signature = jax.jit(function), inspect.signature(function)
+
+        @functools.wraps(function)
+        def checked(*args: Any, **kwargs: Any) -> Array:
+            given = signature.bind(*args, **kwargs).arguments
+            for name in _ALLOCATIONS:
+                if name in given:
+                    check_allocation(name, given[name])
+            check_axes({name: (value, axes[name]) for name, value in given.items()})
+            return compiled(**given)
+
+        return checked
+
+    return decorate
+
+
+@_rule(probabilities="s k n", reference="k n")
 def stephens(
     probabilities: Float[Array, "s k n"], reference: Float[Array, "k n"]
 ) -> Int[Array, "s k"]:
@@ -39,6 +71,11 @@ def stephens(
     (S, K) int array
         ``order``: new label k was ``order[k]``.
 
+    Raises
+    ------
+    ValueError
+        For other shapes, or columns of probabilities that do not sum to one.
+
     References
     ----------
     Stephens (2000), JRSS B 62:795-809, algorithm 2.
@@ -58,7 +95,7 @@ def stephens(
     return _settled(from_average, cheapest(_divergence(probabilities, reference)))
 
 
-@jax.jit
+@_rule(probabilities="s k n", pivot="n")
 def ecr(probabilities: Float[Array, "s k n"], pivot: Int[Array, " n"]) -> Int[Array, "s k"]:
     """Permutations under which most rows carry their label of a pivot allocation.
 
@@ -77,6 +114,11 @@ def ecr(probabilities: Float[Array, "s k n"], pivot: Int[Array, " n"]) -> Int[Ar
     (S, K) int array
         ``order``: new label k was ``order[k]``.
 
+    Raises
+    ------
+    ValueError
+        For other shapes, or columns of probabilities that do not sum to one.
+
     References
     ----------
     Papastamoulis and Iliopoulos (2010), JCGS 19:313-331.
@@ -93,7 +135,7 @@ def ecr(probabilities: Float[Array, "s k n"], pivot: Int[Array, " n"]) -> Int[Ar
     return cheapest(-jnp.einsum("sjn,nk->sjk", probabilities, agreed))
 
 
-@jax.jit
+@_rule(coordinates="s k p", pivot="k p")
 def pivotal(coordinates: Float[Array, "s k p"], pivot: Float[Array, "k p"]) -> Int[Array, "s k"]:
     """Permutations nearest to a pivot in standardised parameters.
 
@@ -111,6 +153,11 @@ def pivotal(coordinates: Float[Array, "s k p"], pivot: Float[Array, "k p"]) -> I
     -------
     (S, K) int array
         ``order``: new label k was ``order[k]``.
+
+    Raises
+    ------
+    ValueError
+        For other shapes.
 
     References
     ----------
@@ -130,7 +177,7 @@ def pivotal(coordinates: Float[Array, "s k p"], pivot: Float[Array, "k p"]) -> I
     return cheapest(jnp.sum(gaps**2, axis=-1))
 
 
-@jax.jit
+@_rule(values="s k")
 def ordering(values: Float[Array, "s k"]) -> Int[Array, "s k"]:
     """Permutations that put one number of each label in ascending order.
 
@@ -147,6 +194,11 @@ def ordering(values: Float[Array, "s k"]) -> Int[Array, "s k"]:
     (S, K) int array
         ``order``: new label k was ``order[k]``.
 
+    Raises
+    ------
+    ValueError
+        For another shape.
+
     References
     ----------
     Diebolt and Robert (1994), JRSS B 56:363-375; Celeux, Hurn and Robert (2000), JASA
@@ -162,9 +214,9 @@ def ordering(values: Float[Array, "s k"]) -> Int[Array, "s k"]:
     return jnp.argsort(values, axis=1).astype(jnp.int32)
 
 
-@jax.jit
+@_rule(probabilities="s k n", x="n *d", reference="k n")
 def data_based(
-    probabilities: Float[Array, "s k n"], x: Float[Array, "n d"], reference: Float[Array, "k n"]
+    probabilities: Float[Array, "s k n"], x: Float[Array, n * d], reference: Float[Array, "k n"]
 ) -> Int[Array, "s k"]:
     """Permutations under which the rows of a label lie near the centre of that label.
 
@@ -176,7 +228,7 @@ def data_based(
     ----------
     probabilities : (S, K, n) array
         Ones and zeros for drawn labels, or responsibilities for the expected loss.
-    x : (n, D) array
+    x : (n, D) or (n,) array
         The rows.
     reference : (K, n) array
         Allocation that gives the first centres.
@@ -185,6 +237,11 @@ def data_based(
     -------
     (S, K) int array
         ``order``: new label k was ``order[k]``.
+
+    Raises
+    ------
+    ValueError
+        For other shapes, or columns of probabilities that do not sum to one.
 
     References
     ----------
@@ -199,6 +256,7 @@ def data_based(
     >>> data_based(jnp.stack([p, p[::-1]]), x, p).tolist()
     [[0, 1], [1, 0]]
     """
+    x = as_rows(x)
     z = (x - jnp.mean(x, axis=0)) / jnp.maximum(jnp.std(x, axis=0), jnp.finfo(x.dtype).tiny)
     features = jnp.concatenate([jnp.ones((len(z), 1), z.dtype), z, z**2], axis=1)
     sums = probabilities @ features

@@ -12,7 +12,6 @@ from jaxgmm import bayes, em
 from jaxgmm._checks import check_key, check_name, key_numbers
 from jaxgmm._contract import LatentModel
 from jaxgmm._posterior import Posterior
-from jaxgmm._results import Fit
 
 
 def sample(
@@ -21,8 +20,8 @@ def sample(
     *,
     key: PRNGKeyArray,
     method: str = "nuts",
-    start: Fit | None = None,
-    n_chains: int = 4,
+    start: Any = None,
+    n_chains: int | None = None,
     n_draws: int = 1000,
     n_warmup: int | None = None,
     thinning: int = 1,
@@ -52,12 +51,19 @@ def sample(
         parameters are independent, by coordinate ascent where the prior is conjugate.
         ``"svi"``: a NumPyro guide fitted from EM's mode by stochastic gradients. Both with
         importance weights.
-    start : Fit, optional
-        Chains start spread over its optimum, or over its distinct optima where several
-        are in reach. Without it `jaxgmm.fit` runs first.
-    n_chains, n_draws, n_warmup : int
-        Chains, kept draws of each, and iterations before them (500 by default), in which
-        NUTS adapts; SMC has none.
+    start : Fit, parameters, "prior" or Posterior, optional
+        A fit: chains start spread over its optimum, or over its distinct optima where several
+        are in reach, within 10 units of log joint of the highest;
+        ``posterior.diagnostics["starts"]`` says what that left out. Parameters, as
+        ``model.params(...)`` makes: chains start right there, all at one point or each at its
+        own of a stack. ``"prior"``: each at a draw of the prior. A posterior of ``"nuts"`` or
+        ``"gibbs"``: its chains go on from their last draws, NUTS with the step sizes and mass
+        matrices that they have. Without it `jaxgmm.fit` runs first.
+    n_chains : int, optional
+        4, or as many as a stack or a posterior given as ``start`` has.
+    n_draws, n_warmup : int
+        Kept draws of each chain, and iterations before them, in which NUTS adapts: 500 by
+        default, none where a posterior goes on; SMC has none.
     thinning : int
         Iterations per kept draw.
     sample_weight : (n,) array, optional
@@ -82,13 +88,16 @@ def sample(
     Returns
     -------
     Posterior
-        Draws relabelled by Stephens' algorithm from the fit's responsibilities.
+        Draws relabelled by Stephens' algorithm from the responsibilities of the fit, of the
+        posterior that goes on, or of the highest draw.
 
     Raises
     ------
     ValueError, TypeError
         For arguments that do not fit; for a model without a proper prior, whose
-        posterior does not exist; for a start from other data; for Gibbs, for weights that
+        posterior does not exist; without a start, for a concentration of the weights below one,
+        under which there is no fit; for a start from other data, a posterior of another model or
+        method, or one without chains; for Gibbs, for weights that
         are not whole numbers; for Gibbs and variational Bayes, for a model that has no
         conjugate prior or ties its covariances together without making them one (see
         `Gaussian`); for a bound that is finite from no start; for Laplace, where the log

@@ -65,6 +65,15 @@ def feature_names(x: Any) -> tuple[str, ...]:
     return own_names(x) or tuple(f"x{j}" for j in range(np.shape(x)[1] if np.ndim(x) == 2 else 1))
 
 
+def row_names(x: Any) -> np.ndarray | None:
+    """The index of a pandas object, in a form that files can hold; None for other data."""
+    if not hasattr(x, "iloc"):
+        return None
+    names = x.index.to_numpy()
+    # Several levels, times with a zone and intervals come as objects.
+    return names if names.dtype.kind in "biufMmU" else np.array(list(map(str, names)))
+
+
 def place(names: tuple[str, ...] | None, row: int, column: int | None = None) -> str:
     """Where a number stands, in words; rows and nameless columns are counted from 0."""
     if column is None and names is None:

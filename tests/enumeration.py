@@ -47,6 +47,7 @@ def one_component(x, prior):
 class Exact(NamedTuple):
     log_evidence: float
     mean: np.ndarray  # posterior mean of the mean of the mixture
+    first_count: np.ndarray  # (n + 1,) probabilities of how many rows the first label has
 
 
 def exact(x, k, weights=None, prior=PRIOR):
@@ -55,7 +56,7 @@ def exact(x, k, weights=None, prior=PRIOR):
     Components are ``full``, or of one feature, where ``x`` may be a vector.
     """
     x = np.reshape(x, (len(x), -1))
-    logs, centres = [], []
+    logs, centres, firsts = [], [], []
     for labels in itertools.product(range(k), repeat=len(x)):
         z = np.array(labels)
         counts = np.bincount(z, minlength=k)
@@ -71,6 +72,9 @@ def exact(x, k, weights=None, prior=PRIOR):
             log_p += counts @ np.log(share)
         sums = prior.mean_precision * np.asarray(prior.mean) + np.eye(k)[z].T @ x
         logs.append(log_p)
+        firsts.append(counts[0])
         centres.append(share @ (sums / (prior.mean_precision + counts)[:, None]))
     total = logsumexp(logs)
-    return Exact(total, np.exp(np.array(logs) - total) @ np.array(centres))
+    chance = np.exp(np.array(logs) - total)
+    first_count = np.bincount(firsts, weights=chance, minlength=len(x) + 1)
+    return Exact(total, chance @ np.array(centres), first_count)

@@ -183,7 +183,7 @@ def test_a_second_call_compiles_nothing(compilations):
 
 
 def test_chains_start_from_every_distinct_optimum_in_reach():
-    from jaxgmm.bayes._sample import _chain_starts
+    from jaxgmm.bayes._starts import _dealt
 
     x = jg.datasets.load("galaxies").x
     model = jg.Mixture(jg.Gaussian("full"), 4, prior="fraley-raftery")
@@ -191,7 +191,7 @@ def test_chains_start_from_every_distinct_optimum_in_reach():
     scores = np.asarray(fit.restarts.log_joint)
     distinct = np.unique(np.round(scores[scores > fit.log_joint - 10], 2))
     assert len(distinct) > 1
-    starts = _chain_starts(fit, 4)
+    starts, _ = _dealt(fit, 4)
     heights = [
         float(fit.model.log_joint(jax.tree.map(lambda leaf, c=c: leaf[c], starts), x))
         for c in range(4)

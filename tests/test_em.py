@@ -376,6 +376,27 @@ def test_the_e_step_is_the_sum_over_all_assignments(structure):
     np.testing.assert_array_equal(model.predict(params, x), exact.argmax(axis=1))
 
 
+def test_the_pure_loop_refuses_shapes_that_do_not_fit():
+    x = jnp.asarray(DATA["faithful"])
+    model = jg.Mixture(jg.Gaussian("full"), 2).resolve(x)
+    start = model.params(means=x[:2], covariances=[np.eye(2)] * 2)
+    labels, weight = jnp.ones((272, 2)) / 2, jnp.ones(272)
+    stack = jax.tree.map(lambda leaf: jnp.stack([leaf] * 2), start)
+    cases = [
+        ((x, stack), ValueError, r"start: needs shapes .*found .*jax.vmap takes a stack"),
+        ((x, labels.T), ValueError, r"start: needs shapes .*272, 2.*, found .*2, 272"),
+        ((x, labels[1:]), ValueError, r"start: needs shapes .*found \[\(271, 2\)\]"),
+        ((x, "k-means"), TypeError, r"start: needs parameters .*responsibilities .*found str"),
+        ((x, start, weight[:, None]), ValueError, r"sample_weight: needs axes \(n\) with n = 272"),
+        ((x, start, weight[1:]), ValueError, r"sample_weight: .*found shape \(271,\)"),
+        ((x[None], start), ValueError, r"x: needs axes \(n, d\), found shape \(1, 272, 2\)"),
+        ((x.T, start), ValueError, r"x: the model was resolved for 2 column\(s\), found 272"),
+    ]
+    for arguments, error, words in cases:
+        with pytest.raises(error, match=words):
+            jg.em.run(model, *arguments)
+
+
 # -- what is shown -----------------------------------------------------------------------
 
 

@@ -16,7 +16,7 @@ from scipy.special import digamma, gammaln, multigammaln
 
 import jaxgmm as jg
 from jaxgmm._labels import sampled_labels
-from jaxgmm.bayes._chains import Schedule
+from jaxgmm.bayes._chains import Schedule, Starts
 from jaxgmm.bayes._gibbs import _Chain, _sweep, gibbs
 
 STRUCTURES = ("full", "tied", "diag", "spherical", "EII", "EEI")
@@ -51,7 +51,7 @@ def chains(model, x, key, n_draws, sample_weight=None, thinning=1):
     working = model.resolve(x, weight).standardise(x, weight)
     cut = jnp.where(jnp.arange(len(x))[:, None] % 2 == jnp.arange(2), 0.9, 0.1)
     start = working.m_step(working.statistics(cut, x, weight))
-    starts = jax.tree.map(lambda leaf: jnp.stack([leaf] * 4), start)
+    starts = Starts(jax.tree.map(lambda leaf: jnp.stack([leaf] * 4), start))
     draws = gibbs(working, x, weight, starts, key, Schedule(n_draws, 50, thinning), False)
     return jax.vmap(jax.vmap(working.to_user))(draws.params)
 

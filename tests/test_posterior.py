@@ -9,8 +9,13 @@ import jax.numpy as jnp
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 from posteriors import FAITHFUL, by_hand
+
+import jaxgmm as jg
+from jaxgmm._evidence import Evidence
+from jaxgmm._tables import row_names
 
 X_NEW = np.array([[2.0, 55.0], [4.3, 80.0], [3.2, 67.0], [9.0, 10.0]])
 
@@ -199,6 +204,85 @@ def test_all_groups_have_named_dimensions():
     assert np.allclose(replicated, FAITHFUL.mean(axis=0), rtol=0.05)
     spread = lambda group: np.std(data[group]["means"].values, axis=(0, 1))
     assert np.all(spread("prior") > 5 * spread("posterior"))
+
+
+def test_the_prior_predicts_rows_of_its_own_draws():
+    post = small(False)[0]
+    plain = post.to_arviz(prior_predictive=True, key=jax.random.key(0))
+    assert "prior" not in groups(plain)
+    data = post.to_arviz(prior=True, prior_predictive=True, key=jax.random.key(0))
+    drawn, prior = data["prior_predictive"]["x"], data["prior"]
+    assert drawn.dims == ("chain", "draw", "obs", "feature")
+    assert drawn.shape == (2, 20, 272, 2)
+    assert np.array_equal(drawn.values, plain["prior_predictive"]["x"].values)
+    # The mean of the rows is that of the mixture which they are of, to its own error.
+    centre = (prior["weights"] * prior["means"]).sum("component")
+    second = prior["covariances"] + (prior["means"] - centre) ** 2
+    error = np.sqrt((prior["weights"] * second).sum("component") / 272)
+    assert np.all(np.abs(drawn.mean("obs") - centre) < 5 * error)
+    family = dataclasses.replace(post.model.family, structure="VEE")
+    curved = dataclasses.replace(post, model=dataclasses.replace(post.model, family=family))
+    with pytest.raises(ValueError, match=r"prior_predictive: needs draws of the prior, but"):
+        curved.to_arviz(prior_predictive=True, key=jax.random.key(0))
+
+
+def test_weights_and_evidence_are_in_the_file(tmp_path):
+    post, weights = small(weighted=True)
+    copies = np.arange(272) % 3 + 1.0
+    found = Evidence(-1131.5, 0.02, "by hand")
+    post = dataclasses.replace(post, evidence=found, sample_weight=copies)
+    post.to_arviz().to_netcdf(str(tmp_path / "posterior.nc"))
+    data = az.from_netcdf(str(tmp_path / "posterior.nc"))
+    assert data.attrs["log_evidence"] == -1131.5
+    assert data.attrs["log_evidence_error"] == 0.02
+    assert data.attrs["log_evidence_method"] == "by hand"
+    assert data.attrs["effective_draws"] == pytest.approx(1 / np.sum(weights**2))
+    assert data.attrs["total_weight"] == copies.sum()
+    assert np.array_equal(data["constant_data"]["sample_weight"].values, copies)
+    assert data["constant_data"]["sample_weight"].dims == ("obs",)
+    # Copies stand for weights: so many of each, to one.
+    chosen = np.exp(data["sample_stats"]["log_weight"].values.ravel())
+    for value, count in zip(*np.unique(chosen, return_counts=True), strict=True):
+        same = np.sum(np.isclose(weights, value, rtol=1e-12))
+        assert abs(count - 40 * value * same) <= same
+    plain = small(weighted=False)[0].to_arviz()
+    assert "constant_data" not in groups(plain)
+    assert "log_weight" not in plain["sample_stats"]
+    assert not {"log_evidence", "total_weight", "effective_draws"} & set(plain.attrs)
+
+
+@pytest.mark.parametrize(
+    ("index", "names"),
+    [
+        (pd.Index([f"row {i}" for i in range(60)]), ["row 0", "row 1"]),
+        (pd.RangeIndex(5, 65), [5, 6]),
+        (pd.date_range("2020-01-01", periods=60), np.array(["2020-01-01", "2020-01-02"], "M8[ns]")),
+        (
+            pd.date_range("2020-01-01", periods=60, tz="CET"),
+            ["2020-01-01 00:00:00+01:00", "2020-01-02 00:00:00+01:00"],
+        ),
+        (pd.MultiIndex.from_product([["a", "b"], range(30)]), ["('a', 0)", "('a', 1)"]),
+    ],
+)
+def test_rows_are_called_as_in_the_data_frame(index, names, tmp_path):
+    frame = pd.DataFrame(FAITHFUL[:60], columns=["eruptions", "waiting"], index=index)
+    for x in (frame, frame["waiting"]):
+        assert np.array_equal(row_names(x)[:2], np.array(names))
+    assert row_names(FAITHFUL) is row_names(FAITHFUL.tolist()) is None
+    post = dataclasses.replace(small(False)[0], x=FAITHFUL[:60], row_names=row_names(frame))
+    data = post.to_arviz()
+    data.to_netcdf(str(tmp_path / "posterior.nc"))
+    back = az.from_netcdf(str(tmp_path / "posterior.nc"))
+    for group in ("observed_data", "log_likelihood"):
+        assert np.array_equal(data[group]["obs"].values[:2], np.array(names))
+        assert np.array_equal(back[group]["obs"].values[:2], np.array(names))
+
+
+def test_a_sampler_keeps_the_index():
+    frame = pd.DataFrame(FAITHFUL[:60], index=np.arange(60) + 100)
+    model = jg.Mixture(jg.Gaussian("full"), 1, prior="fraley-raftery")
+    post = jg.sample(model, frame, key=jax.random.key(0), method="gibbs", n_draws=4, progress=False)
+    assert post.to_arviz()["log_likelihood"]["obs"].values[0] == 100
 
 
 def groups(data):

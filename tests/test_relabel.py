@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -77,6 +78,36 @@ def test_ecr_of_drawn_labels_maximises_the_rows_that_agree():
     for drawn, order in zip(labels, found, strict=True):
         agreed = lambda perm, drawn=drawn: np.sum(np.array(perm)[pivot] == drawn)
         assert agreed(order) == max(map(agreed, itertools.permutations(range(3))))
+
+
+def test_exchanged_axes_are_refused():
+    """(S, n, K) in place of (S, K, n) would match rows in place of labels, for hours."""
+    _, p, truth, x, coordinates, centres = shuffled(3)
+    swap = lambda a: np.swapaxes(a, -1, -2)
+    pivot = np.argmax(truth, axis=0)
+    exchanged = "exchanged: pass probabilities.swapaxes"
+    cases = [
+        (lambda: stephens(swap(p), truth), exchanged),
+        (lambda: stephens(swap(p), swap(truth)), exchanged),
+        (lambda: ecr(swap(p), pivot), exchanged),
+        (lambda: data_based(swap(p), x, truth), exchanged),
+        (lambda: stephens(p, swap(truth)), "exchanged: pass reference.swapaxes"),
+        (lambda: stephens(p[0], truth), r"probabilities: needs axes \(s, k, n\), found shape"),
+        (lambda: stephens(p[..., :50], truth), r"reference: .* k = 3, n = 50, found"),
+        (lambda: stephens(2 * p, truth), "probabilities: .*must sum to one; labels come before"),
+        (lambda: ecr(p, truth), r"pivot: needs axes \(n\) with n = 90, found shape \(3, 90\)"),
+        (lambda: data_based(p, x.T, truth), r"x: needs axes \(n, \*d\) with n = 90"),
+        (lambda: pivotal(coordinates, centres.T), r"pivot: .* k = 3, p = 2, found shape"),
+        (lambda: ordering(coordinates), r"values: needs axes \(s, k\), found shape"),
+        # Shapes are checked inside compiled code as well.
+        (lambda: jax.jit(stephens)(p, truth[:, 1:]), r"reference: .* n = 90"),
+    ]
+    for call, words in cases:
+        with pytest.raises(ValueError, match=words):
+            call()
+    # Of one column, a vector will do.
+    order = data_based(*map(jnp.asarray, (p, x[:, 0], truth)))
+    assert np.array_equal(order, data_based(*map(jnp.asarray, (p, x[:, :1], truth))))
 
 
 def test_clarity_is_what_the_best_other_renaming_costs():

@@ -342,7 +342,24 @@ def _changed(name, **sites):
         (_changed("full", mean=MEANS), r"found .*'mean'"),
         (_changed("diag", means=dist.HalfNormal(1.0)), r"'means'.*real numbers.*HalfNormal"),
         (_changed("full", scales=dist.Normal(0, 1)), r"'scales'.*positive numbers.*Normal"),
-        (_changed("full", scales=dist.Uniform(0, 1)), r"'scales'.*positive numbers.*Uniform"),
+        (
+            _changed("full", scales=dist.Uniform(0, 4)),
+            r"'scales'.*positive numbers.*Uniform.*; use Gamma\(3.0, 1.5\), of the same mean",
+        ),
+        (
+            _changed("full", means=dist.Uniform(np.array([-3.0, 0.0]), np.array([9.0, 30.0]))),
+            r"; use Normal\(np.array\(\[3.0, 15.0\]\), np.array\(\[3.464, 8.66\]\)\), of the same",
+        ),
+        (_changed("diag", sticks=dist.Uniform(0.0, 0.5)), r"'sticks'.*; use Beta \(of ones"),
+        (
+            _changed("full", correlations=dist.Uniform(-1.0, 1.0)),
+            r"'correlations'.*Uniform.*; use LKJ \(of one: uniform\)",
+        ),
+        (
+            _changed("full-wishart", covariances=dist.Uniform(0.0, 1.0)),
+            r"'covariances'.*Uniform.*; use InverseWishart",
+        ),
+        (_changed("full", weights=dist.Uniform(0.0, 1.0)), r"'weights'.*; use Dirichlet \(of ones"),
         (_changed("full", correlations=dist.LKJ(3, 1.0)), r"shape \(2, 2, 2\).*\(3, 3\)"),
         (_changed("full", means=dist.Normal(np.zeros(3), 1)), r"'means'.*\(2, 2\).*\(3,\)"),
         (_changed("full", weights=dist.Dirichlet(np.ones(3))), r"'weights'.*\(2,\).*\(3,\)"),
@@ -364,8 +381,11 @@ def test_what_is_no_distribution_is_refused():
 
 def test_flat_sites_have_no_posterior(key):
     flat = dist.ImproperUniform(dist.constraints.real, (), ())
-    with pytest.raises(ValueError, match="improper"):
+    with pytest.raises(ValueError, match=r"'means'.*improper.*; use Normal or StudentT"):
         jg.sample(_changed("diag", means=flat), X, key=key)
+    flat = dist.ImproperUniform(dist.constraints.positive, (), ())
+    with pytest.raises(ValueError, match=r"'scales'.*improper.*; use LogNormal, Gamma or"):
+        jg.sample(_changed("diag", scales=flat), X, key=key)
 
 
 def test_labelled_rows_do_not_update_it():

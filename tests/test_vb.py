@@ -15,7 +15,7 @@ from posteriors import FAITHFUL
 from scipy.special import betaln, digamma, gammaln, logsumexp, multigammaln, xlogy
 
 import jaxgmm as jg
-from jaxgmm.bayes._chains import Schedule
+from jaxgmm.bayes._chains import Schedule, Starts
 from jaxgmm.bayes._importance import importance
 from jaxgmm.bayes._vb import ascend, vb
 
@@ -398,7 +398,7 @@ def test_draws_are_independent_and_of_the_density_that_is_said():
     """Importance sampling turns the bound into the evidence of the labelling it is around."""
     x = jnp.asarray(FAITHFUL)
     working, modes = faithful_modes(x)
-    draws = vb(working, x, None, modes, jax.random.key(2), Schedule(1000, 0, 1), False)
+    draws = vb(working, x, None, Starts(modes), jax.random.key(2), Schedule(1000, 0, 1), False)
     log_joint = jax.jit(jax.vmap(jax.vmap(lambda p: working.log_joint(p, x))))(draws.params)
     weighing = importance(np.asarray(log_joint), np.asarray(draws.log_proposal))
     assert weighing.pareto_k < 0.7
@@ -467,7 +467,7 @@ def test_a_bound_that_is_not_finite_is_never_a_result():
     working, modes = faithful_modes(x)
     broken = x.at[3, 1].set(jnp.nan)
     with pytest.raises(ValueError, match="not finite from any start"):
-        vb(working, broken, None, modes, jax.random.key(0), Schedule(4, 0, 1), False)
+        vb(working, broken, None, Starts(modes), jax.random.key(0), Schedule(4, 0, 1), False)
 
 
 # -- sticks as a prior of the model --------------------------------------------------------
@@ -514,3 +514,20 @@ def test_sticks_are_checked_at_the_door():
         prior = dataclasses.replace(model.prior, concentration=concentration)
         with pytest.raises(ValueError, match=message):
             jg.fit(dataclasses.replace(model, prior=prior), X, key=jax.random.key(0))
+
+
+def test_variational_refuses_shapes_that_do_not_fit():
+    x = jnp.asarray(FAITHFUL)
+    model = faithful_fit().model
+    start, weight = faithful_fit().params, jnp.ones(len(x))
+    stack = jax.tree.map(lambda leaf: jnp.stack([leaf] * 2), start)
+    cases = [
+        ((x, stack), ValueError, r"start: needs shapes .*found .*jax.vmap takes a stack"),
+        ((x, start, weight[:, None]), ValueError, r"sample_weight: needs axes \(n\) with n = 272"),
+        ((x, start, weight[1:]), ValueError, r"sample_weight: .*found shape \(271,\)"),
+        ((x[:, :1], start), ValueError, r"x: the model was resolved for 2 column\(s\), found 1"),
+        ((x, jnp.ones((272, 2)) / 2), TypeError, r"start: needs parameters .*; found"),
+    ]
+    for arguments, error, words in cases:
+        with pytest.raises(error, match=words):
+            jg.bayes.variational(model, *arguments)

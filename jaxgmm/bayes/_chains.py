@@ -22,6 +22,33 @@ from jaxgmm._progress import bar
 _PROGRESS_STEPS = 20
 
 
+class Starts(NamedTuple):
+    """Where chains begin.
+
+    Attributes
+    ----------
+    params : pytree (chain, ...)
+        In the units of the model that is sampled.
+    exact : bool
+        Whether they begin right there, and not spread around.
+    adaptation : dict of arrays (chain, ...)
+        What an earlier warm-up of these chains learned; empty where there was none.
+    """
+
+    params: Params
+    exact: bool = False
+    adaptation: dict[str, Array] = {}  # noqa: RUF012 (nothing writes into it)
+
+    @property
+    def n_chains(self) -> int:
+        return jax.tree.leaves(self.params)[0].shape[0]
+
+    @property
+    def first(self) -> Params:
+        """That of the first chain, for engines with a single start."""
+        return jax.tree.map(lambda leaf: leaf[0], self.params)
+
+
 class Draws(NamedTuple):
     """What a sampler returns, (chain, draw, ...) throughout.
 
@@ -42,6 +69,8 @@ class Draws(NamedTuple):
         What the engine says of itself beyond its draws, such as the trace of a bound.
     n_warmup : int
         Iterations of each chain before its first draw; None where there are no chains.
+    adaptation : dict of arrays (chain, ...)
+        What the warm-up of each chain learned.
     """
 
     params: Params
@@ -51,6 +80,7 @@ class Draws(NamedTuple):
     evidence: Evidence | None = None
     diagnostics: dict[str, Any] = {}  # noqa: RUF012 (nothing writes into it)
     n_warmup: int | None = None
+    adaptation: dict[str, Any] = {}  # noqa: RUF012
 
 
 class Schedule(NamedTuple):
@@ -63,6 +93,12 @@ class Schedule(NamedTuple):
     @property
     def total(self) -> int:
         return self.n_warmup + self.n_draws * self.thinning
+
+
+def rung(count: int) -> int:
+    """The next of 4, 5, 6, 7, 8, 10, 12, 14, 16, ...: few numbers of draws are compiled for."""
+    step = 2 ** max(0, count.bit_length() - 3)
+    return -(-count // step) * step
 
 
 def trail(record: Any, n_draws: int) -> Any:
@@ -126,8 +162,8 @@ def run(
     total: int,
     title: str,
     progress: bool,
-) -> Any:
-    """All iterations, a part at a time where somebody watches: the records."""
+) -> tuple[Any, Any]:
+    """All iterations, a part at a time where somebody watches: the last state, the records."""
     with bar(title, progress, total) as shown:
         steps = 1 if shown.disable else _PROGRESS_STEPS
         edges = [total * i // steps for i in range(steps + 1)]
@@ -135,9 +171,9 @@ def run(
             state, kept = advance(state, kept, start, stop)
             jax.block_until_ready(kept)
             shown.update(stop - start)
-    return kept
+    return state, kept
 
 
-def chains_first(records: Any) -> Any:
-    """Records (draw, chain, ...) as (chain, draw, ...)."""
-    return jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), records)
+def chains_first(records: Any, n_draws: int) -> Any:
+    """The first of records (draw, chain, ...) as (chain, draw, ...), on the host."""
+    return jax.tree.map(lambda leaf: np.swapaxes(np.asarray(leaf)[:n_draws], 0, 1), records)

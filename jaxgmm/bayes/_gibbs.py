@@ -19,7 +19,7 @@ from jaxgmm._contract import Assignment, LatentModel, Params, Statistics
 from jaxgmm._labels import row_keys, sampled_labels
 from jaxgmm._numerics import normalise
 from jaxgmm._programs import program
-from jaxgmm.bayes._chains import Draws, Schedule, chains_first, iterate, run, trail
+from jaxgmm.bayes._chains import Draws, Schedule, Starts, chains_first, iterate, run, rung, trail
 
 
 class _Chain(NamedTuple):
@@ -32,12 +32,12 @@ def gibbs(
     model: LatentModel,
     x: Array,
     sample_weight: Array | None,
-    modes: Params,
+    starts: Starts,
     key: PRNGKeyArray,
     schedule: Schedule,
     progress: bool,
 ) -> Draws:
-    """Draw by data augmentation (Diebolt and Robert, 1994), one chain from each of ``modes``.
+    """Draw by data augmentation (Diebolt and Robert, 1994), one chain from each of ``starts``.
 
     A weight is a number of copies of a row, and each copy has a label of its own: the
     target is that of the marginal likelihood to the power of the weight.
@@ -47,17 +47,17 @@ def gibbs(
             "sample_weight: Gibbs sampling labels each copy of a row, so weights must be whole "
             'numbers; use method="nuts"'
         )
-    chains = jax.tree.leaves(modes)[0].shape[0]
-    state = _Chain(modes, jax.random.split(key, chains), jnp.zeros(chains, bool))
-    # A sweep records what it starts from: the first one, the mode, is no draw.
+    chains = starts.n_chains
+    state = _Chain(starts.params, jax.random.split(key, chains), jnp.zeros(chains, bool))
+    # A sweep records what it starts from: the first one, the start, is no draw.
     schedule = schedule._replace(n_warmup=schedule.n_warmup + 1)
-    kept = _room(model, x, sample_weight, state, schedule.n_draws)
+    kept = _room(model, x, sample_weight, state, rung(schedule.n_draws))
 
     def advance(state: _Chain, kept: Draws, start: int, stop: int) -> tuple[_Chain, Draws]:
         return _advance(model, x, sample_weight, state, kept, start, stop, schedule[1:])
 
-    kept = run(advance, state, kept, schedule.total, f"Gibbs, {chains} chains", progress)
-    return chains_first(kept)._replace(n_warmup=schedule.n_warmup - 1)
+    _, kept = run(advance, state, kept, schedule.total, f"Gibbs, {chains} chains", progress)
+    return chains_first(kept, schedule.n_draws)._replace(n_warmup=schedule.n_warmup - 1)
 
 
 def _sweep(

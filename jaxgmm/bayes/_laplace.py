@@ -25,7 +25,7 @@ from jaxgmm._numerics import block_rows, rounding_bound, sum_over_blocks
 from jaxgmm._programs import program
 from jaxgmm._spectrum import Spectrum, spectrum
 from jaxgmm.bayes._ascent import Ascent, ascend
-from jaxgmm.bayes._chains import Draws, Schedule
+from jaxgmm.bayes._chains import Draws, Schedule, Starts
 from jaxgmm.bayes._importance import importance
 from jaxgmm.bayes._unconstrained import from_vector, log_units, to_vector
 
@@ -69,7 +69,7 @@ def laplace(
     model: LatentModel,
     x: Array,
     sample_weight: Array | None,
-    modes: Params,
+    starts: Starts,
     key: PRNGKeyArray,
     schedule: Schedule,
     progress: bool,
@@ -83,8 +83,11 @@ def laplace(
     evidence is an importance sampling estimate with a multivariate t in the Gaussian's place.
     """
     check_name("measure", measure, MEASURES)
+    model.check_coordinates(x.dtype)
+    if measure == "declared":
+        model.check_mode()
     data = model, x, sample_weight
-    start = jax.tree.map(lambda leaf: leaf[0], modes)
+    start = starts.first
     jacobian = jnp.asarray(measure == "unconstrained", x.dtype)
     ascent = climb(*data, start, jacobian)
     if not np.all(np.isfinite(ascent.gradient)) or not np.all(np.isfinite(ascent.curvature)):
@@ -96,7 +99,7 @@ def laplace(
     bell = bell_of(ascent, shape)
 
     key_draws, key_weighing = jax.random.split(key)
-    counts = jax.tree.leaves(modes)[0].shape[0], schedule.n_draws
+    counts = starts.n_chains, schedule.n_draws
     params, log_proposal = _draw(model, start, bell, key_draws, counts)
     weighing = _weigh(*data, start, bell, key_weighing, math.prod(counts))
     evidence, pareto_k = _evidence(model, weighing)

@@ -26,7 +26,7 @@ from numpyro.infer.hmc_util import (
 
 from jaxgmm._contract import LatentModel, Params
 from jaxgmm._programs import program
-from jaxgmm.bayes._chains import Draws, Schedule, chains_first, iterate, run, trail
+from jaxgmm.bayes._chains import Draws, Schedule, Starts, chains_first, iterate, run, rung, trail
 from jaxgmm.bayes._unconstrained import (
     DENSE_LIMIT,
     from_vector,
@@ -45,6 +45,10 @@ _TARGET_ACCEPTANCE = 0.9
 
 # Of the warm-up, about half of which is the last window that a mass matrix is learnt from.
 _DRAWS_PER_DIMENSION = 8
+
+
+# With these a chain goes on as it was.
+_LEARNED = ("step_size", "inverse_mass_matrix")
 
 
 class _Chain(NamedTuple):
@@ -66,36 +70,38 @@ def nuts(
     model: LatentModel,
     x: Array,
     sample_weight: Array | None,
-    modes: Params,
+    starts: Starts,
     key: PRNGKeyArray,
     schedule: Schedule,
     progress: bool,
     *,
     target_acceptance: float = _TARGET_ACCEPTANCE,
 ) -> Draws:
-    """Draw by NUTS (Hoffman and Gelman, 2014), one chain from each of ``modes``.
+    """Draw by NUTS (Hoffman and Gelman, 2014), one chain from each of ``starts``.
 
-    The mass matrix begins as the curvature at the modes. Warm-up adapts it, where it has draws
-    enough, and the step size as in Stan, the latter to a mean acceptance of
-    ``target_acceptance``. The target is ``model.numpyro_model`` in NumPyro's
-    unconstrained coordinates.
+    The mass matrix begins as the curvature there, or both it and the step size as an earlier
+    warm-up left them. Warm-up adapts the matrix, where it has draws enough, and the step size as
+    in Stan, the latter to a mean acceptance of ``target_acceptance``. The target is
+    ``model.numpyro_model`` in NumPyro's unconstrained coordinates.
     """
     if not 0 < target_acceptance < 1:
         raise ValueError(f"target_acceptance: a share between 0 and 1, found {target_acceptance!r}")
-    chains = jax.tree.leaves(modes)[0].shape[0]
-    like = jax.tree.map(lambda leaf: leaf[0], modes)
+    model.check_coordinates(x.dtype)
+    chains, like = starts.n_chains, starts.first
     data = model, x, sample_weight, like
     target = jnp.asarray(target_acceptance, x.dtype)
-    state = _begin(*data, modes, jax.random.split(key, chains), schedule.n_warmup)
-    kept = trail(jax.eval_shape(_record, state), schedule.n_draws)
+    state = _begin(*data, starts, jax.random.split(key, chains), schedule.n_warmup)
+    kept = trail(jax.eval_shape(_record, state), rung(schedule.n_draws))
 
     def advance(state: _Chain, kept: Any, start: int, stop: int) -> tuple[_Chain, Any]:
         counts = schedule.n_warmup, schedule.thinning
         return _advance(*data, target, state, kept, start, stop, *counts)
 
-    kept = run(advance, state, kept, schedule.total, f"NUTS, {chains} chains", progress)
+    state, kept = run(advance, state, kept, schedule.total, f"NUTS, {chains} chains", progress)
     params = _constrained(model, like, kept["position"])
-    return Draws(*chains_first((params, kept["stats"])), n_warmup=schedule.n_warmup)
+    learned = {name: getattr(state.adapted, name) for name in _LEARNED}
+    draws = chains_first((params, kept["stats"]), schedule.n_draws)
+    return Draws(*draws, n_warmup=schedule.n_warmup, adaptation=learned)
 
 
 def _warmup(n_warmup: int, size: int, target: Array | float) -> tuple[Any, Any]:
@@ -115,24 +121,26 @@ def _begin(
     x: Array,
     sample_weight: Array | None,
     like: Params,
-    modes: Params,
+    starts: Starts,
     keys: Key[Array, " chains"],
     n_warmup: int,
 ) -> _Chain:
-    """One state per chain, spread over the curvature at its mode."""
+    """One state per chain, at its start or spread over the curvature there."""
 
     def potential(vector: Array) -> Array:
         return -log_density(model, x, sample_weight, vector, like)
 
-    def one(mode: Params, key: PRNGKeyArray) -> _Chain:
-        centre = to_vector(model, mode)
+    def one(start: Params, key: PRNGKeyArray, learned: dict[str, Array]) -> _Chain:
+        position = to_vector(model, start)
         key, key_spread, key_warmup = jax.random.split(key, 3)
-        noise = jax.random.normal(key_spread, centre.shape, centre.dtype)
-        root = spread(model, x, sample_weight, mode, _LEAST_CURVATURE)
-        inverse_mass = None if root is None else root @ root.T
-        position = centre + (0.1 * noise if root is None else root @ noise)
-        init, _ = _warmup(n_warmup, centre.size, 0.5)
-        adapted = init((position,), key_warmup, inverse_mass_matrix=inverse_mass)
+        if not learned:
+            root = spread(model, x, sample_weight, start, _LEAST_CURVATURE)
+            learned = {} if root is None else {"inverse_mass_matrix": root @ root.T}
+            noise = jax.random.normal(key_spread, position.shape, position.dtype)
+            away = 0.1 * noise if root is None else root @ noise
+            position = position + jnp.where(starts.exact, 0, away)
+        init, _ = _warmup(n_warmup, position.size, 0.5)
+        adapted = init((position,), key_warmup, **learned)
         height, gradient = jax.value_and_grad(potential)(position)
         stats = {
             "acceptance_rate": jnp.zeros_like(height),
@@ -143,7 +151,7 @@ def _begin(
         }
         return _Chain(position, height, gradient, adapted, key, stats)
 
-    return jax.vmap(one, out_axes=_EACH)(modes, keys)
+    return jax.vmap(one, out_axes=_EACH)(starts.params, keys, starts.adaptation)
 
 
 @program(static_argnames="n_warmup", donate_argnames="kept")

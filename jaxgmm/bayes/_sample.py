@@ -11,18 +11,19 @@ from jaxtyping import Array, PRNGKeyArray
 
 from jaxgmm._checks import check_count, check_key, check_name, check_options
 from jaxgmm._contract import LatentModel, Params
-from jaxgmm._labelling import all_sites, match_labels, relabelled
+from jaxgmm._labelling import all_sites, highest, match_labels, relabelled
 from jaxgmm._numerics import at_once
 from jaxgmm._posterior import Posterior
 from jaxgmm._programs import program
-from jaxgmm._results import SAME_OPTIMUM, Fit, Status, check_precision, fingerprint
-from jaxgmm._tables import feature_names, naming_columns
+from jaxgmm._results import fingerprint
+from jaxgmm._tables import feature_names, naming_columns, row_names
 from jaxgmm.bayes._chains import Schedule, device_mesh, on_all
 from jaxgmm.bayes._gibbs import gibbs
 from jaxgmm.bayes._importance import importance
 from jaxgmm.bayes._laplace import laplace
 from jaxgmm.bayes._nuts import nuts
 from jaxgmm.bayes._smc import smc
+from jaxgmm.bayes._starts import beginning
 from jaxgmm.bayes._svi import svi
 from jaxgmm.bayes._vb import vb
 
@@ -38,19 +39,15 @@ METHODS = {
 
 _DEFAULT_WARMUP = 500
 
-# Chains start from every distinct optimum that is not hopeless: within this many units
-# of log joint of the best (odds of 1 to 20000).
-_MODE_RANGE = 10.0
-
 
 def sample(
     model: LatentModel,
     x: Any,
     *,
     key: PRNGKeyArray,
-    start: Fit,
+    start: Any,
     method: str = "nuts",
-    n_chains: int = 4,
+    n_chains: int | None = None,
     n_draws: int = 1000,
     n_warmup: int | None = None,
     thinning: int = 1,
@@ -58,51 +55,54 @@ def sample(
     progress: bool = True,
     **options: Any,
 ) -> Posterior:
-    """`jaxgmm.sample` with the fit that it starts from."""
+    """`jaxgmm.sample` from a given start."""
     check_name("method", method, METHODS)
     check_options(method, METHODS[method], options)
     check_key(key, "sampling is random")
-    least_counts = {"n_chains": (n_chains, 1), "n_draws": (n_draws, 4), "thinning": (thinning, 1)}
+    least_counts = {"n_draws": (n_draws, 4), "thinning": (thinning, 1)}
+    if n_chains is not None:
+        least_counts["n_chains"] = (n_chains, 1)
     for name, (count, least) in least_counts.items():
         check_count(name, count, least)
-    n_warmup = _DEFAULT_WARMUP if n_warmup is None else check_count("n_warmup", n_warmup, 0)
+    if n_warmup is None:
+        n_warmup = 0 if isinstance(start, Posterior) else _DEFAULT_WARMUP
+    check_count("n_warmup", n_warmup, 0)
     model.check_samplable()
     rows, sample_weight = model.check_data(x, sample_weight)
     with naming_columns(x):
         model.check_model(rows, sample_weight)
-    x, names = rows, feature_names(x)
+    names, index = feature_names(x), row_names(x)
+    x = rows
     model = model.resolve(x, sample_weight)
-    if not isinstance(start, Fit):
-        raise TypeError(f"start: needs a Fit from jaxgmm.fit, found {type(start).__name__}")
-    check_precision(start)
-    digest = fingerprint(x, sample_weight)
-    if start.fingerprint != digest:
-        raise ValueError("start: this fit is of other data or weights; fit x first")
+    key, key_starts = jax.random.split(key)
+    begun = beginning(model, x, sample_weight, start, n_chains, method, key_starts)
 
     # Chains run in JAX's default precision: NumPyro's kernel knows no other.
-    wide = jax.tree.map(lambda a: jnp.asarray(a, jnp.result_type(float)), (model, x, sample_weight))
-    modes = jax.tree.map(
-        lambda leaf: jnp.asarray(leaf, jnp.result_type(float)), _chain_starts(start, n_chains)
-    )
-    mesh = device_mesh(n_chains)
-    wide, modes = on_all(mesh, (wide, modes))
-    working, modes = to_working(*wide, modes)
-    key, _ = jax.random.split(key)
+    widened = lambda tree: jax.tree.map(lambda a: jnp.asarray(a, jnp.result_type(float)), tree)
+    wide, params = widened((model, x, sample_weight)), widened(begun.starts.params)
+    mesh = device_mesh(begun.starts.n_chains)
+    wide, params = on_all(mesh, (wide, params))
+    working, params = to_working(*wide, params)
+    starts = begun.starts._replace(params=params)
     schedule = Schedule(n_draws, n_warmup, thinning)
-    draws = METHODS[method](working, wide[1], wide[2], modes, key, schedule, progress, **options)
+    draws = METHODS[method](working, wide[1], wide[2], starts, key, schedule, progress, **options)
     drawn, raw = draws.params, _to_user(working, draws.params)
     if mesh.size > 1:  # what follows is for the device where the rows are
         drawn, raw = jax.tree.map(np.asarray, (drawn, raw))
-    labelling = match_labels(model, x, raw, start.params)
-    params = relabelled(model, raw, labelling.order)
     log_likelihood = draws.log_likelihood
     if log_likelihood is None:
         log_likelihood = _log_likelihood(working, *wide[1:], drawn)
-    log_prior = np.asarray(_log_prior(wide[0], raw))
+    log_prior, log_likelihood = np.asarray(_log_prior(wide[0], raw)), np.asarray(log_likelihood)
+    log_joint = log_prior + log_likelihood
     weighing = None
     if draws.log_proposal is not None:
-        log_target = log_prior + np.asarray(log_likelihood)
-        weighing = importance(log_target, np.asarray(draws.log_proposal))
+        weighing = importance(log_joint, np.asarray(draws.log_proposal))
+    reference = highest(raw, log_joint) if begun.reference is None else begun.reference
+    labelling = match_labels(model, x, raw, reference)
+    params = relabelled(model, raw, labelling.order)
+    diagnostics = jax.tree.map(np.asarray, draws.diagnostics)
+    if begun.note:
+        diagnostics["starts"] = begun.note
     narrow = lambda tree: jax.tree.map(lambda a: np.asarray(a, x.dtype), tree)
     return Posterior(
         model=model,
@@ -115,30 +115,19 @@ def sample(
         labels=np.asarray(labelling.order),
         label_clarity=np.asarray(labelling.clarity),
         log_prior=log_prior,
-        log_likelihood=np.asarray(log_likelihood),
+        log_likelihood=log_likelihood,
         sample_stats={name: np.asarray(s) for name, s in draws.stats.items()},
         n_warmup=draws.n_warmup,
-        fingerprint=digest,
+        fingerprint=fingerprint(x, sample_weight),
         feature_names=names,
+        row_names=index,
         log_weights=None if weighing is None else weighing.log_weights,
         pareto_k=None if weighing is None else weighing.pareto_k,
         evidence=draws.evidence,
-        diagnostics=jax.tree.map(np.asarray, draws.diagnostics),
+        diagnostics=diagnostics,
+        start=begun.kind,
+        adaptation=jax.tree.map(np.asarray, draws.adaptation),
     )
-
-
-def _chain_starts(fit: Fit, n_chains: int) -> Params:
-    """Parameters of the distinct optima in reach, dealt out to the chains in turn."""
-    near = [
-        int(optimum.starts[0])
-        for optimum in fit.optima
-        if optimum.status in (Status.CONVERGED, Status.OUT_OF_ITERATIONS)
-        and not optimum.spurious
-        and 0 <= fit.log_joint - optimum.log_joint + SAME_OPTIMUM <= _MODE_RANGE
-    ]
-    chosen = near or [fit.best]
-    dealt = [chosen[c % len(chosen)] for c in range(n_chains)]
-    return jax.tree.map(lambda leaf: leaf[np.array(dealt)], fit.restarts.params)
 
 
 @program()

@@ -22,7 +22,7 @@ from jaxgmm._contract import LatentModel, Params, Sites
 from jaxgmm._evidence import Evidence
 from jaxgmm._programs import program
 from jaxgmm._progress import bar
-from jaxgmm.bayes._chains import Draws, Schedule
+from jaxgmm.bayes._chains import Draws, Schedule, Starts
 
 # No ladder of a mixture needs as many rungs: a population that does is stuck.
 _MOST_RUNGS = 500
@@ -73,7 +73,7 @@ def smc(
     model: LatentModel,
     x: Array,
     sample_weight: Array | None,
-    modes: Params,
+    starts: Starts,
     key: PRNGKeyArray,
     schedule: Schedule,
     progress: bool,
@@ -84,12 +84,13 @@ def smc(
     """Draw by adaptive tempering (Del Moral, Doucet and Jasra, 2006), a population per chain.
 
     Particles start from the prior, which has to have draws (the covariances of VEI, EVI, VEE,
-    EVE, VVE, EEV, VEV and EVV have none); of ``modes`` only the number counts. The likelihood is
+    EVE, VVE, EEV, VEV and EVV have none); of ``starts`` only the number counts. The likelihood is
     raised to powers from 0 to 1, each so far from the one before that weights keep the share
     ``target_ess`` of their effective size; in between, particles are resampled and moved
     ``n_moves`` times by Hamiltonian Monte Carlo.
     """
-    populations = jax.tree.leaves(modes)[0].shape[0]
+    populations = starts.n_chains
+    model.check_coordinates(x.dtype)
     _check(schedule, populations, target_ess)
     check_count("n_moves", n_moves, 1)
     data = model, x, sample_weight

@@ -30,7 +30,7 @@ from numpyro.optim import Adam
 from jaxgmm._checks import check_count, check_name
 from jaxgmm._contract import LatentModel, Params
 from jaxgmm._programs import program
-from jaxgmm.bayes._chains import Draws, Schedule, run
+from jaxgmm.bayes._chains import Draws, Schedule, Starts, run
 from jaxgmm.bayes._unconstrained import by_site, log_units, spread
 
 GUIDES = {
@@ -55,7 +55,7 @@ def svi(
     model: LatentModel,
     x: Array,
     sample_weight: Array | None,
-    modes: Params,
+    starts: Starts,
     key: PRNGKeyArray,
     schedule: Schedule,
     progress: bool,
@@ -64,12 +64,13 @@ def svi(
     n_steps: int = 5000,
     learning_rate: float = 0.01,
 ) -> Draws:
-    """Independent draws of a NumPyro guide that Adam has fitted, from the first of ``modes``."""
+    """Independent draws of a NumPyro guide that Adam has fitted, from the first of ``starts``."""
     _check_guide(guide)
     check_count("n_steps", n_steps, 4)
     if not 0 < learning_rate < np.inf:
         raise ValueError(f"learning_rate: must be positive, found {learning_rate!r}")
-    start = jax.tree.map(lambda leaf: leaf[0], modes)
+    model.check_coordinates(x.dtype)
+    start = starts.first
     rate = jnp.asarray(learning_rate, x.dtype)
     key_fit, key_draws = jax.random.split(key)
     state, rate = _begin(model, x, sample_weight, start, rate, key_fit, n_steps, guide)
@@ -80,8 +81,8 @@ def svi(
         return None, _advance(*data, fitted, first, last, guide)
 
     name = guide if isinstance(guide, str) else getattr(guide, "__name__", repr(guide))
-    state, trace = run(advance, None, fitted, n_steps, f"SVI, {name}", progress)
-    counts = jax.tree.leaves(modes)[0].shape[0], schedule.n_draws
+    _, (state, trace) = run(advance, None, fitted, n_steps, f"SVI, {name}", progress)
+    counts = starts.n_chains, schedule.n_draws
     params, log_likelihood, log_proposal, log_ratio = _draw(
         *data, state, key_draws, n_steps, counts, guide
     )

@@ -18,11 +18,12 @@ from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
 from jaxgmm._checks import check_count
 from jaxgmm._contract import LatentModel, Params, Statistics
+from jaxgmm._given import check_start
 from jaxgmm._labels import row_keys
-from jaxgmm._numerics import rounding_bound, then
+from jaxgmm._numerics import as_rows, rounding_bound, then
 from jaxgmm._programs import program
 from jaxgmm._results import Status
-from jaxgmm.bayes._chains import Draws, Schedule
+from jaxgmm.bayes._chains import Draws, Schedule, Starts
 
 # Carried while a start climbs; never returned.
 _RUNNING = -1
@@ -32,7 +33,7 @@ def vb(
     model: LatentModel,
     x: Array,
     sample_weight: Array | None,
-    modes: Params,
+    starts: Starts,
     key: PRNGKeyArray,
     schedule: Schedule,
     progress: bool,
@@ -43,9 +44,9 @@ def vb(
 ) -> Draws:
     """Independent draws of the best q (Bishop, 2006, section 10.2) among several starts.
 
-    Starts are the responsibilities at each of ``modes``, and ``n_init`` random ones. Ascent
-    stops once the bound gains no more than ``tol`` per unit of total weight. There is neither
-    warm-up nor thinning.
+    It climbs from the responsibilities at each of ``starts``, and from ``n_init`` random ones.
+    Ascent stops once the bound gains no more than ``tol`` per unit of total weight. There is
+    neither warm-up nor thinning.
     """
     check_count("n_init", n_init, 0)
     check_count("max_iter", max_iter, 1)
@@ -55,7 +56,7 @@ def vb(
         raise ValueError(f"tol: must be at least 0, found {tol}")
     key_starts, key_draws = jax.random.split(key)
     keys = jax.random.split(key_starts, n_init)
-    ends = climb(model, x, sample_weight, modes, keys, tol, max_iter)
+    ends = climb(model, x, sample_weight, starts.params, keys, tol, max_iter)
     elbos = np.asarray(ends.elbo)
     if not np.any(np.isfinite(elbos)):
         raise ValueError(
@@ -64,8 +65,8 @@ def vb(
         )
     best = int(np.argmax(np.where(np.isfinite(elbos), elbos, -np.inf)))
     statistics = jax.tree.map(lambda leaf: leaf[best], ends.statistics)
-    chains = jax.tree.leaves(modes)[0].shape[0]
-    params, log_q = _draw(model, statistics, key_draws, chains, schedule.n_draws)
+    counts = starts.n_chains, schedule.n_draws
+    params, log_q = _draw(model, statistics, key_draws, *counts)
     n_iter, status = int(ends.n_iter[best]), Status(int(ends.status[best]))
     return Draws(
         params,
@@ -123,7 +124,7 @@ def variational(
     model : LatentModel
         A resolved model with a conjugate prior. Dirichlet concentrations below one are
         allowed here: no mode is looked for.
-    x : (n, D) array
+    x : (n, D) or (n,) array
         Data.
     start : parameters
         In the units of the data; the first labels are the responsibilities there.
@@ -141,8 +142,8 @@ def variational(
 
     Raises
     ------
-    ValueError
-        For a model without a conjugate prior.
+    ValueError, TypeError
+        For a model without a conjugate prior, or shapes that do not fit.
 
     References
     ----------
@@ -160,6 +161,8 @@ def variational(
     >>> [round(float(rows), 1) for rows in q.model.prior.mean_precision]
     [3.1, 3.1]
     """
+    x = as_rows(x)
+    check_start(model, x, start, sample_weight, labels=False)
     working = model.standardise(x, sample_weight)
     statistics, _ = working.e_step(working.to_working(start), x, sample_weight)
     tol = _default_tolerance(x.dtype) if tol is None else tol

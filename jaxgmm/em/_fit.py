@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxgmm._checks import centred_rows, check_count, check_key, check_name, key_numbers
 from jaxgmm._contract import LatentModel, Params, expected_labels
+from jaxgmm._given import forms_of_start, stacked
 from jaxgmm._programs import program
 from jaxgmm._results import SAME_OPTIMUM, Fit, Run, Status, fingerprint
 from jaxgmm._tables import feature_names, naming_columns, numeric
@@ -137,6 +138,7 @@ def fit(
         raise ValueError(f"tol: needs a finite number of at least 0, found {tol!r}")
     with naming_columns(table):
         model.check_model(x, sample_weight)
+    model.check_mode()
     model = model.resolve(x, sample_weight)
     tolerance = jnp.asarray(tol, x.dtype)
 
@@ -280,13 +282,7 @@ def _given_starts(model: LatentModel, x: Array, start: Any) -> tuple[Any, str]:
             raise ValueError("start: responsibilities must be finite and not negative")
         if start.ndim > 1 and not np.allclose(start.sum(axis=-1), 1, atol=1e-4):
             raise ValueError("start: the responsibilities of each row must sum to one")
-    responsibilities = jax.ShapeDtypeStruct((x.shape[0], model.n_components), x.dtype)
-
-    def first_step(given: Array) -> Params:
-        working = model.standardise(x)
-        return working.m_step(working.statistics(given, x))
-
-    params = jax.eval_shape(first_step, responsibilities)
+    responsibilities, params = forms_of_start(model, x)
     needed, kind = (responsibilities, "responsibilities") if is_array else (params, "parameters")
     if jax.tree.structure(start) != jax.tree.structure(needed):
         raise TypeError(
@@ -294,18 +290,7 @@ def _given_starts(model: LatentModel, x: Array, start: Any) -> tuple[Any, str]:
             f"of this model, such as model.params(...) makes; found {type(start).__name__} of "
             "another kind or structure"
         )
-    leaves = [jnp.asarray(leaf, x.dtype) for leaf in jax.tree.leaves(start)]
-    if not is_array and not all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in leaves):
-        raise ValueError("start: parameters hold a non-finite value")
-    shapes = [leaf.shape for leaf in leaves]
-    single = [leaf.shape for leaf in jax.tree.leaves(needed)]
-    if shapes == single:
-        leaves = [leaf[None] for leaf in leaves]
-    elif [shape[1:] for shape in shapes] != single or len({s[:1] for s in shapes}) != 1:
-        raise ValueError(
-            f"start: {kind} need shapes {single} (a stack of S has (S, ...)), found {shapes}"
-        )
-    return jax.tree.unflatten(jax.tree.structure(needed), leaves), kind
+    return stacked("start", kind, start, needed, x.dtype), kind
 
 
 def _select(

@@ -12,6 +12,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
 
 from jaxgmm._contract import LatentModel, Params
+from jaxgmm._given import check_start
 from jaxgmm._numerics import anywhere, as_rows, at_once, rounding_bound
 from jaxgmm._results import Run, Status
 from jaxgmm.em._accelerate import accelerated
@@ -73,8 +74,8 @@ def run(
 
     Raises
     ------
-    ValueError
-        For a model whose prior is still a rule, or an unknown acceleration.
+    ValueError, TypeError
+        For a model whose prior is still a rule, an unknown acceleration, shapes that do not fit.
 
     References
     ----------
@@ -92,6 +93,7 @@ def run(
     True
     """
     x = as_rows(x)
+    check_start(model, x, start, sample_weight, labels=True)
     working = model.standardise(x, sample_weight)
     if _is_responsibilities(start):
         params = working.m_step(working.statistics(start, x, sample_weight))

@@ -145,6 +145,7 @@ def bootstrap_lrt(
     options = {"sample_weight": sample_weight, "tol": tol, "max_iter": max_iter}
     with naming_columns(x):
         alternative.check_model(rows, sample_weight)
+    alternative.check_mode()
     larger = alternative.resolve(rows, sample_weight)
     null = fit(model, x, key=key_null, n_init=n_init, **options)
     starts = _larger_starts(null.model, larger, null.params, rows, sample_weight, key_split, n_init)

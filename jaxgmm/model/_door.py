@@ -125,7 +125,7 @@ def check_rule_defined(rule: str, x: np.ndarray, total_weight: float, name: str)
 
 
 def check_prior(prior: ConjugatePrior, name: str, k: int, d: int) -> None:
-    """Refuse hyper-parameters under which the joint has no mode."""
+    """Refuse hyper-parameters that do not fit, or of which there is no distribution."""
     check_univariate(name, d)
     structure = structure_named(name)
     concentration = numeric("prior.concentration", prior.concentration)
@@ -134,11 +134,8 @@ def check_prior(prior: ConjugatePrior, name: str, k: int, d: int) -> None:
         raise ValueError(
             f"prior: concentration needs one number or shape {shape}, found {concentration.shape}"
         )
-    if not np.all(concentration >= 1):
-        raise ValueError(
-            "prior: concentration must be at least 1, or the joint is unbounded at the edge of "
-            f"the simplex; found {concentration.tolist()}"
-        )
+    if not np.all(concentration > 0):
+        raise ValueError(f"prior: concentration must be positive, found {concentration.tolist()}")
     mean = numeric("prior.mean", prior.mean)
     if mean.shape != (d,):
         raise ValueError(f"prior: mean needs shape ({d},) for these data, found {mean.shape}")
@@ -160,6 +157,37 @@ def check_prior(prior: ConjugatePrior, name: str, k: int, d: int) -> None:
     symmetric = not structure.uses_products or np.allclose(scale, scale.T)
     if not symmetric or not np.all(positive > 0):
         raise ValueError("prior: scale must be symmetric and positive definite")
+
+
+def check_concentration(concentration: np.ndarray, method: str) -> None:
+    """Refuse weights whose density has no highest point, where a mode is looked for."""
+    if not np.all(concentration >= 1):
+        raise ValueError(
+            f"prior: concentration {concentration.tolist()} is below 1, so that the joint is "
+            "unbounded at the edge of the simplex and has no mode; raise it to at least 1, or "
+            f'sample without a fit: jaxgmm.sample(model, x, key=key, method="{method}", '
+            'start="prior"), or start=the fit of this model under a concentration of 1'
+        )
+
+
+# A share of the prior that may lie beyond a rounded edge without notice.
+_BEYOND_EDGE = 0.01
+
+
+def check_coordinates(concentration: np.ndarray, dtype: np.dtype) -> None:
+    """Refuse weights much of whose prior lies closer to zero than unconstrained coordinates go.
+
+    NumPyro's cut the shares of a stick off at a rounding from one; below it a density that
+    rises as w^(c - 1) holds a share of about eps^c.
+    """
+    least = float(np.min(concentration))
+    if (1 - least) * np.finfo(dtype).eps ** least > _BEYOND_EDGE:
+        wider = "" if dtype == np.float64 else " or float64 (jax_enable_x64)"
+        raise ValueError(
+            f"prior: under a concentration of {least:g} weights lie closer to zero than the "
+            f"coordinates of this method can tell in {np.dtype(dtype).name}; use "
+            f'method="gibbs"{wider}'
+        )
 
 
 # Block by block, so that checks of large data take no memory.

@@ -35,6 +35,8 @@ from jaxgmm._numerics import (
 from jaxgmm._tables import numeric
 from jaxgmm.model._door import (
     check_bounded,
+    check_concentration,
+    check_coordinates,
     check_prior,
     check_rule_defined,
     check_squares,
@@ -489,6 +491,24 @@ class Mixture(LatentModel):
                 self.prior.check(*shape, free=self.weights is None)
             if not (self.bounded() or np.all(np.asarray(self.family.reg_covar) > 0)):
                 check_bounded(rows, structure, self._n_present)
+
+    def check_mode(self) -> None:
+        if self._edges is not None:
+            method = "gibbs" if isinstance(self.prior, ConjugatePrior) else "nuts"
+            check_concentration(self._edges, method)
+
+    def check_coordinates(self, dtype: Any) -> None:
+        if self._edges is not None:
+            check_coordinates(self._edges, dtype)
+
+    @property
+    def _edges(self) -> np.ndarray | None:
+        """How the density of the weights ends at the edges: its concentrations, where known."""
+        free = self.weights is None and self.n_components > 1
+        if not free or not isinstance(self.prior, (ConjugatePrior, SitePrior)):
+            return None
+        concentration = self.prior.concentration
+        return None if concentration is None else numeric("prior.concentration", concentration)
 
     def check_samplable(self) -> None:
         if self.prior is None:

@@ -24,8 +24,9 @@ class ConjugatePrior:
     Parameters
     ----------
     concentration : float or (K,) array
-        Dirichlet concentration, at least one. With ``stick_breaking`` that of the Dirichlet
-        process, or (2, K - 1) Beta concentrations of each stick.
+        Dirichlet concentration, positive. With ``stick_breaking`` that of the Dirichlet
+        process, or (2, K - 1) Beta concentrations of each stick. Below one, weights are drawn to
+        zero and the joint has no mode: `jaxgmm.fit` refuses it, samplers take it.
     mean : (D,) array
         Prior mean of the component means, in the units of the data.
     mean_precision : float

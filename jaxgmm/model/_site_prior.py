@@ -13,8 +13,9 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 
-from jaxgmm._contract import Prior, Sites, innermost
+from jaxgmm._contract import Prior, Sites
 from jaxgmm._numerics import Affine
+from jaxgmm._proper import described, innermost, instead, support_of
 from jaxgmm.model._structure import Curved, Structure
 from jaxgmm.model._weights import SIMPLEX, STICKS, Weighting
 
@@ -231,13 +232,19 @@ class SitePrior:
             and "correlations" not in kinds
         )
 
+    @property
+    def concentration(self) -> Any:
+        """Of Dirichlet weights; None of others, of which nothing is known."""
+        written = innermost(self.distributions.get(self.weighting.site))
+        return written.concentration if isinstance(written, dist.Dirichlet) else None
+
     def check_samplable(self) -> None:
         """Refuse, with a `ValueError`, an improper distribution."""
         for name, written in self.distributions.items():
             if isinstance(innermost(written), dist.ImproperUniform):
                 raise ValueError(
                     f"prior: {name!r} has an improper distribution, under which a mixture has no "
-                    "posterior; use a proper one"
+                    f"posterior; {instead(written)}"
                 )
 
     def check(self, structure: Structure, k: int, d: int, free: bool) -> None:
@@ -308,20 +315,18 @@ def _listed(names: set[str]) -> str:
 
 
 def _check_distribution(name: str, written: Any, site: Site) -> None:
-    """Refuse a distribution that does not fill the site, or leaves the joint without a mode.
+    """Refuse a distribution that does not fill the site, or is none.
 
     NumPyro itself has checked the range of parameters.
     """
     if not isinstance(written, dist.Distribution):
         raise TypeError(f"prior: {name!r} needs a NumPyro distribution, found {written!r}")
     kind = type(innermost(written)).__name__
-    found = written.support
-    while hasattr(found, "base_constraint"):
-        found = found.base_constraint
+    found = support_of(written)
     if not _same_support(found, site.support):
         raise ValueError(
-            f"prior: {name!r} needs a distribution on {_support_text(site.support)}, found {kind} "
-            f"on {_support_text(found)}"
+            f"prior: {name!r} needs a distribution on {described(site.support)[0]}, found {kind} "
+            f"on {described(found)[0]}; {instead(written, site.support)}"
         )
     split = len(site.shape) - written.event_dim
     fits = split >= 0 and written.event_shape == site.shape[split:]
@@ -338,11 +343,6 @@ def _check_distribution(name: str, written: Any, site: Site) -> None:
             f"{written.batch_shape} and event shape {written.event_shape} does not expand to"
         )
     inner = innermost(written)
-    if isinstance(inner, dist.Dirichlet) and not np.all(np.asarray(inner.concentration) >= 1):
-        raise ValueError(
-            "prior: concentration of the Dirichlet must be at least 1, or the joint is unbounded "
-            f"at the edge of the simplex; found {np.asarray(inner.concentration).tolist()}"
-        )
     if isinstance(inner, (dist.InverseWishart, dist.Wishart)):
         least = site.shape[-1] - 1
         if not np.all(np.asarray(inner.base_dist.concentration) > least):
@@ -356,15 +356,3 @@ def _same_support(found: Any, needed: Any) -> bool:
     return needed is constraints.positive and (
         isinstance(found, half_line) and bool(np.all(np.asarray(found.lower_bound) == 0))
     )
-
-
-def _support_text(support: Any) -> str:
-    known = (
-        (constraints.real, "all real numbers"),
-        (constraints.positive, "all positive numbers"),
-        (constraints.simplex, "the simplex"),
-        (constraints.unit_interval, "numbers between 0 and 1"),
-        (constraints.positive_definite, "positive definite matrices"),
-        (constraints.corr_matrix, "correlation matrices"),
-    )
-    return next((text for one, text in known if one == support), repr(support))

@@ -113,7 +113,8 @@ def code(verdict: Verdict) -> str:
     calls = [
         f"fit = jg.fit(\n    model, x{weights}, key={key_code(fit.seed)}, start={start},\n"
         f"    n_init={len(fit.restarts.status)}, tol={fit.tol!r}, max_iter={fit.max_iter}{how}\n)",
-        f"post = jg.sample(\n    fit.model, x{weights}, key={key_code(post.seed)}, start=fit, "
+        f"post = jg.sample(\n    fit.model, x{weights}, key={key_code(post.seed)}, "
+        f"start={_STARTS.get(post.start, '...')}, "
         f"method={quoted(post.method)},\n    n_chains={post.n_chains}, n_draws={post.n_draws}, "
         f"n_warmup={post.n_warmup}{options}\n)",
         'jg.compare(fit, post).save("report")',
@@ -122,6 +123,8 @@ def code(verdict: Verdict) -> str:
 
 
 _PLAIN = ("thinning", 1)
+# As the user wrote them; parameters and posteriors have no name here.
+_STARTS = {"fit": "fit", "prior": '"prior"'}
 
 
 def _parameters(verdict: Verdict) -> list[Block]:

@@ -1,0 +1,79 @@
+"""Points that a user gives to begin at: what they must look like."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from jaxgmm._checks import check_axes
+from jaxgmm._contract import LatentModel, Params
+
+
+def forms_of_start(model: LatentModel, x: Array) -> tuple[jax.ShapeDtypeStruct, Params]:
+    """Shapes and dtypes of responsibilities (n, K), and of parameters."""
+    responsibilities = jax.ShapeDtypeStruct((x.shape[0], model.n_components), x.dtype)
+
+    def first_step(given: Array) -> Params:
+        working = model.standardise(x)
+        return working.m_step(working.statistics(given, x))
+
+    return responsibilities, jax.eval_shape(first_step, responsibilities)
+
+
+def same_form(given: Any, needed: Any) -> bool:
+    """Whether two pytrees have one structure and the same shapes."""
+    shapes = [[jnp.shape(leaf) for leaf in jax.tree.leaves(tree)] for tree in (given, needed)]
+    return jax.tree.structure(given) == jax.tree.structure(needed) and shapes[0] == shapes[1]
+
+
+def stacked(argument: str, kind: str, given: Any, needed: Any, dtype: Any) -> Any:
+    """One of ``needed``, or a stack of them, with a leading axis: finite, in a dtype.
+
+    Both are pytrees of one structure.
+    """
+    leaves = [jnp.asarray(leaf, dtype) for leaf in jax.tree.leaves(given)]
+    if not all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in leaves):
+        raise ValueError(f"{argument}: {kind} hold a non-finite value")
+    shapes = [leaf.shape for leaf in leaves]
+    single = [leaf.shape for leaf in jax.tree.leaves(needed)]
+    if shapes == single:
+        leaves = [leaf[None] for leaf in leaves]
+    elif [shape[1:] for shape in shapes] != single or len({s[:1] for s in shapes}) != 1:
+        raise ValueError(
+            f"{argument}: {kind} need shapes {single} (a stack of S has (S, ...)), found {shapes}"
+        )
+    return jax.tree.unflatten(jax.tree.structure(needed), leaves)
+
+
+def check_start(
+    model: LatentModel, x: Array, start: Any, sample_weight: Array | None, labels: bool
+) -> None:
+    """Refuse, by shapes alone, a start of a pure loop that does not fit; holds inside ``jit``.
+
+    ``labels`` says whether it may be responsibilities.
+    """
+    axes = {"x": (x, "n d")}
+    if sample_weight is not None:
+        axes["sample_weight"] = (sample_weight, "n")
+    check_axes(axes)
+    width = getattr(model, "n_features", None)
+    if width is not None and x.shape[1] != width:
+        raise ValueError(f"x: the model was resolved for {width} column(s), found {x.shape[1]}")
+    responsibilities, params = forms_of_start(model, x)
+    for form in (responsibilities, params) if labels else (params,):
+        if same_form(start, form):
+            return
+        if jax.tree.structure(form) == jax.tree.structure(start):
+            needed = [leaf.shape for leaf in jax.tree.leaves(form)]
+            found = [jnp.shape(leaf) for leaf in jax.tree.leaves(start)]
+            raise ValueError(
+                f"start: needs shapes {needed}, found {found}; one start at a time, jax.vmap takes "
+                "a stack of them"
+            )
+    raise TypeError(
+        "start: needs parameters of this model, such as model.params(...) makes"
+        f"{', or responsibilities (n, K)' * labels}; found {type(start).__name__}"
+    )
