@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from jaxgmm._files import check_folder, write
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -39,12 +41,21 @@ def main(argv: Sequence[str] | None = None) -> int:
             args.run(args)
             sys.stdout.flush()
     except BrokenPipeError:
-        # The reader (``| head``) has gone: nothing is left to say, not even at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader (``| head``) has gone.
+        _leave_unsaid()
     except (ValueError, TypeError, OSError) as error:
         print(_one_line(error, args), file=sys.stderr)
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _leave_unsaid()
         return _BAD_INPUT
     return 0
+
+
+def _leave_unsaid() -> None:
+    """Nobody takes what is left of the output, not even at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextlib.contextmanager
@@ -253,7 +264,7 @@ def _compare(args: argparse.Namespace) -> None:
     with _stage(args, f"EM: {args.restarts} start(s)"):
         fit = jg.fit(model, x, key=key_fit, n_init=args.restarts)
     out = Path(f"{data.name}_report" if args.out is None else args.out)
-    out.mkdir(parents=True, exist_ok=True)  # fails before the long part, not after it
+    check_folder(out)  # fails before the long part, not after it
 
     bar = not args.quiet and sys.stderr.isatty()
     label = f"{args.method.upper()}: {args.chains} chain(s) of {args.draws} draws, compiled first"
@@ -270,10 +281,8 @@ def _compare(args: argparse.Namespace) -> None:
         )
     with _stage(args, "comparing"):
         verdict = jg.compare(fit, posterior)
-    with _stage(args, "writing report"):
-        page = verdict.save(out)
-    print(verdict.details() if args.details else verdict)
-    print(f"\nWritten: {page}")
+    said = verdict.details() if args.details else verdict
+    _report(args, said, lambda: verdict.save(out))
 
 
 def _fit(args: argparse.Namespace) -> None:
@@ -287,7 +296,8 @@ def _fit(args: argparse.Namespace) -> None:
         fit = jg.fit(model, x, key=jax.random.key(args.seed), n_init=args.restarts)
     print(_fit_text(fit))
     if args.json is not None:
-        Path(args.json).write_text(json.dumps(_fit_record(fit, args), indent=2) + "\n")
+        path = Path(args.json)
+        write(path.parent, {path.name: json.dumps(_fit_record(fit, args), indent=2) + "\n"})
 
 
 def _select(args: argparse.Namespace) -> None:
@@ -308,7 +318,7 @@ def _select(args: argparse.Namespace) -> None:
         check_name("criteria", one, CRITERIA)
     _announce(args, data)
     out = Path(f"{data.name}_select" if args.out is None else args.out)
-    out.mkdir(parents=True, exist_ok=True)  # fails before the long part, not after it
+    check_folder(out)  # fails before the long part, not after it
 
     bar = not args.quiet and sys.stderr.isatty()
     label = f"EM: {len(models)} model(s), {args.restarts} start(s) each, compiled first"
@@ -322,10 +332,7 @@ def _select(args: argparse.Namespace) -> None:
             n_init=args.restarts,
             progress=bar,
         )
-    with _stage(args, "writing report"):
-        page = choice.save(out)
-    print(choice)
-    print(f"\nWritten: {page}")
+    _report(args, choice, lambda: choice.save(out))
 
 
 def _all_structures(x: pd.DataFrame) -> list[str]:
@@ -356,6 +363,16 @@ def _data(args: argparse.Namespace) -> None:
 
 
 # -- parts -------------------------------------------------------------------------
+
+
+def _report(args: argparse.Namespace, said: object, save: Callable[[], Path]) -> None:
+    """Say what was found, and save it: the disk may be full, or nobody listen."""
+    try:
+        print(said, flush=True)
+    finally:
+        with _stage(args, "writing report"):
+            page = save()
+    print(f"\nWritten: {page}")
 
 
 def _prepare(args: argparse.Namespace) -> tuple[pd.DataFrame, Dataset, Mixture]:

@@ -1,13 +1,16 @@
 """Registries that every law runs over, and the same model written a second time."""
 
+import contextlib
 import dataclasses
 import functools
+import signal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+import pytest
 from numpyro import handlers
 from numpyro.distributions import constraints
 
@@ -150,6 +153,20 @@ def numpyro_reference(model, x, sample_weight):
     whole = dist.MixtureSameFamily(dist.Categorical(probs=weights), rows)
     with numpyro.plate("rows", len(x)), handlers.scale(scale=sample_weight):
         numpyro.sample("x", whole, obs=x)
+
+
+@contextlib.contextmanager
+def full_disk(room):
+    """No file may grow beyond ``room`` bytes: writing fails as it does on a full disk."""
+    resource = pytest.importorskip("resource", reason="Windows limits no file sizes")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 def tree_allclose(a, b, rtol, atol=0.0):

@@ -1,6 +1,8 @@
 """The command line: what it prints, what it writes, and one clear line for bad input."""
 
+import contextlib
 import json
+import os
 import pathlib
 import signal
 import subprocess
@@ -9,6 +11,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from helpers import full_disk
 
 import jaxgmm as jg
 from jaxgmm.__main__ import main
@@ -264,18 +267,38 @@ def test_unwritable_outputs(capsys, tmp_path):
     file.write_text("")
     argv = ["fit", "galaxies", "-k", 1, "--restarts", 1, "--quiet"]
     assert _exit_code(*argv, "--json", file / "fit.json") == 2
-    assert "Not a directory" in capsys.readouterr().err
+    assert "file: File exists" in capsys.readouterr().err
     argv = ["compare", "galaxies", "-k", 1, "--restarts", 1, "--quiet"]
     assert _exit_code(*argv, "--out", file) == 2
     assert "File exists" in _one_line(capsys)
 
 
+def test_a_full_disk_is_one_line_after_what_was_found(capsys, tmp_path):
+    argv = ["select", "galaxies", "-k", 1, "--structures", "E", "--restarts", 1, "--quiet"]
+    there, new = tmp_path / "there", tmp_path / "made" / "here"
+    assert _exit_code(*argv, "--out", there) == 0
+    before = {path: path.read_bytes() for path in there.iterdir()}
+    for out in (there, new):
+        capsys.readouterr()
+        with full_disk(20_000):
+            assert _exit_code(*argv, "--out", out) == 2
+        printed = capsys.readouterr()
+        assert "has the lowest BIC" in printed.out
+        assert len(printed.err.splitlines()) == 1
+        assert f"{out / 'criteria.png'}: File too large" in printed.err
+    assert {path: path.read_bytes() for path in there.iterdir()} == before
+    assert list(tmp_path.iterdir()) == [there]
+
+
 # -- as a program ----------------------------------------------------------------------
 
 
-def _program(*argv):
-    command = [sys.executable, "-m", "jaxgmm", *argv]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+def _program(*argv, first="pass", stdout=subprocess.PIPE):
+    code = f"import sys; {first}; from jaxgmm.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, *map(str, argv)]
+    return subprocess.run(
+        command, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=300, check=False
+    )
 
 
 def test_program_exit_codes():
@@ -287,15 +310,55 @@ def test_program_exit_codes():
     assert len(bad.stderr.splitlines()) == 1
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no SIGINT to a child")
-def test_interrupt_is_quiet():
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has /dev/full")
+def test_output_that_nobody_takes():
+    with open("/dev/full", "w") as full:
+        ended = _program("data", "galaxies", stdout=full)
+    assert (ended.returncode, len(ended.stderr.splitlines())) == (2, 1)
+    assert "No space left" in ended.stderr
+
+
+@pytest.mark.slow
+def test_a_full_disk_does_not_kill_the_program(tmp_path):
+    pytest.importorskip("resource", reason="Windows limits no file sizes")
+    first = "import os, resource as r; r.setrlimit(r.RLIMIT_FSIZE, (20_000, 20_000)); "
+    first += "os.environ.pop('JAX_COMPILATION_CACHE_DIR', None)"  # it is no part of the test
+    argv = ["compare", "galaxies", "-k", 1, "--restarts", 1, "--draws", 100, "--quiet"]
+    ended = _program(*argv, "--method", "gibbs", "--out", tmp_path / "made", first=first)
+    assert ended.returncode == 2, ended.stderr
+    assert "File too large" in ended.stderr.splitlines()[-1]
+    assert "Traceback" not in ended.stderr
+    assert "MAP" in ended.stdout
+    assert not list(tmp_path.iterdir())
+
+
+@contextlib.contextmanager
+def _interruptible(*argv):
     # A background shell starts its children deaf to SIGINT, so the child listens by itself.
     code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
     code += "from jaxgmm.__main__ import main; sys.exit(main(sys.argv[1:]))"
-    command = [sys.executable, "-c", code, "fit", "galaxies", "-k", "3"]
+    command = [sys.executable, "-c", code, *map(str, argv)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        yield process
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no SIGINT to a child")
+def test_interrupt_is_quiet():
+    with _interruptible("fit", "galaxies", "-k", 3) as process:
         assert process.stderr.readline() == b"galaxies: 82 rows of velocity\n"
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, b"")
     assert err in (b"", b"EM: 64 start(s) ... ")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no SIGINT to a child")
+def test_interrupt_leaves_no_folder(tmp_path):
+    argv = ["select", "galaxies", "-k", 1, "--structures", "E", "--restarts", 1]
+    with _interruptible(*argv, "--out", tmp_path / "made") as process:
+        while b"compiled first ..." not in process.stderr.read1():
+            pass
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert not list(tmp_path.iterdir())

@@ -15,6 +15,7 @@ import numpyro.distributions as dist
 import pandas as pd
 import pytest
 import xarray as xr
+from helpers import full_disk
 from matplotlib.figure import Figure
 from scipy import stats
 
@@ -124,6 +125,14 @@ def test_save_writes_every_file(folder):
 def test_saving_again_replaces(verdict, folder, page):
     verdict.save(str(folder))
     assert (folder / "report.html").read_text(encoding="utf-8") == page
+
+
+def test_a_full_disk_gets_an_error_and_no_file(verdict, tmp_path, monkeypatch):
+    monkeypatch.setattr("jaxgmm.report._save.illustrations", lambda _: [])
+    with full_disk(20_000), pytest.raises(OSError, match="File too large") as error:
+        verdict.save(tmp_path / "made")
+    assert error.value.filename == str(tmp_path / "made" / "posterior.nc")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", FIGURES)

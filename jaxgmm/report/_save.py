@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jaxgmm._export import to_datatree
+from jaxgmm._files import Content, write
 from jaxgmm.report._html import page
 from jaxgmm.report._illustrations import illustrations
 from jaxgmm.report._markdown import markdown
@@ -22,15 +23,13 @@ def save(verdict: Verdict, folder: Path) -> Path:
     ``posterior.nc`` is NetCDF-4 with a group each for the relabelled draws, the sampler's
     statistics, the log likelihood of every row and the data, as ArviZ reads it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    to_datatree(verdict.posterior).to_netcdf(folder / "posterior.nc", engine="h5netcdf")
     figures = illustrations(verdict)
-    for figure in figures:
-        (folder / figure.file).write_bytes(figure.png)
     document = report(verdict, figures)
-    record = verdict_record(verdict, figures, code(verdict))
-    (folder / "report.json").write_text(dumps(record), encoding="utf-8")
-    (folder / "report.md").write_text(markdown(document), encoding="utf-8")
-    written = folder / "report.html"
-    written.write_text(page(document), encoding="utf-8")
-    return written
+    files: dict[str, Content] = {figure.file: figure.png for figure in figures}
+    # Made in memory: HDF5 takes the process with it where a disk is full.
+    files["posterior.nc"] = to_datatree(verdict.posterior).to_netcdf(engine="h5netcdf")
+    files["report.json"] = dumps(verdict_record(verdict, figures, code(verdict)))
+    files["report.md"] = markdown(document)
+    files["report.html"] = page(document)
+    write(folder, files)
+    return folder / "report.html"

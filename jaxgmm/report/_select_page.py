@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from jaxgmm._coordinates import coordinates
+from jaxgmm._files import Content, write
 from jaxgmm.report._criteria import CRITERIA, LABELS
 from jaxgmm.report._document import (
     Block,
@@ -129,16 +130,14 @@ def selection_html(choice: Selection) -> str:
 
 def save(choice: Selection, folder: Path) -> Path:
     """See `Selection.save`."""
-    folder.mkdir(parents=True, exist_ok=True)
     document, figures = _report(choice)
-    for figure in figures:
-        (folder / figure.file).write_bytes(figure.png)
-    choice.table.to_csv(folder / "select.csv")
-    (folder / "select.json").write_text(dumps(selection_record(choice)), encoding="utf-8")
-    (folder / "select.md").write_text(markdown(document), encoding="utf-8")
-    written = folder / "select.html"
-    written.write_text(page(document), encoding="utf-8")
-    return written
+    files: dict[str, Content] = {figure.file: figure.png for figure in figures}
+    files["select.csv"] = choice.table.to_csv()
+    files["select.json"] = dumps(selection_record(choice))
+    files["select.md"] = markdown(document)
+    files["select.html"] = page(document)
+    write(folder, files)
+    return folder / "select.html"
 
 
 def _report(choice: Selection) -> tuple[Document, list[Illustration]]:
