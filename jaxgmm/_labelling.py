@@ -16,6 +16,8 @@ from jaxgmm import _relabel
 from jaxgmm._checks import check_name, check_options
 from jaxgmm._contract import LatentModel, Params, Sites
 from jaxgmm._numerics import as_rows, at_once
+from jaxgmm._predictive import responsibilities_at
+from jaxgmm._programs import program
 
 # Rows that decide the labels: more would not change them, only cost memory. Fewer where
 # draws x labels x rows would be too many numbers.
@@ -147,13 +149,13 @@ def highest(params: Params, log_joint: np.ndarray) -> Params:
     return jax.tree.map(lambda leaf: leaf[at], params)
 
 
-@jax.jit
+@program()
 def relabelled(model: LatentModel, params: Params, order: Array) -> Params:
     """Draws (chain, draw, ...) with their labels renamed."""
     return jax.vmap(jax.vmap(model.permute))(params, order)
 
 
-@jax.jit
+@program()
 def all_sites(model: LatentModel, params: Params) -> Sites:
     """Sites of draws (chain, draw, ...), and what the model derives from them."""
     both = lambda p: {**model.sites(p), **model.derived_sites(p)}
@@ -205,7 +207,7 @@ def _component_sites(model: LatentModel, names: Iterable[str]) -> list[str]:
     return [name for name in names if dims.get(name, [])[:1] == ["component"]]
 
 
-@jax.jit
+@program()
 def _component_coordinates(
     model: LatentModel, params: Params, reference: Params
 ) -> tuple[Float[Array, "s k p"], Float[Array, "k p"]]:
@@ -219,7 +221,7 @@ def _component_coordinates(
     return jax.vmap(vectors)(params), vectors(reference)
 
 
-@jax.jit
+@program()
 def _flat_draws(model: LatentModel, x: Array, params: Params) -> tuple[Params, Array]:
     flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), params)
     batch = at_once(x.shape[0] * model.n_components, x.dtype)
@@ -228,9 +230,4 @@ def _flat_draws(model: LatentModel, x: Array, params: Params) -> tuple[Params, A
 
 def _allocation(drawn: Drawn) -> Float[Array, "k n"]:
     """Responsibilities of the reference."""
-    return _responsibilities(drawn.model, drawn.reference, drawn.x).T
-
-
-@jax.jit
-def _responsibilities(model: LatentModel, params: Params, x: Array) -> Float[Array, "n k"]:
-    return model.responsibilities(params, x)
+    return responsibilities_at(drawn.model, drawn.reference, drawn.x).T

@@ -6,7 +6,6 @@ beyond the result is that of one draw.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 
 import jax
@@ -16,9 +15,10 @@ from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
 from jaxgmm._contract import LatentModel, Params
 from jaxgmm._labels import drawn_labels
+from jaxgmm._programs import program
 
 
-@jax.jit
+@program()
 def responsibilities(
     model: LatentModel, params: Params, log_weights: Float[Array, " s"], x: Array
 ) -> Float[Array, "n k"]:
@@ -26,7 +26,13 @@ def responsibilities(
     return _mean(lambda p: model.responsibilities(p, x), params, log_weights)
 
 
-@jax.jit
+@program()
+def responsibilities_at(model: LatentModel, params: Params, x: Array) -> Float[Array, "n k"]:
+    """Those of one point."""
+    return model.responsibilities(params, x)
+
+
+@program()
 def co_clustering(
     model: LatentModel, params: Params, log_weights: Float[Array, " s"], x: Array
 ) -> Float[Array, "n n"]:
@@ -40,7 +46,7 @@ def co_clustering(
     return jnp.fill_diagonal(together, 1, inplace=False)
 
 
-@jax.jit
+@program()
 def log_prob(
     model: LatentModel, params: Params, log_weights: Float[Array, " s"], x: Array
 ) -> Float[Array, " n"]:
@@ -50,13 +56,13 @@ def log_prob(
     return _fold(jnp.logaddexp, -jnp.inf, weighted, params, log_weights)
 
 
-@jax.jit
+@program()
 def pointwise(model: LatentModel, params: Params, x: Array) -> Float[Array, "s n"]:
     """Log density of each row at each draw, the label summed out."""
     return lax.map(lambda p: model.log_prob(p, x), params)
 
 
-@jax.jit
+@program()
 def assignments(
     model: LatentModel, params: Params, key: PRNGKeyArray, x: Array
 ) -> Int[Array, "s n"]:
@@ -69,7 +75,7 @@ def assignments(
     return lax.map(of_draw, (params, _keys(key, params))).astype(jnp.int32)
 
 
-@functools.partial(jax.jit, static_argnames="n")
+@program(static_argnames="n")
 def replicated(model: LatentModel, params: Params, key: PRNGKeyArray, n: int) -> Array:
     """``n`` rows drawn at each draw, (S, n, ...)."""
     return lax.map(lambda draw: model.sample(draw[0], draw[1], n), (params, _keys(key, params)))
@@ -88,7 +94,7 @@ def prior_draws(
         raise ValueError(f"{argument}: needs draws of the prior, but {error}") from error
 
 
-@functools.partial(jax.jit, static_argnames="shape")
+@program(static_argnames="shape")
 def _prior_draws(model: LatentModel, key: PRNGKeyArray, shape: tuple[int, int]) -> Params:
     return jax.vmap(jax.vmap(model.draw_prior))(jax.random.split(key, shape))
 

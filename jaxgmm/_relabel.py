@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int
 from jaxgmm._assignment import cheapest, margin
 from jaxgmm._checks import check_allocation, check_axes
 from jaxgmm._numerics import as_rows
+from jaxgmm._programs import program
 
 # What is refined until nothing changes settles in a handful of rounds.
 _MOST_ROUNDS = 100
@@ -34,7 +35,7 @@ def _rule(**axes: str) -> Callable[[Callable[..., Array]], Callable[..., Array]]
     """
 
     def decorate(function: Callable[..., Array]) -> Callable[..., Array]:
-        compiled, signature = jax.jit(function), inspect.signature(function)
+        compiled, signature = program()(function), inspect.signature(function)
 
         @functools.wraps(function)
         def checked(*args: Any, **kwargs: Any) -> Array:
@@ -276,7 +277,7 @@ def data_based(
     return _settled(lambda order: assign(_average(sums, order)), assign(reference @ features))
 
 
-@jax.jit
+@program()
 def clarity(probabilities: Float[Array, "s k n"], order: Int[Array, "s k"]) -> Float[Array, " s"]:
     """How much better the labels of each draw agree with the rest than any other renaming.
 

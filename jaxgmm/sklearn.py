@@ -8,7 +8,6 @@ import math
 import warnings
 from abc import ABCMeta, abstractmethod
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import jax
@@ -20,6 +19,7 @@ from jaxtyping import Array, PRNGKeyArray
 from jaxgmm import bayes, em
 from jaxgmm._checks import check_count, check_name, reworded
 from jaxgmm._contract import Params
+from jaxgmm._programs import program
 from jaxgmm._results import Status
 from jaxgmm._tables import naming_columns, numeric, refuse_masked, refuse_times
 from jaxgmm.model import ConjugatePrior, Gaussian, GaussianParams, Mixture
@@ -721,13 +721,13 @@ def _any_structure(params: GaussianParams) -> Mixture:
     return Mixture(Gaussian(params.structure), params.means.shape[0])
 
 
-@jax.jit
+@program()
 def _labelled(params: GaussianParams, x: Array) -> tuple[Array, Array]:
     model = _any_structure(params)
     return model.log_prob(params, x), model.responsibilities(params, x)
 
 
-@partial(jax.jit, static_argnames="n")
+@program(static_argnames="n")
 def _draw(params: GaussianParams, key: PRNGKeyArray, n: int) -> tuple[Array, Array]:
     """Components, sorted, and a row of each."""
     key_labels, key_rows = jax.random.split(key)
@@ -735,7 +735,7 @@ def _draw(params: GaussianParams, key: PRNGKeyArray, n: int) -> tuple[Array, Arr
     return labels, _any_structure(params).family.sample(params, key_rows, labels)
 
 
-@partial(jax.jit, static_argnames="max_iter")
+@program(static_argnames="max_iter")
 def _climb(
     model: Mixture, x: Array, starts: Params, weight: Array | None, tol: float, max_iter: int
 ) -> bayes.Variational:

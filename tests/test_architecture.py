@@ -102,6 +102,17 @@ def test_no_file_imports_itself_by_a_detour():
     assert sorted(circles) == CIRCLES
 
 
+def test_what_the_host_compiles_is_in_one_store():
+    """Where programs run in turn and are forgotten in time; what is left is a part of others."""
+    calls = {
+        str(file)
+        for file in FILES
+        for node in ast.walk(ast.parse((ROOT / file).read_text()))
+        if isinstance(node, ast.Attribute) and node.attr in ("jit", "pmap")
+    }
+    assert calls == {"_programs.py", "model/_mixture.py", "model/_structure.py"}
+
+
 def test_the_definition_does_not_know_how_it_is_sampled():
     for file in FILES:
         if _place(file) in {"model", "em"}:

@@ -242,12 +242,15 @@ def test_room_for_more_components_changes_nothing(code):
     assert roomy.n_parameters(2) == model.n_parameters(2)
 
 
-def test_large_grids_go_in_parts_and_free_their_programs(compilations, monkeypatch):
+def test_large_grids_free_their_programs(compilations, monkeypatch):
     grid = models(("E", "V"), (2,))
     whole = select(grid, GALAXIES, n_init=2)
-    monkeypatch.setattr("jaxgmm.report._select._MOST_SHAPES", 1)
+    jg.em.free_programs()
+    monkeypatch.setattr("jaxgmm._programs._MOST_PROGRAMS", 2)
+    monkeypatch.setattr("jaxgmm._programs._LEAST_PROGRAMS", 1)
     parts = select(grid, GALAXIES, n_init=2)
     assert parts.table.equals(whole.table)
+    monkeypatch.undo()
     with compilations:
         select(grid[:1], GALAXIES, n_init=2)
     assert compilations.count > 0

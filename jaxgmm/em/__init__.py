@@ -1,8 +1,9 @@
 """Point estimates: the EM loop, its starts, the best of many restarts, and its errors."""
 
+from jaxgmm._programs import free_programs
 from jaxgmm.em._accelerate import ACCELERATIONS
 from jaxgmm.em._bootstrap import Bootstrap, bootstrap
-from jaxgmm.em._fit import fit, free_programs
+from jaxgmm.em._fit import fit
 from jaxgmm.em._information import Delta, StandardErrors, standard_errors
 from jaxgmm.em._kmeans import KMeans, KMeansRun, kmeans
 from jaxgmm.em._loop import default_tolerance, run

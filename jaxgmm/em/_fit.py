@@ -252,12 +252,6 @@ def _batch(model: LatentModel, x: Array, n_starts: int) -> int:
     return -(-n_starts // n_batches)
 
 
-def free_programs() -> None:
-    """Forget what `fit` compiled, so that the process may compile more."""
-    for compiled in (_first_params, _run_all, _log_densities, _log_certainty):
-        compiled.clear_cache()
-
-
 def _best_of_short_runs(
     model: LatentModel, x: Array, sample_weight: Array | None, starts: Params, tol: Array
 ) -> Params:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from typing import Any
 
 import jax
@@ -238,7 +237,7 @@ def _best(record: Run) -> tuple[Run, Array]:
     return jax.tree.map(lambda leaf: leaf[best], record), score[best] == -jnp.inf
 
 
-@functools.partial(jax.jit, static_argnames="n_init")
+@program(static_argnames="n_init")
 def _larger_starts(
     null: LatentModel,
     larger: LatentModel,

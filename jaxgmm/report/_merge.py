@@ -5,14 +5,12 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import jax
 import numpy as np
 from scipy.special import xlogy
 
 from jaxgmm._checks import check_count
+from jaxgmm._predictive import responsibilities_at
 from jaxgmm._results import Fit, same_data
-
-_responsibilities = jax.jit(lambda model, params, x: model.responsibilities(params, x))
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -136,7 +134,7 @@ def merge_components(fit: Fit, x: Any, *, sample_weight: Any = None) -> MergeTre
     [1, 2]
     """
     rows, weight = same_data(fit, x, sample_weight)
-    labels = np.asarray(_responsibilities(fit.model, fit.params, rows), np.float64)
+    labels = np.asarray(responsibilities_at(fit.model, fit.params, rows), np.float64)
     weight = None if weight is None else np.asarray(weight, np.float64)
     weights = np.ones(len(labels)) if weight is None else weight
 

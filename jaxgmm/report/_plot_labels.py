@@ -5,13 +5,11 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-import jax
 import numpy as np
-from jaxtyping import Array
 from scipy.special import entr
 
-from jaxgmm._contract import LatentModel, Params
 from jaxgmm._posterior import Posterior
+from jaxgmm._predictive import responsibilities_at
 from jaxgmm._results import Fit
 from jaxgmm.report._canvas import (
     COLOURS,
@@ -187,7 +185,7 @@ def plot_pairs(fit: Fit, x: Any, ax: Any = None) -> Any:
     """
     rows, _ = fit.model.check_data(x)
     rows = rows[spread(np.arange(len(rows)), MOST_ROWS)]
-    probability = np.asarray(_responsibilities(fit.model, fit.params, rows), np.float64)
+    probability = np.asarray(responsibilities_at(fit.model, fit.params, rows), np.float64)
     labels, sure = np.argmax(probability, axis=-1), np.max(probability, axis=-1)
     rows = np.asarray(rows, np.float64).reshape(len(labels), -1)
     size = min(rows.shape[1], MOST_FEATURES)
@@ -225,11 +223,6 @@ def plot_pairs(fit: Fit, x: Any, ax: Any = None) -> Any:
 def _seen(fit: Fit, post: Posterior) -> Seen:
     """As the verdict has it, so that what was compiled for it serves again."""
     return look_at_data(fit, post)
-
-
-@jax.jit
-def _responsibilities(model: LatentModel, params: Params, x: Array) -> Array:
-    return model.responsibilities(params, x)
 
 
 def _entropy(probability: np.ndarray) -> np.ndarray:

@@ -28,10 +28,6 @@ _DEFAULT = ("bic", "icl", "aic")
 # differ in K share one with room for the largest.
 _FEW_ROWS = 10_000
 
-# XLA maps memory for each program, about a thousand pieces for a model's fit, and a process
-# may hold only 65,530 of them: larger grids go in parts, and each part's programs are freed.
-_MOST_SHAPES = 32
-
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Selection:
@@ -299,16 +295,11 @@ def _fit_all(
     groups: dict[Any, list[int]] = {}
     for i, model in enumerate(fitted):
         groups.setdefault(_shape(model), []).append(i)
-    waiting = list(groups.values())
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         # A thread does not see the context managers that its caller stands in.
         alike = pool.submit(_settings).result() == _settings()
-        run = pool.map if alike and len(waiting) > 1 else map
-        while waiting:
-            now, waiting = waiting[:_MOST_SHAPES], waiting[_MOST_SHAPES:]
-            list(run(fit_group, now))
-            if waiting:
-                em.free_programs()
+        run = pool.map if alike and len(groups) > 1 else map
+        list(run(fit_group, groups.values()))
     return fits
 
 

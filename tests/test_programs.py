@@ -1,0 +1,219 @@
+"""The store of programs: what it keeps, what it forgets, and that they run in turn."""
+
+import _thread
+import subprocess
+import sys
+import threading
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxgmm import _programs
+from jaxgmm._programs import free_programs, program
+
+
+@program(static_argnames="power")
+def scaled(x, by, power=1):
+    return by * x**power
+
+
+@pytest.fixture(autouse=True)
+def _empty_store():
+    _programs._options()  # tries what XLA knows, once in a process
+    free_programs()
+    yield
+    free_programs()
+
+
+def count(compilations, *args, **kwargs):
+    with compilations:
+        scaled(*args, **kwargs)
+    return compilations.count
+
+
+def test_compiled_once_for_arguments_of_one_form(compilations):
+    x = np.arange(3.0)
+    assert count(compilations, x, 2.0) == 1
+    assert count(compilations, x + 1, 3.0) == 0
+    assert count(compilations, x, 2.0, 2) == 1
+    assert count(compilations, x, 2.0, power=2) == 1  # another call, to JAX as well
+    assert count(compilations, x, 5.0, power=2) == 0
+    assert count(compilations, x.astype("float32"), 2.0) == 1
+    assert count(compilations, np.arange(4.0), 2.0) == 1
+    np.testing.assert_array_equal(scaled(x, 2.0, 2), [0, 2, 8])
+    free_programs()
+    assert count(compilations, x, 2.0) == 1
+
+
+def test_the_least_recently_used_go_first(compilations, monkeypatch):
+    monkeypatch.setattr(_programs, "_MOST_PROGRAMS", 3)
+    monkeypatch.setattr(_programs, "_LEAST_PROGRAMS", 1)
+    rows = [np.ones(n) for n in range(1, 6)]
+    for x in rows[:4]:
+        scaled(x, 1.0)
+    assert count(compilations, rows[0], 1.0) == 0  # used again, so it stays
+    scaled(rows[4], 1.0)
+    assert count(compilations, rows[0], 1.0) == 0
+    assert count(compilations, rows[1], 1.0) == 1
+
+
+@pytest.mark.skipif(not _programs._MAPS.exists(), reason="no /proc: programs are counted")
+def test_memory_maps_stay_below_the_limit(monkeypatch):
+    @program()
+    def large(x):
+        return jnp.linalg.eigh(jnp.sort(x @ x.T))
+
+    def maps():
+        return _programs._MAPS.read_bytes().count(b"\n")
+
+    large(np.ones((2, 2)))
+    before = maps()
+    for n in range(3, 6):
+        large(np.ones((n, n)))
+    each = (maps() - before) / 3
+    assert each > 10
+    monkeypatch.setattr(_programs, "_LEAST_PROGRAMS", 1)
+    monkeypatch.setattr(_programs, "_most_maps", lambda: before + 8 * each)
+    for n in range(6, 18):
+        large(np.ones((n, n)))
+    assert maps() < before + 12 * each
+    free_programs()
+    assert maps() < before + each
+
+
+def test_part_of_another_function():
+    x = jnp.arange(3.0)
+    inside = jax.jit(lambda x: scaled(x, 2.0, power=2))
+    np.testing.assert_array_equal(inside(x), [0, 2, 8])
+    np.testing.assert_array_equal(jax.vmap(lambda by: scaled(x, by))(jnp.ones(2)), [x, x])
+    assert jax.grad(lambda by: jnp.sum(scaled(x, by)))(1.0) == 3
+
+
+def test_not_compiled_where_the_user_says_so(compilations):
+    seen = []
+
+    @program()
+    def looked_at(x):
+        seen.append(isinstance(x, jax.core.Tracer))
+        return x
+
+    with jax.disable_jit():
+        looked_at(jnp.ones(2))
+    assert seen == [False]
+
+
+def _threads(*functions):
+    """Run side by side; fail where one does not end."""
+    threads = [threading.Thread(target=function, daemon=True) for function in functions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+        assert not thread.is_alive(), "waits for ever"
+
+
+def test_programs_run_in_turn(monkeypatch):
+    monkeypatch.setattr(_programs, "_in_turn", lambda: True)
+    running, most = [0], [0]
+    step = threading.Event()
+
+    def busy(x):
+        running[0] += 1
+        most[0] = max(most[0], running[0])
+        step.wait(0.02)
+        running[0] -= 1
+        return x
+
+    @program()
+    def slow(x):
+        return jax.pure_callback(busy, x, x)
+
+    def calls():
+        for _ in range(5):
+            slow(np.float64(1))
+
+    _threads(calls, calls)
+    assert most == [1]
+
+
+def test_compiling_does_not_wait_for_what_runs(monkeypatch):
+    monkeypatch.setattr(_programs, "_in_turn", lambda: True)
+    started, traced = threading.Event(), threading.Event()
+
+    def until_traced(x):
+        started.set()
+        assert traced.wait(60)
+        return x
+
+    @program()
+    def running(x):
+        return jax.pure_callback(until_traced, x, x)
+
+    @program()
+    def compiling(x):
+        traced.set()
+        return x + 1
+
+    def second():
+        assert started.wait(60)
+        compiling(np.float64(1))
+
+    _threads(lambda: running(np.float64(1)), second)
+    assert traced.is_set()
+
+
+def test_a_program_may_call_back_for_another(monkeypatch):
+    monkeypatch.setattr(_programs, "_in_turn", lambda: True)
+
+    def inner_on_a_foreign_thread(x):
+        found, ended = [], threading.Event()
+
+        def call():
+            found.append(scaled(np.float64(x), 2.0))
+            ended.set()
+
+        _thread.start_new_thread(call, ())
+        assert ended.wait(60)
+        return np.asarray(found[0])
+
+    @program()
+    def outer(x):
+        return 1 + jax.pure_callback(inner_on_a_foreign_thread, x, x)
+
+    ends = []
+    _threads(lambda: ends.append(outer(np.float64(3))))
+    assert ends == [7]
+
+
+FORK = """
+import multiprocessing, os, subprocess, sys, warnings
+
+def fork():
+    os.waitpid(os.fork() or os._exit(0), 0)
+
+if __name__ == "__main__":
+    import joblib
+    from jaxgmm._programs import program
+
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        fork()
+        assert not said, "nothing has run yet"
+        program()(lambda x: x)(1.0)
+        subprocess.run([sys.executable, "-c", ""], check=True)
+        os.waitpid(os.posix_spawn(sys.executable, [sys.executable, "-c", ""], os.environ), 0)
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            assert pool.map(abs, [-1]) == [1]
+        assert joblib.Parallel(n_jobs=2)(joblib.delayed(abs)(-i) for i in range(2)) == [0, 1]
+        assert not said, said[0].message
+        fork()
+    assert [w.category for w in said] == [RuntimeWarning] and "fork" in str(said[0].message), said
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not fork")
+def test_a_fork_is_warned_of_once_and_new_processes_are_not(tmp_path):
+    (tmp_path / "fork.py").write_text(FORK)
+    subprocess.run([sys.executable, tmp_path / "fork.py"], check=True, timeout=120)
