@@ -16,8 +16,12 @@ class Evidence(NamedTuple):
         Its standard error, by the estimator's own formula.
     method : str
         The estimator, and how it counted the labellings, in words.
+    pareto_k : float or None
+        Where it averages importance weights: the shape of their tail. Above 0.7 neither the
+        number nor its error is to be trusted.
     """
 
     log_evidence: float
     error: float
     method: str
+    pareto_k: float | None = None

@@ -394,7 +394,8 @@ class Posterior:
         DataFrame
             ``mean``, ``sd``, ends of the 89% interval with equal tails, bulk and tail effective
             draws and rank-normalised R-hat (Vehtari et al., 2021). Of weighted draws the
-            effective number is that of the weights, and there is no R-hat.
+            effective number is that of the weights, and in place of R-hat stands the Pareto k of
+            what makes the sd, which is too small where that is above 0.7.
         """
         from jaxgmm._summary import summary
 

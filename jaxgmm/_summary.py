@@ -58,6 +58,24 @@ def moments(draws: np.ndarray, post: Posterior) -> tuple[float, float]:
     return mean, float(np.sqrt(np.average((draws - mean) ** 2, weights=weights)))
 
 
+def spread_k(draws: np.ndarray, post: Posterior) -> float:
+    """Pareto k of the weighted squares that make the variance; NaN without weights.
+
+    It belongs to the quantity: good weights alone do not make an sd right (Vehtari et al., 2024,
+    section 3.2.6).
+    """
+    from arviz_stats.base import array_stats
+
+    if post.log_weights is None or constant(draws):
+        return np.nan
+    draws = np.asarray(draws, np.float64)
+    squares = np.exp(post.log_weights) * (draws - moments(draws, post)[0]) ** 2
+    try:
+        return float(array_stats.pareto_khat(squares.reshape(1, -1), r_eff=1.0, tail="right"))
+    except ValueError:  # too few draws for a tail, or one of equal values
+        return np.nan
+
+
 def quantiles(draws: np.ndarray, levels: list[float], post: Posterior) -> np.ndarray:
     """Of the draws with their weights; NaN where they are one number."""
     if constant(draws):
@@ -91,6 +109,7 @@ def summary(post: Posterior, most: int | None = None) -> pd.DataFrame:
                 "ess_bulk": judged.get("ess_bulk", post.effective_draws),
                 "ess_tail": judged.get("ess_tail", post.effective_draws),
                 "r_hat": judged["r_hat"],
+                "pareto_k": spread_k(draws, post),
             }
         )
     return pd.DataFrame(rows).set_index("quantity")
@@ -101,7 +120,7 @@ def posterior_html(post: Posterior) -> str:
     import pandas as pd
 
     table = summary(post, _MOST_SHOWN)
-    formats = dict.fromkeys(table, "{:.4g}") | {"r_hat": "{:.3f}"}
+    formats = dict.fromkeys(table, "{:.4g}") | dict.fromkeys(("r_hat", "pareto_k"), "{:.3f}")
     formats |= {"ess_bulk": "{:.0f}", "ess_tail": "{:.0f}"}
     cell = lambda how: lambda value: "" if np.isnan(value) else how.format(value)
     shown = pd.DataFrame({name: table[name].map(cell(how)) for name, how in formats.items()})

@@ -214,6 +214,46 @@ def test_evidence_is_the_sum_over_all_assignments(concentration, weights):
     assert abs(post.evidence.log_evidence - truth) < SIGMAS * post.evidence.error
 
 
+def scores(fit, x, truth, n_keys, **options):
+    """Errors in units of what is reported, and as they are, over as many keys."""
+    keys = range(n_keys)
+    found = [laplace(fit, x, seed, n_chains=1, **options).evidence for seed in keys]
+    apart = np.array([e.log_evidence for e in found]) - truth
+    return apart / np.array([e.error for e in found]), apart, [e.pareto_k for e in found]
+
+
+def test_the_error_of_the_evidence_covers_where_the_posterior_is_skewed():
+    """Eight rows for three variances: the t at the mode is off by .3, and reports a third of it."""
+    x = np.array([[-2.0], [-1.5], [-1.0], [0.0], [0.3], [2.0], [2.2], [4.0]])
+    prior = jg.ConjugatePrior(
+        concentration=1.0, mean=[0.5], mean_precision=0.1, dof=4.0, scale=[[3.0]]
+    )
+    fit = jg.fit(jg.Mixture(jg.Gaussian(), 3, prior=prior), x, key=jax.random.key(0))
+    z, apart, _ = scores(fit, x, exact(x, 3, prior=fit.model.prior).log_evidence, 10)
+    assert np.sqrt(np.mean(z**2)) < 1.5
+    assert np.max(np.abs(z)) < 3
+    assert np.sqrt(np.mean(apart**2)) < 0.15
+
+
+@pytest.mark.slow
+def test_the_error_of_the_evidence_covers_with_three_variances():
+    """The t at the mode has an error of .09 to .11 here, and its draws show .06."""
+    rng = np.random.default_rng(60)
+    centres = np.array([[0.0, 0.0], [4.0, 0.0], [2.0, 3.48]])
+    x = np.concatenate([rng.normal(centre, 1, (20, 2)) for centre in centres])
+    prior = jg.ConjugatePrior(
+        concentration=1.0, mean=x.mean(axis=0), mean_precision=0.1, dof=4.0, scale=x.var()
+    )
+    model = jg.Mixture(jg.Gaussian("VII"), 3, prior=prior)
+    fit = jg.fit(model, x, key=jax.random.key(0))
+    draw = functools.partial(jg.sample, fit.model, x, start=fit, method="gibbs", progress=False)
+    truth = jg.evidence(draw(key=jax.random.key(9), n_draws=4000), key=jax.random.key(3))
+    z, apart, k = scores(fit, x, truth.log_evidence, 100, n_draws=4000)
+    assert np.mean(np.abs(z) > 3) < 0.05
+    assert np.sqrt(np.mean(apart**2)) < 0.06
+    assert np.mean(np.array(k) < 0.7) > 0.9
+
+
 @pytest.mark.slow
 def test_many_labels_add_the_logarithm_of_their_orders(monkeypatch):
     """What is done above five components, on two that lie so far apart that it is right."""
@@ -224,6 +264,41 @@ def test_many_labels_add_the_logarithm_of_their_orders(monkeypatch):
     assert apart < SIGMAS * post.evidence.error < 0.2
     expected = the_posterior().diagnostics["log_evidence_laplace"]
     assert post.diagnostics["log_evidence_laplace"] == pytest.approx(expected)
+
+
+# -- what weights cannot tell ------------------------------------------------------------
+
+
+def eight_rows():
+    """One variance, of which the posterior is known: inverse-gamma."""
+    x = np.random.default_rng(8).normal(size=(8, 1))
+    prior = jg.ConjugatePrior(mean=[0.0], mean_precision=0.1, dof=3.0, scale=[[1.0]])
+    fit = jg.fit(jg.Mixture(jg.Gaussian(), 1, prior=prior), x, key=jax.random.key(0), n_init=1)
+    dof, centre = 11.0, x.mean()
+    scale = 1 + np.sum((x - centre) ** 2) + 0.1 * 8 / 8.1 * centre**2
+    return fit, x, scale / (dof - 2) * np.sqrt(2 / (dof - 4))
+
+
+def test_a_spread_that_good_weights_miss_has_a_pareto_k_of_its_own():
+    fit, x, truth = eight_rows()
+    name = "covariances[0, x0, x0]"
+    found = [laplace(fit, x, seed) for seed in range(10)]
+    good = [post.summary().loc[name] for post in found if post.pareto_k < 0.7]
+    assert len(good) > 5
+    assert np.mean([row["sd"] for row in good]) < 0.95 * truth
+    assert np.median([row["pareto_k"] for row in good]) > 0.7
+    # With many rows the weights tell every spread.
+    assert the_posterior().summary()["pareto_k"].max() < 0.7
+
+
+@pytest.mark.slow
+def test_the_verdict_names_a_spread_that_weights_miss():
+    fit, x, _ = eight_rows()
+    post = next(p for p in (laplace(fit, x, s) for s in range(10)) if p.pareto_k < 0.6)
+    verdict = jg.compare(fit, post)
+    line = verdict.checks.loc["largest Pareto k of an sd"]
+    assert (line["verdict"], line["value"] > 0.7) == ("warning", True)
+    assert "The weights cannot tell the sd of" in verdict.summary
 
 
 # -- size, cache, options ----------------------------------------------------------------

@@ -97,6 +97,7 @@ def test_integrated_criteria_at_one_component_are_the_exact_evidence():
     row = choice.table.iloc[0]
     assert row["elbo"] == pytest.approx(exact, rel=1e-8)
     assert abs(row["evidence"] - exact) < 5 * row["evidence_error"] + 1e-6
+    assert row["evidence_k"] < 0.7
     assert (row["reason"], row["note"]) == ("", "")
 
 
@@ -119,6 +120,7 @@ def test_evidence_by_a_function_of_the_users_own(galaxies):
     )
     assert choice.table["evidence"].iloc[0] == 14
     assert choice.table["evidence_error"].iloc[0] == 1
+    assert np.isnan(choice.table["evidence_k"].iloc[0])
 
 
 @pytest.mark.slow

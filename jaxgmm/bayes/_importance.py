@@ -27,7 +27,7 @@ class Importance(NamedTuple):
     log_mean : float
         Log of the mean smoothed weight: the log integral of the target.
     error : float
-        Standard error of ``log_mean``.
+        Standard error of ``log_mean``; a heavy tail of the weights makes it larger.
     """
 
     log_weights: np.ndarray
@@ -58,10 +58,24 @@ def importance(
     body = np.argmin(np.where(np.isneginf(log_ratios), np.inf, log_ratios))
     log_factor = log_ratios.ravel()[body] - smoothed[body]
     count = smoothed.size
-    weights = np.exp(smoothed)
+    spread = np.sqrt(np.sum((count * np.exp(smoothed) - 1) ** 2) / (count - 1))
     return Importance(
         smoothed.reshape(log_ratios.shape),
         float(pareto_k),
         float(log_factor - np.log(count)),
-        float(np.sqrt(np.sum((count * weights - 1) ** 2) / (count - 1) / count)),
+        float(spread * count ** (-_convergence_rate(float(pareto_k), count) / 2)),
     )
+
+
+def _convergence_rate(k: float, count: int) -> float:
+    """The r of an error that falls as ``count ** (-r / 2)``: 1 without a tail, 0 at k = 1.
+
+    Vehtari et al. (2024), section 3.2.4; as in R's `posterior::ps_convergence_rate`.
+    """
+    if k <= 0 or k >= 1:
+        return float(k <= 0)
+    if k == 0.5:
+        return 1 - 1 / np.log(count)
+    tail = count ** (2 * k - 1)
+    above = 1 + 2 * (k - 1) * tail + (1 - 2 * k) * tail / count
+    return max(0.0, above / ((1 - 1 / count) * (1 - tail)))

@@ -12,7 +12,7 @@ VERDICTS = OK, WARNING, FAIL, NOT_APPLICABLE = "ok", "warning", "fail", "not app
 TIERS = {
     "A": "Decides: is it a mode, can the draws be believed, where is the mass",
     "B": "Explains: how far the mode and its curvature describe the posterior",
-    "C": "Context: what predictions from the point lose, and the evidence",
+    "C": "Context: what predictions from the point lose, whether model and prior suit the data",
 }
 
 

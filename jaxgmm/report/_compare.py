@@ -56,7 +56,8 @@ class Verdict:
         EM's standard errors by the information and the sandwich, and the Wasserstein
         distance to Laplace's approximation in posterior sd, NaN where there is none; whether
         it belongs to single components whose labels are ``ambiguous``. What is constant over
-        the draws has neither intervals nor z.
+        the draws has neither intervals nor z. Of weighted draws ``pareto_k``: above 0.7 the sd is
+        too small.
     basins : DataFrame
         Share of the posterior in the basin of each optimum, the fit's first:
         ``share``, ``log_joint``, ``found_by_restarts``, ``visited`` (draws), ``share_low``
@@ -173,7 +174,9 @@ def compare(fit: Fits, post: Posteriors) -> Verdict | Comparison:
     for R-hat and effective draws; Vehtari, Simpson, Gelman, Yao and Gabry (2024), JMLR
     25(72):1-58, for Pareto k; Vehtari, Gelman and Gabry (2017), Statistics and Computing
     27:1413-1432, for leave-one-out; Hubert and Arabie (1985), J. Classification 2:193-218,
-    for the adjusted Rand index; Wilson (1927), JASA 22:209-212, for the intervals of shares.
+    for the adjusted Rand index; Wilson (1927), JASA 22:209-212, for the intervals of shares;
+    Kallioinen, Paananen, Buerkner and Vehtari (2024), Statistics and Computing 34:57, for
+    power-scaling.
 
     Examples
     --------

@@ -8,7 +8,8 @@ import pandas as pd
 from jaxgmm._posterior import Posterior
 from jaxgmm._results import Fit
 from jaxgmm.report._basins import unseen, weighty
-from jaxgmm.report._check import FAIL, NOT_APPLICABLE, OK
+from jaxgmm.report._check import FAIL, NOT_APPLICABLE, OK, WARNING
+from jaxgmm.report._conflict import CONFLICT
 from jaxgmm.report._curvature import Curvature
 from jaxgmm.report._decide import (
     CONVERGENCE,
@@ -31,10 +32,12 @@ from jaxgmm.report._explain import (
     LABELS,
     MARGINALS,
     RAND,
+    SPREAD_K,
     TOGETHER,
     Z,
     parameters,
 )
+from jaxgmm.report._misfit import ALONE, TAILS
 from jaxgmm.report._predict import VARIATION
 from jaxgmm.report._targets import SAME_MODEL, SAME_TARGET
 
@@ -103,6 +106,7 @@ def conclude(
         _what_may_be_concluded(checks, basins),
         _what_labels_mean(checks),
         _what_draws_hide(checks, basins, post),
+        *_what_else_is_amiss(checks),
     ]
     return True, " ".join(filter(None, sentences))
 
@@ -368,6 +372,16 @@ def _listed(words: list[str]) -> str:
 def _percent(share: float) -> str:
     """To a tenth of a per cent, and never all of it."""
     return f"{min(share, 0.999):.1%}"
+
+
+def _what_else_is_amiss(checks: pd.DataFrame) -> list[str]:
+    """A prior or a model that does not suit the data: a sentence each."""
+    said = [checks.loc[name] for name in (CONFLICT, TAILS, ALONE, SPREAD_K)]
+    return [
+        f"{line['meaning'][0].upper()}{line['meaning'][1:]}."
+        for line in said
+        if line["verdict"] == WARNING
+    ]
 
 
 def _number(value: object) -> str:

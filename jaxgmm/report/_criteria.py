@@ -89,8 +89,8 @@ def _loo(case: Case, **options: Any) -> tuple[float, float, float]:
 
 def _evidence(
     case: Case, *, method: str | Callable[..., Evidence] = "laplace", **options: Any
-) -> tuple[float, float]:
-    """-2 log p(x) and its standard error.
+) -> tuple[float, float, float]:
+    """-2 log p(x), its standard error, and Pareto k where it averages importance weights.
 
     By an engine whose posterior carries the evidence, or by a function
     ``(fit, x, key=, sample_weight=)``.
@@ -101,7 +101,8 @@ def _evidence(
         found = _draws(case, {"method": method, **options}).evidence
     if found is None:
         raise ValueError(f'method={method!r} estimates no evidence; use "laplace"')
-    return -2 * float(found.log_evidence), 2 * float(found.error)
+    k = getattr(found, "pareto_k", None)
+    return -2 * float(found.log_evidence), 2 * float(found.error), np.nan if k is None else k
 
 
 def _lrt(case: Case, *, n_replicates: int = 99, **options: Any) -> tuple[float]:
@@ -132,7 +133,7 @@ CRITERIA = {
     "mclust_bic": Criterion(("mclust_bic",), lambda case: (-case.fit.bic,), decides=False),
     "elbo": Criterion(("elbo",), _elbo, asks=True),
     "loo": Criterion(("loo", "loo_error", "loo_bad_k"), _loo, asks=True),
-    "evidence": Criterion(("evidence", "evidence_error"), _evidence, asks=True),
+    "evidence": Criterion(("evidence", "evidence_error", "evidence_k"), _evidence, asks=True),
     "lrt": Criterion(("lrt_p",), _lrt, decides=False, asks=True),
 }
 DECIDING = tuple(name for name, criterion in CRITERIA.items() if criterion.decides)

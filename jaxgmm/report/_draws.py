@@ -88,13 +88,17 @@ def look_at_data(fit: Fit, post: Posterior) -> Seen:
 
 def look(fit: Fit, post: Posterior, x: Array, copies: np.ndarray) -> Seen:
     """`Seen` of rows by thinned draws, which count alike."""
+    density, probability = _at_all(fit.model, points(fit, post), x)
+    density, probability = (np.asarray(v, np.float64) for v in (density, probability))
+    return Seen(density[1:], probability[1:], density[0], probability[0], copies)
+
+
+def points(fit: Fit, post: Posterior) -> Params:
+    """The fit and, after it, thinned draws, as parameters in one row."""
     stack = lambda at, draws: jnp.concatenate(
         [jnp.asarray(at)[None], jnp.asarray(draws.reshape(-1, *draws.shape[2:]))]
     )
-    points = jax.tree.map(stack, fit.params, post.thin(_MOST_DRAWS).params)
-    density, probability = _at_all(fit.model, points, x)
-    density, probability = (np.asarray(v, np.float64) for v in (density, probability))
-    return Seen(density[1:], probability[1:], density[0], probability[0], copies)
+    return jax.tree.map(stack, fit.params, post.thin(_MOST_DRAWS).params)
 
 
 @program()

@@ -33,6 +33,7 @@ MARGINALS = "largest Wasserstein distance to Laplace (sd)"
 ERRORS = "posterior sd / standard error, farthest from 1"
 TOGETHER = "co-clustering, mean difference from EM's"
 RAND = "expected adjusted Rand index of EM's partition"
+SPREAD_K = "largest Pareto k of an sd"
 
 
 def explain(
@@ -41,6 +42,7 @@ def explain(
     """The lines of tier B."""
     return [
         _labels(fit, post, seen),
+        _spreads(table, post),
         _laplace(near),
         _inside(parameters(table, post)),
         _z(parameters(table, post)),
@@ -68,6 +70,25 @@ def _labels(fit: Fit, post: Posterior, seen: Seen) -> Check:
         f"<= {MOST_AMBIGUOUS}",
         "each draw is clear about which component is which",
         post.label_note or "other labels suit them as well",
+    )
+
+
+def _spreads(table: pd.DataFrame, post: Posterior) -> Check:
+    """A square has a heavier tail than the weights: good weights may misjudge a spread."""
+    k = table["pareto_k"].astype(float)
+    if k.isna().all():
+        weighted = post.log_weights is not None
+        why = "too few draws" if weighted else "draws of the posterior itself"
+        return not_applicable(SPREAD_K, why)
+    worst, many = k.idxmax(), int(np.sum(k > MOST_PARETO_K))
+    return _line(
+        SPREAD_K,
+        float(k[worst]),
+        many == 0,
+        f"<= {MOST_PARETO_K}",
+        "the weights can tell every sd",
+        f"the weights cannot tell the sd of {many} of {len(k)} quantities, {worst} the worst: it "
+        "may be too small; sample it",
     )
 
 

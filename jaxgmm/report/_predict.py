@@ -1,9 +1,10 @@
-"""Tier C: what predictions from the point lose against those of the posterior; the evidence."""
+"""Tier C: what predictions from the point lose, whether model and prior suit the data, evidence."""
 
 from __future__ import annotations
 
+import jax
 import numpy as np
-from arviz_stats.base import array_stats
+from jax import lax
 from jaxtyping import Array, PRNGKeyArray
 from scipy.special import logsumexp
 
@@ -13,15 +14,16 @@ from jaxgmm._programs import program
 from jaxgmm._results import Fit
 from jaxgmm.report._approximations import Approximations
 from jaxgmm.report._check import OK, WARNING, Check, not_applicable
+from jaxgmm.report._conflict import conflict
 from jaxgmm.report._decide import MOST_PARETO_K
-from jaxgmm.report._draws import Seen, look
+from jaxgmm.report._draws import Rows, Seen, look, points, some_rows
+from jaxgmm.report._loo import LEAST_DRAWS, LeftOut, leave_one_out
+from jaxgmm.report._misfit import misfit, named_rows
 
 LOO = "optimism of the plug-in score over LOO (nats)"
 LOO_K = "largest Pareto k of LOO"
 VARIATION = "total variation, plug-in against predictive"
 
-# Fewer have no tail to smooth.
-_LEAST_DRAWS = 25
 _MOST_OPTIMISM = 2.0
 _MOST_VARIATION = 0.1
 _MOST_EVIDENCE_ERROR = 0.5
@@ -31,33 +33,49 @@ def predict(
     fit: Fit, post: Posterior, near: Approximations, seen: Seen, key: PRNGKeyArray
 ) -> list[Check]:
     """The lines of tier C."""
+    rows, left_out = some_rows(post), leave_one_out(seen)
+    made, replicated = _made(fit.model, points(fit, post), key, len(seen.each_copy))
+    replicated = np.asarray(replicated, np.float64)
     return [
-        *_leave_one_out(fit, post, seen),
-        _variation(fit, post, seen, key),
+        *_optimism(fit, post, seen, rows, left_out),
+        *misfit(near, seen, rows, left_out, replicated),
+        conflict(post, seen, replicated),
+        _variation(fit, post, seen, made.astype(post.x.dtype)),
         _evidence(post, near),
     ]
 
 
-def _leave_one_out(fit: Fit, post: Posterior, seen: Seen) -> list[Check]:
+@program(static_argnames="n")
+def _made(model: LatentModel, params: Params, key: PRNGKeyArray, n: int) -> tuple[Array, Array]:
+    """Rows drawn at the first parameters, and log densities of as many at each of the others."""
+
+    def of_draw(draw: tuple[Params, PRNGKeyArray]) -> Array:
+        own, own_key = draw
+        return model.log_prob(own, model.sample(own, own_key, n))
+
+    first = jax.tree.map(lambda leaf: leaf[0], params)
+    others = jax.tree.map(lambda leaf: leaf[1:], params)
+    keys = jax.random.split(key, len(jax.tree.leaves(params)[0]))
+    return model.sample(first, keys[0], n), lax.map(of_draw, (others, keys[1:]))
+
+
+def _optimism(fit: Fit, post: Posterior, seen: Seen, rows: Rows, left_out: LeftOut) -> list[Check]:
     """Score of the point in sample against that of the posterior out of it.
 
-    Leave-one-out by Pareto-smoothed importance sampling (Vehtari, Gelman and Gabry, 2017); for
-    large n the difference is the number of parameters (Stone, 1977). One copy of a row is left
-    out, the others stay.
+    For large n the difference is the number of parameters (Stone, 1977). One copy of a row is
+    left out, the others stay.
     """
-    # Copies of a draw, which resampled weights make, are that draw with their number as weight.
-    distinct, copies = np.unique(seen.log_density, axis=0, return_counts=True)
-    if len(distinct) < _LEAST_DRAWS:
-        why = f"only {len(distinct)} distinct draws"
+    elpd, k = left_out.log_density, left_out.pareto_k
+    if left_out.n_draws < LEAST_DRAWS:
+        why = f"only {left_out.n_draws} distinct draws"
         return [not_applicable(LOO, why), not_applicable(LOO_K, why)]
-    log_weights, k = array_stats.psislw(distinct - np.log(copies)[:, None], axis=0)
-    elpd = logsumexp(distinct + np.moveaxis(log_weights, -1, 0), axis=0)
     weight = post.sample_weight
     n = post.x.shape[0] if weight is None else float(np.sum(np.asarray(weight, np.float64)))
     mean = lambda values: float(np.average(values, weights=seen.copies))
     lost = seen.fit_log_density - elpd
     optimism = mean(lost) * n
     error = np.sqrt(mean((lost - mean(lost)) ** 2) / np.sum(seen.copies)) * n
+    heavy = k > MOST_PARETO_K
     most, worst = _MOST_OPTIMISM * fit.n_parameters, float(np.max(k))
     return [
         Check(
@@ -75,17 +93,15 @@ def _leave_one_out(fit: Fit, post: Posterior, seen: Seen) -> list[Check]:
             OK if worst <= MOST_PARETO_K else WARNING,
             "no row decides alone"
             if worst <= MOST_PARETO_K
-            else f"{np.sum(seen.copies[k > MOST_PARETO_K]):g} row(s) shape the posterior, their "
-            "LOO is rough",
+            else f"{np.sum(seen.copies[heavy]):g} row(s) shape the posterior, their LOO is rough: "
+            + named_rows(rows.index[heavy][np.argsort(-k[heavy])]),
         ),
     ]
 
 
-def _variation(fit: Fit, post: Posterior, seen: Seen, key: PRNGKeyArray) -> Check:
+def _variation(fit: Fit, post: Posterior, seen: Seen, made: Array) -> Check:
     """Half the integral of |plug-in - predictive|, at rows drawn from the plug-in density."""
-    count = len(seen.each_copy)
-    rows = _sampled(fit.model, fit.params, key, count)
-    there = look(fit, post, rows.astype(post.x.dtype), np.ones(count))
+    there = look(fit, post, made, np.ones(len(made)))
     predictive = logsumexp(there.log_density, axis=0) - np.log(len(there.log_density))
     missing = np.maximum(0.0, -np.expm1(predictive - there.fit_log_density))
     distance, error = float(np.mean(missing)), float(np.std(missing) / np.sqrt(len(missing)))
@@ -101,16 +117,12 @@ def _variation(fit: Fit, post: Posterior, seen: Seen, key: PRNGKeyArray) -> Chec
     )
 
 
-@program(static_argnames="n")
-def _sampled(model: LatentModel, params: Params, key: PRNGKeyArray, n: int) -> Array:
-    return model.sample(params, key, n)
-
-
 def _evidence(post: Posterior, near: Approximations) -> Check:
     source = near.laplace if post.evidence is None else post
     if source is None or source.evidence is None:
         return not_applicable("log evidence", f"{post.method} does not estimate it")
-    found, tail = source.evidence, float(source.diagnostics.get("pareto_k_t", -np.inf))
+    found = source.evidence
+    tail = -np.inf if found.pareto_k is None else found.pareto_k
     ok = found.error <= _MOST_EVIDENCE_ERROR and tail <= MOST_PARETO_K
     whose = "" if source is post else "Laplace's at the fit: "
     doubt = "" if tail <= MOST_PARETO_K else f"; not to be trusted, Pareto k {tail:.2f}"

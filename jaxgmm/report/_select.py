@@ -176,7 +176,9 @@ def select(
         ``"elbo"``: -2 (variational bound + log K!), where the prior is conjugate.
         ``"loo"``: -2 elpd by leave-one-out, labels summed out, with ``loo_error`` and the
         number of rows ``loo_bad_k`` for which it fails (Vehtari, Gelman and Gabry, 2017).
-        ``"evidence"``: -2 log p(x), all labellings counted, with ``evidence_error``.
+        ``"evidence"``: -2 log p(x), all labellings counted, with ``evidence_error``
+        and ``evidence_k``, the Pareto k of its weights, where it has some: neither number is to be
+        trusted above 0.7.
         ``"lrt"``: ``lrt_p``, the bootstrap p-value of K against K + 1 (McLachlan, 1987).
     options : mapping, optional
         By criterion, what goes to the engine behind it. ``"elbo"`` and ``"loo"``: arguments of

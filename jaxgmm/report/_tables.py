@@ -11,7 +11,7 @@ import pandas as pd
 from jaxgmm import _coordinates
 from jaxgmm._posterior import Posterior, invariants
 from jaxgmm._results import Fit
-from jaxgmm._summary import health, moments, quantiles
+from jaxgmm._summary import health, moments, quantiles, spread_k
 from jaxgmm.report._approximations import Approximations
 
 _HEIGHTS = ("log_joint", "log_likelihood")
@@ -67,6 +67,7 @@ def _row(name: str, at_map: float, draws: np.ndarray, post: Posterior) -> dict[s
         "inside_95": bool(low95 <= at_map <= high95) if comparable else None,
         "ambiguous": False,
         **judged,
+        "pareto_k": spread_k(draws, post),
     }
 
 
