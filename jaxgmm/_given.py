@@ -23,9 +23,13 @@ def forms_of_start(model: LatentModel, x: Array) -> tuple[jax.ShapeDtypeStruct, 
     return responsibilities, jax.eval_shape(first_step, responsibilities)
 
 
-def same_form(given: Any, needed: Any) -> bool:
-    """Whether two pytrees have one structure and the same shapes."""
+def same_form(given: Any, needed: Any, stack: bool = False) -> bool:
+    """Whether a pytree, or each of a stack of them, has the structure and shapes of another."""
     shapes = [[jnp.shape(leaf) for leaf in jax.tree.leaves(tree)] for tree in (given, needed)]
+    if stack:
+        if len({shape[:1] for shape in shapes[0]}) != 1:
+            return False
+        shapes[0] = [shape[1:] for shape in shapes[0]]
     return jax.tree.structure(given) == jax.tree.structure(needed) and shapes[0] == shapes[1]
 
 
@@ -37,11 +41,11 @@ def stacked(argument: str, kind: str, given: Any, needed: Any, dtype: Any) -> An
     leaves = [jnp.asarray(leaf, dtype) for leaf in jax.tree.leaves(given)]
     if not all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in leaves):
         raise ValueError(f"{argument}: {kind} hold a non-finite value")
-    shapes = [leaf.shape for leaf in leaves]
-    single = [leaf.shape for leaf in jax.tree.leaves(needed)]
-    if shapes == single:
+    if same_form(given, needed):
         leaves = [leaf[None] for leaf in leaves]
-    elif [shape[1:] for shape in shapes] != single or len({s[:1] for s in shapes}) != 1:
+    elif not same_form(given, needed, stack=True):
+        shapes = [leaf.shape for leaf in leaves]
+        single = [leaf.shape for leaf in jax.tree.leaves(needed)]
         raise ValueError(
             f"{argument}: {kind} need shapes {single} (a stack of S has (S, ...)), found {shapes}"
         )

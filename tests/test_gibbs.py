@@ -16,7 +16,7 @@ from scipy.special import digamma, gammaln, multigammaln
 
 import jaxgmm as jg
 from jaxgmm._labels import sampled_labels
-from jaxgmm.bayes._chains import Schedule, Starts
+from jaxgmm.bayes._chains import Schedule, Starts, rung
 from jaxgmm.bayes._gibbs import _Chain, _sweep, gibbs
 
 STRUCTURES = ("full", "tied", "diag", "spherical", "EII", "EEI")
@@ -394,3 +394,23 @@ def test_calibration(structure):
     model = the_model(structure).resolve(X)
     p_values = calibration(model, draw, summaries, 12, jax.random.key(12))
     assert np.all(p_values > FALSE_ALARM)
+
+
+def test_few_numbers_of_draws_are_compiled_for(compilations):
+    assert [rung(n) for n in (4, 7, 9, 17, 500, 900, 1000, 1025)] == [
+        4, 7, 10, 20, 512, 1024, 1024, 1280
+    ]  # fmt: skip
+    x = jnp.asarray(X)
+    working = the_model("full").resolve(x).standardise(x)
+    labels = jnp.where(jnp.arange(len(x))[:, None] % 2 == jnp.arange(2), 0.9, 0.1)
+    start = working.m_step(working.statistics(labels, x))
+    starts = Starts(jax.tree.map(lambda leaf: jnp.stack([leaf] * 2), start))
+    draw = lambda n: (
+        gibbs(working, x, None, starts, jax.random.key(0), Schedule(n, 3, 1), False).params.means
+    )
+    many = draw(20)
+    with compilations:
+        fewer = draw(17)
+    assert compilations.count == 0
+    assert fewer.shape == (2, 17, 2, 2)
+    np.testing.assert_array_equal(fewer, many[:, :17])

@@ -54,3 +54,12 @@ def test_nothing_lies_around_a_saddle():
         apart.model, x, stack(apart.model.permute(apart.params, jnp.array([1, 0])))
     )
     assert turned == pytest.approx(found[:1], abs=1e-6)  # of one labelling, whichever it is
+
+
+def test_modes_that_do_not_fit_are_refused():
+    model = jg.Mixture(jg.Gaussian("full"), 2, prior=PRIOR).resolve(ROWS)
+    one = model.params(means=ROWS[:2], covariances=[np.eye(2)] * 2)
+    three = jax.tree.map(lambda leaf: leaf[:, :1], stack(one, one))
+    for modes in (one, three, "modes"):
+        with pytest.raises(ValueError, match=r"modes: needs a stack of parameters of this model"):
+            jg.bayes.mode_evidence(model, ROWS, modes)

@@ -12,6 +12,7 @@ from scipy.special import logsumexp
 from scipy.stats import chi2
 
 from jaxgmm._contract import LatentModel, Params
+from jaxgmm._given import forms_of_start, same_form
 from jaxgmm._programs import program
 from jaxgmm._spectrum import spectrum
 from jaxgmm.bayes._importance import Importance, importance
@@ -66,6 +67,11 @@ def mode_evidence(
     (S,) array
         Minus infinity at a saddle, where nothing lies around; NaN along a ridge, and where
         Newton's method does not arrive or leaves for another mode.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For data or modes that do not fit the model.
 
     References
     ----------
@@ -138,6 +144,12 @@ def _prepared(
 ) -> tuple[LatentModel, Array, Array | None, list[Params]]:
     """The model in working units, the data, and one mode after the other."""
     rows, weight = model.check_data(x, sample_weight)
+    _, needed = forms_of_start(model, rows)
+    if not same_form(modes, needed, stack=True):
+        raise ValueError(
+            "modes: needs a stack of parameters of this model, such as fit.restarts.params; for "
+            "one, jax.tree.map(lambda leaf: leaf[None], fit.params)"
+        )
     model, rows, weight, modes = jax.tree.map(
         lambda a: jnp.asarray(a, jnp.result_type(float)), (model, rows, weight, modes)
     )
