@@ -35,3 +35,10 @@ def test_draws_without_a_target_weigh_nothing():
     cut = importance(np.where(outside, nothing, target), proposal)
     assert np.all(np.exp(cut.log_weights[outside]) == 0)
     assert abs(cut.log_mean - 7 - np.log(0.6827)) < 5 * cut.error < 0.2
+
+
+def test_few_draws_have_no_tail():
+    rng = np.random.default_rng(0)
+    with pytest.raises(ValueError, match="n_draws: importance weights need at least 25 draws"):
+        importance(rng.normal(size=(4, 6)), rng.normal(size=(4, 6)))
+    assert importance(rng.normal(size=(5, 5)), rng.normal(size=(5, 5))).error > 0

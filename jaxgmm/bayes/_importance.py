@@ -11,6 +11,9 @@ from jaxtyping import Float
 # Smoothed weights can be trusted below this shape (Vehtari et al., 2024, section 3.2.4).
 TRUSTED_PARETO_K = 0.7
 
+# A fifth of the weights is the tail that is smoothed, and takes five.
+_LEAST_DRAWS = 25
+
 # Log densities that differ by no more than so many units of rounding are equal.
 _ROUNDING_FACTOR = 64.0
 
@@ -51,6 +54,11 @@ def importance(
     if np.ptp(log_ratios) <= rounding:  # draws of the target itself: there is no tail
         equal = np.full(log_ratios.shape, -np.log(log_ratios.size))
         return Importance(equal, -np.inf, float(np.mean(log_ratios)), 0.0)
+    if log_ratios.size < _LEAST_DRAWS:
+        raise ValueError(
+            f"n_draws: importance weights need at least {_LEAST_DRAWS} draws, all chains together, "
+            f"found {log_ratios.size}"
+        )
     # ArviZ smooths the weights that leave a row out: it takes the negative.
     smoothed, pareto_k = array_stats.psislw(-log_ratios.ravel())
     # Smoothing keeps the weights up to a common factor but for the tail, which it trims to the
