@@ -326,13 +326,15 @@ def fingerprint(x: Any, sample_weight: Any) -> str:
     return digest.hexdigest()
 
 
-def check_precision(fit: Fit) -> None:
-    """Refuse a fit whose parameters lost digits when this process loaded them."""
-    if fit.trace.dtype == np.float64 and not jax.config.jax_enable_x64:
+def check_precision(made: Any) -> None:
+    """Refuse a fit or a posterior that lost digits when this process loaded it."""
+    numbers = made.trace if isinstance(made, Fit) else made.log_prior
+    if numbers.dtype == np.float64 and not jax.config.jax_enable_x64:
+        kind = type(made).__name__.lower()
         raise ValueError(
-            "fit: was computed in float64, and JAX's 64-bit switch is off in this process; set the "
-            "environment variable JAX_ENABLE_X64=1, or call "
-            'jax.config.update("jax_enable_x64", True) before the fit is loaded'
+            f"{kind}: was computed in float64, and JAX's 64-bit switch is off in this process; set "
+            "the environment variable JAX_ENABLE_X64=1, or call "
+            f'jax.config.update("jax_enable_x64", True) before the {kind} is loaded'
         )
 
 

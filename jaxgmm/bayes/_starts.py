@@ -59,11 +59,11 @@ def beginning(
     key: PRNGKeyArray,
 ) -> Beginning:
     """What the user's ``start`` means, checked; ``model`` has its prior as numbers."""
-    if isinstance(start, Fit):
+    if isinstance(start, (Fit, Posterior)):
         check_precision(start)
-    if isinstance(start, (Fit, Posterior)) and start.fingerprint != fingerprint(x, sample_weight):
-        kind = type(start).__name__.lower()
-        raise ValueError(f"start: this {kind} is of other data or weights; fit x first")
+        if start.fingerprint != fingerprint(x, sample_weight):
+            kind = type(start).__name__.lower()
+            raise ValueError(f"start: this {kind} is of other data or weights; fit x first")
     if isinstance(start, Posterior):
         _check_resumable(model, start, n_chains, method)
         ends = jax.tree.map(lambda leaf: leaf[:, -1], start.raw_params())
