@@ -124,7 +124,7 @@ def _in_words(name: Hashable, line: pd.Series) -> str:
 
 
 def _few(table: pd.DataFrame) -> str:
-    """The first rows, of which the heaviest weigh enough to be seen."""
+    """The first rows; the heaviest optima stand there."""
     more = len(table) - _ROWS
     return table.head(_ROWS).to_string() + (f"\n... {more} more optima" if more > 0 else "")
 
