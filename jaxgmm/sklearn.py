@@ -455,7 +455,7 @@ class BayesianGaussianMixture(_MixtureEstimator):
     tol : float
         Gain of the evidence lower bound, in total, at which the ascent stops.
     reg_covar : float
-        Added once to the diagonal of the default ``covariance_prior``; scikit-learn adds it to
+        Added once to the diagonal of the default scale of the prior; scikit-learn adds it to
         the covariance of each component at each step, which a proper prior does not need.
     max_iter : int
         Most rounds of each restart.
@@ -635,10 +635,11 @@ class BayesianGaussianMixture(_MixtureEstimator):
         if self.covariance_prior is None:
             scatter = (x - mean).T * (1 if weight is None else weight) @ (x - mean)
             total = len(x) if weight is None else weight.sum()
-            covariance = scatter / (total - 1) + self.reg_covar * np.eye(x.shape[1])
-            shaped = {"diag": np.diag, "spherical": lambda matrix: np.diag(matrix).mean()}
-            scale = shaped.get(self._structure, np.asarray)(covariance)
+            shapes = {"diag": np.diag, "spherical": lambda matrix: np.diag(matrix).mean()}
+            shaped = shapes.get(self._structure, np.asarray)
+            scale, ridge = shaped(scatter / (total - 1)), self.reg_covar * shaped(np.eye(d))
         else:
+            ridge = 0.0
             scale = numeric("covariance_prior", self.covariance_prior)
             shape = {"diag": (d,), "spherical": ()}.get(self._structure, (d, d))
             called = f"{self._structure} covariance_prior"
@@ -652,7 +653,7 @@ class BayesianGaussianMixture(_MixtureEstimator):
             mean=self.mean_prior_,
             mean_precision=self.mean_precision_prior_,
             dof=self._copies * self.degrees_of_freedom_prior_,
-            scale=self._copies * self.covariance_prior_,
+            scale=self._copies * (self.covariance_prior_ + ridge),
             stick_breaking=kind == "dirichlet_process",
         )
 
