@@ -217,7 +217,7 @@ def ordering(values: Float[Array, "s k"]) -> Int[Array, "s k"]:
 
 @_rule(probabilities="s k n", x="n *d", reference="k n")
 def data_based(
-    probabilities: Float[Array, "s k n"], x: Float[Array, n * d], reference: Float[Array, "k n"]
+    probabilities: Float[Array, "s k n"], x: Float[Array, "n ..."], reference: Float[Array, "k n"]
 ) -> Int[Array, "s k"]:
     """Permutations under which the rows of a label lie near the centre of that label.
 
