@@ -70,7 +70,8 @@ def check_start(
     for form in (responsibilities, params) if labels else (params,):
         if same_form(start, form):
             return
-        if jax.tree.structure(form) == jax.tree.structure(start):
+        arrays = all(hasattr(leaf, "shape") for leaf in jax.tree.leaves(start))
+        if arrays and jax.tree.structure(form) == jax.tree.structure(start):
             needed = [leaf.shape for leaf in jax.tree.leaves(form)]
             found = [jnp.shape(leaf) for leaf in jax.tree.leaves(start)]
             raise ValueError(
