@@ -33,6 +33,10 @@ Prior = Mapping[str, Callable[[Sites], dist.Distribution]]
 Assignment = Callable[[Array, Array | int], tuple[Array, Array]]
 
 
+# Share of a hard label that a start gives to all labels, so that none is without rows.
+_SPREAD = 0.1
+
+
 def expected_labels(logits: Float[Array, "k n"], first_row: Array | int) -> tuple[Array, Array]:
     """The assignment of EM: posterior probabilities, and the label summed out.
 
@@ -172,6 +176,17 @@ class LatentModel(abc.ABC):
         first row, so that (n, K) numbers never exist at once.
         """
 
+    def first_params(
+        self, labels: Callable[[Array, Array | int], Array], x: Array, sample_weight: Array | None
+    ) -> Params:
+        """Parameters at the labels of a start, most of them hard, as `statistics` takes them.
+
+        Within the space of parameters though a label may have few rows, none, or equal ones:
+        here by an M-step at labels of which a tenth is spread evenly, of all rows at once.
+        """
+        spread = (1 - _SPREAD) * labels(x, 0) + _SPREAD / self.n_components
+        return self.m_step(self.statistics(spread, x, sample_weight))
+
     # -- what the doors need, with defaults for a model without special cases --
 
     def check_data(self, x: Any, sample_weight: Any = None) -> tuple[Any, Any]:
@@ -240,7 +255,7 @@ class LatentModel(abc.ABC):
         """Whether a component has left the space where the density is defined."""
         return jnp.array(False)
 
-    def empty(self, params: Params, total_weight: float) -> Array:
+    def empty(self, params: Params, statistics: Statistics) -> Array:
         """Which labels no row carries, (K,): a prior may keep them all the same."""
         return jnp.zeros(self.n_components, bool)
 

@@ -33,6 +33,7 @@ class Status(enum.IntEnum):
     OBJECTIVE_FELL = 3
     NONFINITE_OBJECTIVE = 4
     NONFINITE_INPUT = 5
+    SADDLE = 6
 
     def __str__(self) -> str:
         return _SENTENCES[self]
@@ -47,6 +48,7 @@ _SENTENCES = {
     Status.OBJECTIVE_FELL: "the objective fell by more than rounding: use float64 or rescale x",
     Status.NONFINITE_OBJECTIVE: "the objective is not finite: check the start and the prior",
     Status.NONFINITE_INPUT: "the data, weights or start hold non-finite values",
+    Status.SADDLE: "a saddle: components coincide, or steps grow; use fewer components or a prior",
 }
 
 
@@ -176,6 +178,8 @@ class Fit:
         Which optimum each restart reached, the highest numbered 0.
     n_spurious_better : int
         Restarts that scored higher and were set aside as spurious.
+    n_empty : int
+        Components that hold no rows, to a thousandth of one; only a prior keeps such.
     bic, aic, icl : float
         Information criteria, lower is better; ``icl`` is Biernacki, Celeux and Govaert's
         (2000) with hard labels, ``bic - 2 sum log max_k r_ik``. The ``n`` of ``bic`` is
@@ -204,6 +208,7 @@ class Fit:
     best: int
     optimum_of: np.ndarray
     n_spurious_better: int
+    n_empty: int
     n_rows: int
     total_weight: float
     n_parameters: int
@@ -228,11 +233,6 @@ class Fit:
     def spurious(self) -> bool:
         """Whether even the best restart hangs on a handful of rows."""
         return bool(self.restarts.spurious[self.best])
-
-    @property
-    def n_empty(self) -> int:
-        """How many components hold no rows, to a thousandth of one; only a prior keeps such."""
-        return int(np.sum(self.model.empty(self.params, self.total_weight)))
 
     @property
     def optima(self) -> list[Optimum]:

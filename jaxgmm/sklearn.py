@@ -43,6 +43,8 @@ _STARTS = {
     "random": "random-responsibilities",
     "random_from_data": "random",
 }
+# Rows below which a component of a warm start has vanished.
+_VANISHED = 1e-3
 # Structures whose covariances have a shape of their own; those of others are matrices.
 _TYPES = ("full", "tied", "diag", "spherical")
 # jaxgmm's names of arguments, and scikit-learn's.
@@ -378,7 +380,7 @@ class GaussianMixture(_MixtureEstimator):
     def _begin(self, model: Mixture, x: np.ndarray, sample_weight: Any) -> dict[str, Any]:
         """Where the restarts begin, as arguments of `jaxgmm.fit`."""
         if self.warm_start and hasattr(self, "result_"):
-            return {"start": self.result_.params}
+            return {"start": self._where_it_ended(model, x, sample_weight)}
         given = self._given(x.shape[1])
         search = self._search()
         if not given:
@@ -395,6 +397,24 @@ class GaussianMixture(_MixtureEstimator):
             for field in fields
         }
         return {"start": dataclasses.replace(drawn, **tiled)}
+
+    def _where_it_ended(self, model: Mixture, x: np.ndarray, sample_weight: Any) -> GaussianParams:
+        """The last parameters; components without rows here begin anew at rows of their own."""
+        ended, n = self.result_.params, len(x)
+        _, checked = model.check_data(x, sample_weight)
+        weight = np.ones(n) if checked is None else np.asarray(checked, float)
+        held, total = weight @ self.predict_proba(x), weight.sum()
+        gone = held < _VANISHED
+        if not gone.any():
+            return ended
+        heaviest = np.where(gone, np.argmax(held), np.arange(len(gone)))
+        rows = check_random_state(self.random_state).choice(n, len(gone), p=weight / total)
+        weights = np.where(gone, total / len(gone), held)
+        return dataclasses.replace(
+            model.permute(ended, jnp.asarray(heaviest)),
+            weights=jnp.asarray(weights / weights.sum(), ended.means.dtype),
+            means=jnp.where(gone[:, None], x[rows], ended.means),
+        )
 
     def _given(self, d: int) -> dict[str, np.ndarray]:
         """The user's part of a start, checked, as arguments of `Mixture.params`."""

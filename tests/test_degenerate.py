@@ -1,5 +1,6 @@
 """Data and starts at the edge: a refusal that says what to do, or a status that is right."""
 
+import dataclasses
 import subprocess
 import sys
 import textwrap
@@ -210,6 +211,28 @@ def test_a_component_that_collapses_stops_where_it_last_had_a_density():
     np.testing.assert_allclose(run.log_joint, run.trace[run.n_iter], rtol=1e-9)
 
 
+TIES = {
+    "ten equal rows far out": np.append(NORMAL.ravel(), np.full(10, 10.0)),
+    "nine in ten are zero": np.where(np.arange(80) % 10, 0.0, 3 + NORMAL.ravel()),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("name", TIES)
+def test_shrinking_onto_equal_rows_is_a_collapse(key, name, dtype):
+    """Before it is anything else, in data of few digits without a prior."""
+    x = TIES[name].astype(dtype)
+    with pytest.raises(ValueError, match=r"all 4 restart\(s\) collapsed.*use a proper prior"):
+        jg.fit(mixture("full", "none", x, 2), x, key=key, n_init=4)
+
+
+def test_whole_numbers_collapse_or_end_well(key):
+    x = np.round(3 * NORMAL[:, 0])
+    record = jg.fit(mixture("full", "none", x, 2), x, key=key).restarts
+    well = [jg.Status.CONVERGED, jg.Status.OUT_OF_ITERATIONS, jg.Status.COLLAPSED]
+    assert np.all(np.isin(record.status, well))
+
+
 @pytest.mark.parametrize("structure", ["full", "EII"])
 def test_converged_means_that_nothing_moves(structure):
     model = _model(structure, "fraley-raftery")
@@ -229,6 +252,16 @@ def test_an_empty_component_stays_and_is_named():
     assert fit.params.weights.shape == (2,)
     assert fit.n_empty == 1
     assert "1 of 2 components hold no rows" in fit.message
+    # Its weight need not be zero: a prior may hold it up, or the user have fixed it.
+    far = {"concentration": 3.0, "mean": np.full(2, 300.0)}
+    prior = dataclasses.replace(_model("full", "conjugate").prior, **far)
+    for model in (
+        jg.Mixture(jg.Gaussian("full"), 2, prior=prior),
+        jg.Mixture(jg.Gaussian("full"), 2, prior="fraley-raftery", weights=[1 - 1e-9, 1e-9]),
+    ):
+        held = jg.fit(model, GROUPS, start=start)
+        assert held.params.weights[1] > 1e-10
+        assert held.n_empty == 1
     full_house = jg.fit(_model("full", "fraley-raftery"), GROUPS, start=_starts()[0])
     assert full_house.n_empty == 0
     assert "hold no rows" not in full_house.message

@@ -223,6 +223,15 @@ def test_warm_start_goes_on(fitted):
     np.testing.assert_allclose(at_once.lower_bounds_, bounds, rtol=1e-12)
 
 
+def test_a_warm_start_gives_a_component_without_rows_a_new_one():
+    near, far = SMALL - SMALL.mean(axis=0), SMALL - SMALL.mean(axis=0) + [0, 500]
+    mixture = GaussianMixture(2, random_state=0, warm_start=True, max_iter=500, tol=1e-6)
+    mixture.fit(np.concatenate([near, far])).fit(near)
+    assert mixture.converged_
+    assert mixture.weights_.min() > 0.2
+    assert mixture.lower_bound_ > GaussianMixture(1).fit(near).lower_bound_ + 0.1
+
+
 @pytest.mark.slow
 def test_warm_start_of_variational_bayes(bayesian):
     again = clone(bayesian).set_params(warm_start=True, tol=1e-9, max_iter=1000).fit(SMALL)

@@ -1,5 +1,8 @@
 """Where EM starts: rules, their keys, and the memory that they do not take."""
 
+import sys
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +12,10 @@ from scipy.cluster.hierarchy import fcluster, linkage
 
 import jaxgmm as jg
 from jaxgmm.em._kmeans import MOST_ROWS, centring, some_rows, spread_rows
-from jaxgmm.em._start import DETERMINISTIC, SHORT_STEPS, nearly_hard, ward_labels
+from jaxgmm.em._start import DETERMINISTIC, SHORT_STEPS, nearest_centre, ward_labels
+
+sys.path.append(str(Path(__file__).parents[1] / "examples"))
+from three_coins import THROWS, ThreeCoins
 
 FAITHFUL = jnp.asarray(DATA["faithful"])
 RANDOM = sorted(set(jg.em.STARTS) - set(DETERMINISTIC))
@@ -76,10 +82,9 @@ def test_random_responsibilities_are_uniform_on_the_simplex(key):
     np.testing.assert_allclose(np.cov(drawn, rowvar=False), expected, atol=2e-3)
 
 
-def test_nearly_hard_is_exact_for_coinciding_rows():
+def test_the_nearest_centre_is_exact_for_coinciding_rows():
     rows = jnp.array([[1e8, 1.0], [1e8, 1.0 + 2**-20], [0.0, 0.0]])
-    labels = nearly_hard(rows, lambda x: x)(rows, 0)
-    np.testing.assert_allclose(labels, 0.9 * np.eye(3) + 0.1 / 3)
+    np.testing.assert_array_equal(nearest_centre(rows, lambda x: x)(rows, 0), np.eye(3))
 
 
 def test_seeds_are_different_rows(key):
@@ -137,6 +142,67 @@ def test_no_start_holds_responsibilities_of_all_rows(key):
         )
         memory = jax.jit(first).lower(x, key).compile().memory_analysis()
         assert memory.temp_size_in_bytes < len(x) * k * 4 / 2, name
+
+
+# -- the first covariances ---------------------------------------------------------------
+
+_PEAKS = {
+    "two near and one far": (np.array([0.0, 4.0, 100.0]), 200),
+    "far enough for ten": (8.0 * np.arange(10), 100),
+}
+
+
+@pytest.mark.parametrize("name", _PEAKS)
+def test_what_is_plain_to_see_is_found(key, name):
+    """By every restart from clusters: what is far away does not blur what is near."""
+    centres, n = _PEAKS[name]
+    labels = np.repeat(np.arange(len(centres)), n)
+    x = centres[labels] + np.random.default_rng(0).standard_normal(len(labels))
+    model = jg.Mixture(jg.Gaussian("full"), len(centres))
+    best = jg.fit(model, x, start=np.eye(len(centres))[labels]).log_likelihood
+    for start in ("k-means++", "k-means", "hierarchical", "short-run"):
+        record = jg.fit(model, x, key=key, start=start, n_init=8).restarts
+        at_best = np.sum(np.abs(record.log_likelihood - best) < 1e-3)
+        assert at_best >= (len(record.status) if start != "short-run" else 4), start
+
+
+@pytest.mark.parametrize("structure", ["full", "diag", "spherical"])
+def test_first_covariances_are_shrunk_towards_the_one_within_clusters(structure):
+    """Half-way at D + 1 rows; a cluster without rows begins as one row like all of them."""
+    x = np.asarray(FAITHFUL)
+    sizes = [200, 68, 3, 1, 0]
+    labels = np.repeat(np.arange(5), sizes)
+    model = jg.Mixture(jg.Gaussian(structure), 5).resolve(x)
+    hard = jnp.asarray(np.eye(5)[labels])
+    params = model.standardise(FAITHFUL).first_params(
+        lambda rows, first: jax.lax.dynamic_slice_in_dim(hard, first, len(rows)), FAITHFUL, None
+    )
+    params = model.standardise(FAITHFUL).to_user(params)
+    means = np.array([x[labels == k].mean(axis=0) for k in range(4)] + [x.mean(axis=0)])
+    np.testing.assert_allclose(params.means, means, rtol=1e-10)
+    np.testing.assert_allclose(params.weights, np.array([*sizes[:4], 1]) / 273, rtol=1e-12)
+    own = np.array([np.cov(x[labels == k], rowvar=False, bias=True) for k in range(3)])
+    own = np.concatenate([own, np.zeros((1, 2, 2))])
+    within = np.einsum("k,kij->ij", sizes[:4], own) / 272
+    share = 9 / (9 + np.array(sizes[:4]) ** 2)[:, None, None]
+    expected = np.append((1 - share) * own + share * within, [np.cov(x.T, bias=True)], axis=0)
+    kept = {
+        "full": np.ones((2, 2)),
+        "diag": np.eye(2),
+        "spherical": np.eye(2),
+    }[structure]
+    expected = expected * kept
+    if structure == "spherical":
+        expected = np.trace(expected, axis1=1, axis2=2)[:, None, None] / 2 * np.eye(2)
+    np.testing.assert_allclose(params.covariances, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_starts_by_name_of_a_model_of_ones_own(key):
+    """Hard labels alone would be chances of zero and one."""
+    fit = jg.fit(ThreeCoins(), THROWS, key=key, n_init=3)
+    assert fit.converged
+    chance = fit.params.pi * fit.params.p + (1 - fit.params.pi) * fit.params.q
+    np.testing.assert_allclose(chance, 0.6, rtol=1e-6)
 
 
 # -- Ward's linkage --------------------------------------------------------------------

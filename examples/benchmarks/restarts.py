@@ -44,7 +44,8 @@ def main(restarts: int = 1000, tol: float = 1e-6) -> dict[str, object]:
 
     def ours(seed: int, acceleration: str | None = None, tol: float = tol) -> jg.Fit:
         key = jax.random.key(seed)
-        return jg.fit(model, x, key=key, n_init=restarts, tol=tol, acceleration=acceleration)
+        options = {"n_init": restarts, "tol": tol, "acceleration": acceleration}
+        return jg.fit(model, x, key=key, start="k-means++", **options)
 
     def theirs(seed: int, n_init: int = restarts) -> GaussianMixture:
         peer = GaussianMixture(

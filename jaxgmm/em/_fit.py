@@ -22,8 +22,9 @@ from jaxgmm._results import SAME_OPTIMUM, Fit, Run, Status, fingerprint
 from jaxgmm._tables import feature_names, naming_columns, numeric
 from jaxgmm.em._accelerate import ACCELERATIONS, accelerated
 from jaxgmm.em._loop import as_run, default_tolerance, number_of_slots, run_starts
+from jaxgmm.em._saddle import Twins, freed, twins
 from jaxgmm.em._start import DETERMINISTIC, SHORT_RUNS, SHORT_STEPS, STARTS, ward_labels
-from jaxgmm.em._step import em_step, evaluate
+from jaxgmm.em._step import evaluate
 from jaxgmm.em._variants import ALGORITHMS, RANDOM_ALGORITHMS
 
 
@@ -33,7 +34,7 @@ def fit(
     *,
     key: PRNGKeyArray | None = None,
     n_init: int = 16,
-    start: Any = "k-means++",
+    start: Any = "short-run",
     sample_weight: Any = None,
     tol: float | None = None,
     max_iter: int = 1000,
@@ -54,10 +55,11 @@ def fit(
     n_init : int
         Number of random starts.
     start : str, parameters, or array
+        ``"short-run"`` (the best of five runs of five steps from ``"k-means++"``),
         ``"k-means++"``, ``"k-means"``, ``"random"`` (rows as centres),
-        ``"random-responsibilities"``, ``"short-run"`` (the best of ten short runs of EM),
-        ``"hierarchical"`` (Ward's linkage, runs once); a parameter object;
-        responsibilities (n, K); or a stack of S of either, which makes S restarts.
+        ``"random-responsibilities"``, ``"hierarchical"`` (Ward's linkage, runs once); a
+        parameter object; responsibilities (n, K); or a stack of S of either, which makes S
+        restarts.
     sample_weight : (n,) array, optional
         Weights of the rows; two is the row twice, zero is no row.
     tol : float, optional
@@ -149,15 +151,29 @@ def fit(
         kind = check_name("start", start, STARTS)
         if kind in DETERMINISTIC:
             working = _standardised(model, x, sample_weight)
-            starts = jnp.asarray(ward_labels(working, x, sample_weight))[None]
+            draws = [jnp.asarray(ward_labels(working, x, sample_weight))[None]]
         else:
-            starts = jax.random.split(check_key(key, f"start {kind!r} is random"), n_init)
+            rounds = SHORT_RUNS if kind == "short-run" else 1
+            key = check_key(key, f"start {kind!r} is random")
+            draws = list(jax.random.split(key, (rounds, n_init)))
     else:
-        starts, kind = _given_starts(model, x, start)
-    working, params = _first_params(model, x, sample_weight, starts, tolerance, kind)
-    record = _run_all(
-        working, x, sample_weight, params, noise, tolerance, max_iter, algorithm, acceleration
-    )
+        given, kind = _given_starts(model, x, start)
+        draws = [given]
+
+    def first(starts: Any, kind: str) -> tuple[LatentModel, Params]:
+        return _first_params(model, x, sample_weight, starts, kind)
+
+    def run_all(working: LatentModel, params: Params, most: int = max_iter) -> tuple[Run, Params]:
+        return _run_all(
+            working, x, sample_weight, params, noise, tolerance, most, max_iter, algorithm,
+            acceleration,
+        )  # fmt: skip
+
+    (working, params), *others = [first(starts, kind) for starts in draws]
+    if others:
+        drawn = [params, *(each for _, each in others)]
+        params = _best_of_short_runs([run_all(working, each, SHORT_STEPS) for each in drawn])
+    record, _ = run_all(working, params)
     settings = {
         "tol": float(tol),
         "max_iter": max_iter,
@@ -167,7 +183,16 @@ def fit(
         "start": start if isinstance(start, str) else "given",
         "seed": seed,
     }
-    return _select(model, x, sample_weight, record, settings)
+    found, twin = _select(model, x, sample_weight, record, settings)
+    for push in range(_PUSHES if algorithm == "em" else 0):
+        if not _looks_like_saddle(found, twin):
+            break
+        pushed, _ = run_all(*first(_pushes(found, twin, push), "freed"))
+        above, lifted = _off_saddle(found, twin, pushed)
+        found, twin = _select(model, x, sample_weight, above, settings)
+        if not lifted:
+            break
+    return found
 
 
 def _fit_about(
@@ -196,7 +221,6 @@ def _first_params(
     x: Array,
     sample_weight: Array | None,
     starts: Any,
-    tol: Array,
     kind: str,
 ) -> tuple[LatentModel, Params]:
     """The model in working units, and there the parameters that each start means.
@@ -208,18 +232,17 @@ def _first_params(
         return working, jax.vmap(working.to_working)(starts)
 
     def first(start: Any) -> Params:
+        if kind == "freed":
+            key, params, *pair = start
+            label = freed(key, working, working.to_working(params), *pair, x, sample_weight)
+            return working.first_params(label, x, sample_weight)
         if kind in STARTS:
-            start = STARTS[kind](start, working, x, sample_weight)
+            label = STARTS[kind](start, working, x, sample_weight)
+            return working.first_params(label, x, sample_weight)
         return working.m_step(working.statistics(start, x, sample_weight))
 
-    short = kind == "short-run"
-    if short:
-        starts = jax.vmap(lambda key: jax.random.split(key, SHORT_RUNS))(starts).reshape(-1)
     batch = _batch(model, x, jax.tree.leaves(starts)[0].shape[0])
-    params = lax.map(first, starts, batch_size=batch)
-    if short:
-        params = _best_of_short_runs(working, x, sample_weight, params, tol)
-    return working, params
+    return working, lax.map(first, starts, batch_size=batch)
 
 
 @program(static_argnames=("max_iter", "algorithm", "acceleration"))
@@ -230,20 +253,24 @@ def _run_all(
     params: Params,
     noise: PRNGKeyArray | None,
     tol: Array,
+    most: int,
     max_iter: int,
     algorithm: str,
     acceleration: str | None,
-) -> Run:
-    """Every start to its end, in one call; ``model`` and ``params`` are in working units."""
+) -> tuple[Run, Params]:
+    """Every start to its end, or ``most`` steps, in one call; and the ends in working units.
+
+    ``model`` and ``params`` are in working units.
+    """
     step = ALGORITHMS[algorithm](model, x, sample_weight, noise)
     step = accelerated(model, step, acceleration)
-    ends = run_starts(model, step, x, params, sample_weight, tol, max_iter)
+    ends = run_starts(model, step, x, params, sample_weight, tol, max_iter, most=most)
     if not step.declared:
         declared = functools.partial(evaluate, model, x=x, sample_weight=sample_weight)
         batch = _batch(model, x, len(ends.status))
         points = lax.map(declared, ends.point.params, batch_size=batch)
         ends = ends._replace(point=points, n_evaluations=ends.n_evaluations + 1)
-    return as_run(model, ends)
+    return as_run(model, ends), ends.point.params
 
 
 def _batch(model: LatentModel, x: Array, n_starts: int) -> int:
@@ -252,15 +279,13 @@ def _batch(model: LatentModel, x: Array, n_starts: int) -> int:
     return -(-n_starts // n_batches)
 
 
-def _best_of_short_runs(
-    model: LatentModel, x: Array, sample_weight: Array | None, starts: Params, tol: Array
-) -> Params:
-    """Of every `SHORT_RUNS` starts the one that a few steps of EM lifted highest."""
-    step = em_step(model, x, sample_weight)
-    point = run_starts(model, step, x, starts, sample_weight, tol, SHORT_STEPS).point
-    height = jnp.where(jnp.isfinite(point.objective), point.objective, -jnp.inf)
-    best = jnp.argmax(height.reshape(-1, SHORT_RUNS), axis=1)
-    return jax.tree.map(lambda leaf: leaf[best + SHORT_RUNS * jnp.arange(len(best))], point.params)
+def _best_of_short_runs(runs: list[tuple[Run, Params]]) -> Params:
+    """For each restart the highest end of its short runs, in working units."""
+    height = [np.where(_ended_well(r) & ~r.spurious, r.log_joint, -np.inf) for r, _ in runs]
+    best = np.argmax(height, axis=0), np.arange(len(height[0]))
+    # On the host, where nothing compiles; back on the device for the program that ran them.
+    chosen = lambda *leaves: jnp.asarray(np.stack([np.asarray(leaf) for leaf in leaves])[best])
+    return jax.tree.map(chosen, *[ends for _, ends in runs])
 
 
 def _is_array(start: Any) -> bool:
@@ -293,11 +318,14 @@ def _select(
     sample_weight: Array | None,
     record: Run,
     settings: dict[str, Any],
-) -> Fit:
-    """The best restart that is neither collapsed nor spurious, with everything beside it."""
+) -> tuple[Fit, Twins]:
+    """The best restart that is neither collapsed nor spurious, with everything beside it.
+
+    And the two of its labels that are most alike.
+    """
     record = jax.tree.map(np.asarray, record)
     score = np.where(np.isnan(record.log_joint), -np.inf, record.log_joint)
-    ended_well = np.isin(record.status, [Status.CONVERGED, Status.OUT_OF_ITERATIONS])
+    ended_well = _ended_well(record)
     usable = ended_well & ~record.spurious
     if not usable.any():
         usable = ended_well
@@ -313,8 +341,8 @@ def _select(
     total = float(len(x) if sample_weight is None else jnp.sum(sample_weight))
     n_iter, n_parameters = int(record.n_iter[best]), model.n_parameters(x.shape[1])
     bic = n_parameters * math.log(total) - 2 * log_likelihood
-    log_certainty = float(_log_certainty(model, params, x, sample_weight))
-    return Fit(
+    log_certainty, empty, twin = _labels_at(model, params, x, sample_weight)
+    found = Fit(
         model=model,
         params=params,
         log_likelihood=log_likelihood,
@@ -329,15 +357,74 @@ def _select(
         best=best,
         optimum_of=_distinct(model, x, record, total),
         n_spurious_better=int(better.sum()),
+        n_empty=int(np.sum(empty)),
         n_rows=x.shape[0],
         total_weight=total,
         n_parameters=n_parameters,
         bic=bic,
         aic=2 * n_parameters - 2 * log_likelihood,
-        icl=bic - 2 * log_certainty,
+        icl=bic - 2 * float(log_certainty),
         fingerprint=fingerprint(x, sample_weight),
         **settings,
     )
+    return found, twin
+
+
+def _ended_well(record: Run) -> np.ndarray:
+    """Which runs ended where the objective may be compared with others."""
+    well = [Status.CONVERGED, Status.OUT_OF_ITERATIONS, Status.SADDLE]
+    return np.isin(record.status, well)
+
+
+# -- saddles ----------------------------------------------------------------------------
+
+# How often the best run is pushed off a saddle.
+_PUSHES = 3
+# Labels closer than this coincide; see `Twins.apart`.
+_COINCIDE = 1e-3
+
+
+def _coincide(twin: Twins) -> bool:
+    return bool(twin.apart < _COINCIDE)
+
+
+def _looks_like_saddle(found: Fit, twin: Twins) -> bool:
+    # Leaps hide the rate of EM.
+    grows = found.rate >= 1 and found.acceleration is None
+    return found.converged and (_coincide(twin) or grows)
+
+
+def _pushes(found: Fit, twin: Twins, attempt: int) -> tuple[Any, ...]:
+    """As many starts off the fit as it had restarts, the first within the pair."""
+    n = len(found.restarts.status)
+    keys = jax.random.split(jax.random.key(attempt), n)
+    params, pair = jax.tree.map(
+        lambda leaf: jnp.broadcast_to(leaf, (n, *leaf.shape)), (found.params, twin.pair)
+    )
+    return keys, params, pair, jnp.arange(n) == attempt
+
+
+def _off_saddle(found: Fit, twin: Twins, pushed: Run) -> tuple[Run, bool]:
+    """The record of the fit after its best run was pushed, and whether that led higher."""
+    record, pushed = found.restarts, jax.tree.map(np.asarray, pushed)
+    rise = pushed.log_joint - found.log_joint
+    usable = _ended_well(pushed) & ~pushed.spurious & (rise > SAME_OPTIMUM)
+    lifted = bool(usable.any())
+    came_back = (pushed.status == Status.CONVERGED) & (np.abs(rise) <= SAME_OPTIMUM)
+    # A prior may hold labels together, a likelihood never does.
+    stands = came_back.any() and (found.model.bounded() or not _coincide(twin))
+    if _coincide(twin) if lifted else not stands:
+        here = (found.optimum_of == found.optimum_of[found.best]) & record.converged
+        record = record._replace(status=np.where(here, np.int32(Status.SADDLE), record.status))
+    if lifted:
+        end = np.argmax(np.where(usable, rise, -np.inf))
+        own = np.arange(len(rise)) == found.best
+        record = jax.tree.map(
+            lambda old, new: np.where(own.reshape(-1, *(1,) * (old.ndim - 1)), new[end], old),
+            record,
+            pushed,
+        )
+    return record, lifted
 
 
 # Rows at which the densities of two ends are compared.
@@ -379,12 +466,19 @@ def _log_densities(model: LatentModel, params: Params, x: Array) -> Array:
 
 
 @program()
-def _log_certainty(
+def _labels_at(
     model: LatentModel, params: Params, x: Array, sample_weight: Array | None
-) -> Array:
-    """Sum over rows of the log probability of the most probable label."""
+) -> tuple[Array, Array, Twins]:
+    """What the labels of all rows say.
+
+    The sum over rows of the log probability of the most probable label, which labels no row has,
+    and the two that are most alike.
+    """
     working = model.standardise(x, sample_weight)
-    return working.e_step(working.to_working(params), x, sample_weight, _certainty)[1]
+    here = working.to_working(params)
+    statistics, certainty = working.e_step(here, x, sample_weight, _certainty)
+    alike = twins(working, here, x, sample_weight)
+    return certainty, working.empty(here, statistics), alike
 
 
 def _certainty(logits: Float[Array, "k n"], first_row: Array | int) -> tuple[Array, Array]:

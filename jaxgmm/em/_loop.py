@@ -152,8 +152,11 @@ def run_starts(
     tol: Array | float,
     max_iter: int,
     finite: Array | bool = True,
+    most: Array | int | None = None,
 ) -> Ends:
     """Every start to its end; ``starts`` are a stack of parameters in working units.
+
+    ``max_iter`` is the length of the trace, and the most steps unless ``most`` says fewer.
 
     A fixed number of slots holds one live restart each. A slot whose restart ended writes
     its record and takes the next start, so that nobody waits for the slowest: the time is
@@ -161,7 +164,8 @@ def run_starts(
     """
     n_starts = jax.tree.leaves(starts)[0].shape[0]
     n_slots = number_of_slots(model, x, n_starts)
-    verdict = _verdict(model, x, sample_weight, tol, max_iter, finite, step.leaps)
+    most = max_iter if most is None else most
+    verdict = _verdict(model, x, sample_weight, tol, most, finite, step.leaps)
 
     def enter(start: Array) -> _Slot:
         params = jax.tree.map(lambda leaf: leaf[jnp.minimum(start, n_starts - 1)], starts)
@@ -227,7 +231,7 @@ def _verdict(
     x: Array,
     sample_weight: Array | None,
     tol: Array | float,
-    max_iter: int,
+    most: Array | int,
     finite: Array | bool,
     leaps: bool,
 ) -> Callable[[_Slot, Point, Any, Array], _Slot]:
@@ -269,11 +273,12 @@ def _verdict(
         status = _first_true(
             [
                 (~jnp.asarray(finite), Status.NONFINITE_INPUT),
-                (~point.collapsed & ~point.sound, Status.NONFINITE_OBJECTIVE),
-                (lax.cond(anywhere(fell), beyond_rounding, lambda: fell), Status.OBJECTIVE_FELL),
+                # Where a component collapsed, the objective is noise.
                 (point.collapsed, Status.COLLAPSED),
+                (~point.sound, Status.NONFINITE_OBJECTIVE),
+                (lax.cond(anywhere(fell), beyond_rounding, lambda: fell), Status.OBJECTIVE_FELL),
                 (em & settled & ((gain <= 0) | (left <= tol * total)), Status.CONVERGED),
-                (n_evaluations > max_iter, Status.OUT_OF_ITERATIONS),
+                (n_evaluations > most, Status.OUT_OF_ITERATIONS),
             ],
             _RUNNING,
         )

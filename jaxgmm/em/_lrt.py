@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxgmm._checks import check_count, check_key
@@ -18,7 +20,7 @@ from jaxgmm._tables import naming_columns
 from jaxgmm.em._bootstrap import map_in_batches, total_rows
 from jaxgmm.em._fit import fit
 from jaxgmm.em._loop import default_tolerance, run
-from jaxgmm.em._start import STARTS, nearly_hard, seeds
+from jaxgmm.em._start import STARTS, Labeller, nearest_centre, seeds
 
 # Gain in the log likelihood that a run may leave: the statistic is of order one.
 _GAIN_LEFT = 1e-4
@@ -218,9 +220,9 @@ def _null_statistics(
         search = lambda model, starts: _best(
             jax.vmap(lambda start: run(model, x, start, None, tol, max_iter))(starts)
         )
-        truth = null.responsibilities(params, x)[None]
         drawn = _draws(null, x, None, key_null, n_init)
-        small, small_failed = search(null, jnp.concatenate([truth, drawn]))
+        truth = jax.tree.map(lambda leaf: leaf[None], params)
+        small, small_failed = search(null, _stacked(truth, drawn))
         starts = _larger_starts(null, larger, small.params, x, None, key_larger, n_init)
         large, large_failed = search(larger, starts)
         gain = large.log_likelihood - small.log_likelihood
@@ -246,29 +248,46 @@ def _larger_starts(
     sample_weight: Array | None,
     key: PRNGKeyArray,
     n_init: int,
-) -> Float[Array, "s n k"]:
+) -> Params:
     """Components of the null split in two, and as many starts that know nothing of it."""
     key_split, key_draw = jax.random.split(key)
     rows = larger.standardise(x, sample_weight).embed(x)
     weight = jnp.ones(len(x), x.dtype) if sample_weight is None else sample_weight
     labels = null.responsibilities(params, x)
 
-    def grown(key: PRNGKeyArray) -> Array:
+    def grown(key: PRNGKeyArray) -> Labeller:
         found = labels
         for one in jax.random.split(key, larger.n_components - null.n_components):
             found = _split(one, found, rows, weight)
-        return found
+        return lambda rows, first: lax.dynamic_slice_in_dim(found, first, len(rows))
 
-    split = jax.vmap(grown)(jax.random.split(key_split, n_init))
-    return jnp.concatenate([split, _draws(larger, x, sample_weight, key_draw, n_init)])
+    split = _begun(larger, x, sample_weight, grown, jax.random.split(key_split, n_init))
+    return _stacked(split, _draws(larger, x, sample_weight, key_draw, n_init))
 
 
 def _draws(
     model: LatentModel, x: Array, sample_weight: Array | None, key: PRNGKeyArray, n_init: int
-) -> Float[Array, "s n k"]:
+) -> Params:
     working = model.standardise(x, sample_weight)
-    draw = lambda one: STARTS["k-means++"](one, working, x, sample_weight)(x, 0)
-    return jax.vmap(draw)(jax.random.split(key, n_init))
+    draw = lambda one: STARTS["k-means++"](one, working, x, sample_weight)
+    return _begun(model, x, sample_weight, draw, jax.random.split(key, n_init))
+
+
+def _begun(
+    model: LatentModel,
+    x: Array,
+    sample_weight: Array | None,
+    draw: Callable[[PRNGKeyArray], Labeller],
+    keys: PRNGKeyArray,
+) -> Params:
+    """The first parameters of a start for each key."""
+    working = model.standardise(x, sample_weight)
+    first = lambda key: working.first_params(draw(key), x, sample_weight)
+    return jax.vmap(lambda key: working.to_user(first(key)))(keys)
+
+
+def _stacked(one: Params, other: Params) -> Params:
+    return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), one, other)
 
 
 def _split(
@@ -282,5 +301,5 @@ def _split(
     label = jax.random.categorical(key_label, jnp.log(weight @ labels))
     member = labels[:, label]
     centres = seeds(key_centres, rows, weight * member, 2)
-    halves = member[:, None] * nearly_hard(centres, lambda z: z)(rows, 0)
+    halves = member[:, None] * nearest_centre(centres, lambda z: z)(rows, 0)
     return jnp.concatenate([labels.at[:, label].set(halves[:, 0]), halves[:, 1:]], axis=1)

@@ -23,17 +23,13 @@ Labeller = Callable[[Array, Array | int], Array]
 # From a key, at most `_kmeans.MOST_ROWS` embedded rows, their weights and K: centres (K, E).
 Place = Callable[[PRNGKeyArray, Array, Array, int], Array]
 
-# A start's hard labels count this much; the rest is spread evenly, so that a cluster
-# of a few rows still starts with a covariance of full rank.
-_HARDNESS = 0.9
-
 # Lloyd's algorithm settles the labels of ordinary data well within this many rounds.
 _LLOYD_ROUNDS = 50
 
-# Short-run EM: random starts, and M-steps of each before the best goes on (Biernacki,
-# Celeux and Govaert, 2003, stop theirs about as early).
-SHORT_RUNS = 10
-SHORT_STEPS = 10
+# Short-run EM: how many starts, and M-steps of each before the best goes on (Biernacki, Celeux
+# and Govaert, 2003). From clusters, so few of either suffice (docs/performance.md).
+SHORT_RUNS = 5
+SHORT_STEPS = 5
 
 # Ward's linkage takes memory and time of this number squared (mclust advises a subset too).
 WARD_ROWS = 5000
@@ -68,12 +64,12 @@ def _short_lloyd(
     return chart.invert(lloyd(rows, weight, first, chart, _LLOYD_ROUNDS)[0])
 
 
-def nearly_hard(
+def nearest_centre(
     centres: Float[Array, "k e"],
     embed: Callable[[Array], Array],
     present: Bool[Array, " k"] | None = None,
 ) -> Labeller:
-    """The labeller that gives `_HARDNESS` of a row to its nearest centre.
+    """The labeller that gives a row to its nearest centre, the first of several.
 
     Distances are those of embedded rows, by differences: exact for coinciding rows,
     whatever their offset.
@@ -84,17 +80,9 @@ def nearly_hard(
         squares = jnp.sum((z[:, None] - centres) ** 2, axis=-1)
         if present is not None:
             squares = jnp.where(present, squares, jnp.inf)
-        return _soften(jnp.argmin(squares, axis=1), centres.shape[0], z.dtype, present)
+        return jax.nn.one_hot(jnp.argmin(squares, axis=1), centres.shape[0], dtype=z.dtype)
 
     return label
-
-
-def _soften(
-    labels: Int[Array, " n"], k: int, dtype: Any, present: Bool[Array, " k"] | None = None
-) -> Float[Array, "n k"]:
-    hard = (labels[:, None] == jnp.arange(k)).astype(dtype)
-    even = 1 / k if present is None else present / jnp.sum(present, dtype=dtype)
-    return _HARDNESS * hard + (1 - _HARDNESS) * even
 
 
 # -- the starts ----------------------------------------------------------------------
@@ -109,7 +97,7 @@ def _at_centres(place: Place) -> Callable[..., Labeller]:
         drawing, placing = jax.random.split(key)
         rows, weight = some_rows(drawing, x, sample_weight)
         centres = place(placing, model.embed(rows), weight, model.n_components)
-        return nearly_hard(centres, model.embed, model.present)
+        return nearest_centre(centres, model.embed, model.present)
 
     return start
 
@@ -133,25 +121,25 @@ def _random_responsibilities(
 def _given_labels(
     labels: Int[Array, " n"], model: LatentModel, x: Array, sample_weight: Array | None
 ) -> Labeller:
-    """Nearly hard responsibilities at labels that were found beforehand."""
+    """Labels that were found beforehand."""
 
     def label(rows: Array, first: Array | int) -> Array:
         block = lax.dynamic_slice_in_dim(labels, first, rows.shape[0])
-        return _soften(block, model.n_components, x.dtype)
+        return jax.nn.one_hot(block, model.n_components, dtype=x.dtype)
 
     return label
 
 
 # A new start is a function (key, model, x, sample_weight) -> labeller and one line here. In
 # place of a key, "hierarchical" takes the labels of `ward_labels`, made beforehand on the
-# host; "short-run" is where each of its short runs begins (`_fit` picks the best).
+# host; "short-run" is where each of its short runs begins (`fit` picks the best).
 STARTS: dict[str, Callable[..., Labeller]] = {
     "k-means++": _at_centres(seeds),
     "k-means": _at_centres(_short_lloyd),
     "random": _at_centres(_draw_rows),
     "random-responsibilities": _random_responsibilities,
     "hierarchical": _given_labels,
-    "short-run": _at_centres(_draw_rows),
+    "short-run": _at_centres(seeds),
 }
 # Starts that need no key and run once.
 DETERMINISTIC = ("hierarchical",)

@@ -195,6 +195,28 @@ class Gaussian(ConjugateFamily):
         """Moments of two sets of rows together."""
         return pool(self._structure, one, other)
 
+    def shrunk(self, statistics: Moments) -> Moments:
+        """Moments of clusters, their covariances moved towards the one within all of them.
+
+        Half-way at D + 1 rows, and the less the more rows there are: clusters may have scales
+        of their own. A cluster without rows becomes one row with the moments of all.
+        """
+        structure, few = self._structure, self._n_features() + 1
+        counts, means, scatter = statistics
+        share = counts / jnp.sum(counts)
+        per_entry = lambda numbers: jnp.reshape(numbers, (-1, *(1,) * (scatter.ndim - 1)))
+        within = jnp.sum(scatter, axis=0) / jnp.sum(counts)
+        trust = per_entry(1 / (1 + (few / counts) ** 2))
+        own = trust * scatter + (1 - trust) * per_entry(counts) * within
+        mean = share @ means
+        whole = within + jnp.sum(structure.outer((means - mean) * jnp.sqrt(share)[:, None]), axis=0)
+        there = counts > 0
+        return Moments(
+            jnp.where(there, counts, 1),
+            jnp.where(there[:, None], means, mean),
+            jnp.where(per_entry(there), own, whole),
+        )
+
     def filled(self, statistics: Moments, present: Array) -> Moments:
         """Moments in which absent components hold so few rows that no sum shows them."""
         counts, means, scatter = statistics

@@ -342,6 +342,11 @@ class Mixture(LatentModel):
             lambda: once,
         )
 
+    def first_params(
+        self, labels: Callable[[Array, Array | int], Array], x: Array, sample_weight: Array | None
+    ) -> GaussianParams:
+        return self.m_step(self.family.shrunk(self.statistics(labels, x, sample_weight)))
+
     def add(self, one: Statistics, other: Statistics) -> Statistics:
         return self.family.add(one, other)
 
@@ -561,8 +566,8 @@ class Mixture(LatentModel):
         empty = ~jnp.all((params.weights > 0) | self._absent)
         return empty | self.family.collapsed(params, self.bounded())
 
-    def empty(self, params: GaussianParams, total_weight: float) -> Array:
-        return params.weights * total_weight < _EMPTY_ROWS
+    def empty(self, params: GaussianParams, statistics: Statistics) -> Array:
+        return (statistics.counts < _EMPTY_ROWS) & ~jnp.asarray(self._absent)
 
     def cancellation(self, params: GaussianParams) -> Array:
         lost = self.family.cancellation(params, self.family.natural(params))
