@@ -27,7 +27,7 @@ Place = Callable[[PRNGKeyArray, Array, Array, int], Array]
 _LLOYD_ROUNDS = 50
 
 # Short-run EM: how many starts, and M-steps of each before the best goes on (Biernacki, Celeux
-# and Govaert, 2003). From clusters, so few of either suffice (docs/performance.md).
+# and Govaert, 2003). From clusters, so few of either suffice.
 SHORT_RUNS = 5
 SHORT_STEPS = 5
 
