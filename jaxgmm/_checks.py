@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxgmm._tables import numeric, own_names, place
 
@@ -100,7 +101,7 @@ def check_rows(x: Any) -> jax.Array:
                 f"x: non-finite value {block[row, column]} at "
                 f"{place(own_names(x), start + row, column)}; drop or impute such rows"
             )
-    if array.dtype == np.float64 and not jax.config.jax_enable_x64:
+    if array.dtype == np.float64 and jnp.result_type(float) != np.float64:
         _warn_of_narrowing()
     # A JAX array that is right as it is need not be copied.
     kept = isinstance(x, jax.Array) and (x.shape, x.dtype) == (array.shape, array.dtype)
@@ -196,7 +197,7 @@ def check_axes(arrays: Mapping[str, tuple[Any, str]]) -> None:
 
 def check_allocation(argument: str, value: Any) -> None:
     """Probabilities (..., K, n) of each label of each row: those of a row sum to one."""
-    if isinstance(value, jax.core.Tracer) or np.ndim(value) < 2:
+    if isinstance(value, Tracer) or np.ndim(value) < 2:
         return
     first = np.asarray(value).reshape(-1, *np.shape(value)[-2:])[0]
     sums_to_one = lambda axis: np.allclose(first.sum(axis=axis), 1, atol=1e-2)

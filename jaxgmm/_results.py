@@ -8,7 +8,9 @@ import hashlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array
 
 from jaxgmm._contract import LatentModel, Params
@@ -132,7 +134,7 @@ class Run(NamedTuple):
 
     def __repr__(self) -> str:
         """How many starts ended how, and how high; the numbers are in the fields."""
-        if isinstance(self.status, jax.core.Tracer):
+        if isinstance(self.status, Tracer):
             return tuple.__repr__(self)
         codes, counts = np.unique(self.status, return_counts=True)
         ends = [
@@ -329,7 +331,7 @@ def fingerprint(x: Any, sample_weight: Any) -> str:
 def check_precision(made: Any) -> None:
     """Refuse a fit or a posterior that lost digits when this process loaded it."""
     numbers = made.trace if isinstance(made, Fit) else made.log_prior
-    if numbers.dtype == np.float64 and not jax.config.jax_enable_x64:
+    if numbers.dtype == np.float64 and jnp.result_type(float) != np.float64:
         kind = type(made).__name__.lower()
         raise ValueError(
             f"{kind}: was computed in float64, and JAX's 64-bit switch is off in this process; set "

@@ -102,7 +102,8 @@ def naming_columns(x: Any) -> Iterator[None]:
     try:
         yield
     except ColumnRefused as refusal:
-        raise ColumnRefused(*refusal.args[:2], own_names(x)) from None
+        sentence, column, _ = refusal.args
+        raise ColumnRefused(sentence, column, own_names(x)) from None
 
 
 def refuse_masked(argument: str, value: Any) -> None:
@@ -165,8 +166,8 @@ def _is_missing(one: Any) -> bool:
 
 def _of_objects(argument: str, array: np.ndarray, names: tuple[str, ...] | None) -> np.ndarray:
     """Numbers of an array of Python objects, such as a table of several dtypes becomes."""
-    missing = np.frompyfunc(_is_missing, 1, 1)(array).astype(bool)
-    wrong = ~(missing | np.frompyfunc(_is_number, 1, 1)(array).astype(bool))
+    missing = np.asarray(np.frompyfunc(_is_missing, 1, 1)(array), bool)
+    wrong = ~(missing | np.asarray(np.frompyfunc(_is_number, 1, 1)(array), bool))
     if np.any(wrong):
         first = tuple(np.argwhere(wrong)[0])
         where = f" at {place(names, *first)}" if 0 < len(first) < 3 else ""
