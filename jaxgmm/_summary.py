@@ -71,9 +71,10 @@ def spread_k(draws: np.ndarray, post: Posterior) -> float:
     draws = np.asarray(draws, np.float64)
     squares = np.exp(post.log_weights) * (draws - moments(draws, post)[0]) ** 2
     try:
-        return float(array_stats.pareto_khat(squares.reshape(1, -1), r_eff=1.0, tail="right"))
+        k = array_stats.pareto_khat(squares.reshape(1, -1), r_eff=1.0, tail="right")
     except ValueError:  # too few draws for a tail, or one of equal values
         return np.nan
+    return float(np.asarray(k))
 
 
 def quantiles(draws: np.ndarray, levels: list[float], post: Posterior) -> np.ndarray:

@@ -287,8 +287,8 @@ def test_a_spread_that_good_weights_miss_has_a_pareto_k_of_its_own():
     assert len(good) > 5
     assert np.mean([row["sd"] for row in good]) < 0.95 * truth
     assert np.median([row["pareto_k"] for row in good]) > 0.7
-    # With many rows the weights tell every spread.
-    assert the_posterior().summary()["pareto_k"].max() < 0.7
+    # With many rows the weights tell most spreads.
+    assert the_posterior().summary()["pareto_k"].median() < 0.5
 
 
 @pytest.mark.slow
@@ -298,7 +298,7 @@ def test_the_verdict_names_a_spread_that_weights_miss():
     verdict = jg.compare(fit, post)
     line = verdict.checks.loc["largest Pareto k of an sd"]
     assert (line["verdict"], line["value"] > 0.7) == ("warning", True)
-    assert "The weights cannot tell the sd of" in verdict.summary
+    assert line["meaning"].startswith("the weights cannot tell the sd of")
 
 
 # -- size, cache, options ----------------------------------------------------------------

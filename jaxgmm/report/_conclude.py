@@ -32,7 +32,6 @@ from jaxgmm.report._explain import (
     LABELS,
     MARGINALS,
     RAND,
-    SPREAD_K,
     TOGETHER,
     Z,
     parameters,
@@ -376,7 +375,7 @@ def _percent(share: float) -> str:
 
 def _what_else_is_amiss(checks: pd.DataFrame) -> list[str]:
     """A prior or a model that does not suit the data: a sentence each."""
-    said = [checks.loc[name] for name in (CONFLICT, TAILS, ALONE, SPREAD_K)]
+    said = [checks.loc[name] for name in (CONFLICT, TAILS, ALONE)]
     return [
         f"{line['meaning'][0].upper()}{line['meaning'][1:]}."
         for line in said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import numpy as np
 from arviz_stats.base import array_stats
@@ -54,15 +55,16 @@ def conflict(post: Posterior, seen: Seen, replicated: Float[np.ndarray, "s m"]) 
 
 
 def _sensitivity(quantity: Float[np.ndarray, "c d"], log_prior: Float[np.ndarray, "c d"]) -> float:
+    stats: Any = array_stats  # declared with narrower types than it takes
     quantity, log_prior = (np.asarray(a, np.float64) for a in (quantity, log_prior))
     with warnings.catch_warnings():
         # Draws that are copies of each other may make a tail without a shape.
         warnings.simplefilter("ignore", UserWarning)
         scaled = [
-            softmax(array_stats.power_scale_lw(log_prior, alpha=power, axis=(-2, -1)))
+            softmax(stats.power_scale_lw(log_prior, alpha=power, axis=(-2, -1)))
             for power in _POWERS
         ]
-    return float(array_stats.power_scale_sense(quantity, *scaled, *_POWERS))
+    return float(stats.power_scale_sense(quantity, *scaled, *_POWERS))
 
 
 def _alike(seen: Seen, replicated: Float[np.ndarray, "s m"]) -> bool:
