@@ -37,7 +37,7 @@ class Starts(NamedTuple):
 
     params: Params
     exact: bool = False
-    adaptation: dict[str, Array] = {}  # noqa: RUF012 (nothing writes into it)
+    adaptation: dict[str, Any] = {}  # noqa: RUF012 (nothing writes into it)
 
     @property
     def n_chains(self) -> int:
