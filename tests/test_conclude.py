@@ -1,7 +1,9 @@
 """The conclusion, clause by clause: each follows from the lines that measure it, and no other."""
 
+import dataclasses
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pandas as pd
 import pytest
@@ -27,6 +29,7 @@ FEEDS = {
 }
 # Lines that the agreement of mode and posterior does not need: the shape around the mode.
 SHAPE = ("Pareto k of the Gaussian at the mode", "largest Wasserstein distance to Laplace (sd)")
+LABELS = "draws with ambiguous labels"
 CAVEATS = "not that the model is right, nor that the draws have seen every mode"
 
 # What is to be done where the line on the left fails alone.
@@ -43,18 +46,20 @@ CURES = {
 }
 
 
-def concluded(line, verdict, value=0.5):
+def concluded(line, verdict, value=0.5, point="mode", n_negative=0, **others):
     """The conclusion that is drawn of Old Faithful where one line says something else."""
     found = agreement()
     checks = found.checks.copy()
     checks.loc[line, "verdict"], checks.at[line, "value"] = verdict, value
-    shape = SimpleNamespace(stationary=True, n_negative=0, n_flat=0, newton_decrement=1e-6)
-    basins = found.basins
+    for other, warns in others.get("also", {}).items():
+        checks.loc[other, "verdict"] = warns
+    shape = SimpleNamespace(n_negative=n_negative, n_flat=0, newton_decrement=1e-6)
+    basins, fit = others.get("basins", found.basins), others.get("fit", found.fit)
     if line.startswith("mass of"):  # which speaks of an optimum
         missed = basins.assign(visited=0, share=0.0, log_joint=basins["log_joint"] - 1.0)
         basins = pd.concat([basins, missed], ignore_index=True)
         basins["laplace_share"] = 0.5
-    return conclude("mode", checks, shape, basins, found.table, found.fit, found.posterior)
+    return conclude(point, checks, shape, basins, found.table, fit, found.posterior)
 
 
 def test_every_clause_has_its_lines_and_every_line_its_clause():
@@ -79,6 +84,52 @@ def test_without_a_warning_nothing_is_withdrawn():
     assert "so the two agree" in summary
     assert summary.count("not that") == 1
     assert CAVEATS in summary
+
+
+@pytest.mark.parametrize("decided", [True, False])
+def test_ambiguous_labels_come_first(decided):
+    """The ratio of an sd to its standard error then measures how labels vary."""
+    by_label = ("standard errors", "normal approximation")
+    warns = {line: "warning" for clause in by_label for line in CLAUSES[clause][0]}
+    found, summary = concluded(LABELS, "warning", also=warns if decided else {HEALTH[0]: "fail"})
+    assert found == decided
+    assert "Labels are ambiguous" in summary
+    for clause in by_label:
+        assert clause not in summary
+        assert CLAUSES[clause][1] not in summary
+    assert ("yet the draws do not agree on labels" in summary) == decided
+    assert "the mode is not typical" not in summary
+
+
+def test_one_start_tells_of_one_optimum():
+    fit = agreement().fit
+    first = jax.tree.map(lambda leaf: leaf[:1], fit.restarts)
+    alone = concluded(LABELS, "ok", fit=dataclasses.replace(fit, restarts=first))[1]
+    assert "so the two agree as far as one start of EM can tell:" in alone
+    assert "so the two agree:" in agreement().summary
+
+
+@pytest.mark.parametrize(
+    ("above", "words"),
+    [(1.0, "a higher optimum"), (0.0, "an equally high optimum"), (-1.0, "a lower optimum")],
+)
+def test_how_high_the_optimum_of_most_draws_is(above, words):
+    first = agreement().basins.iloc[:1].assign(share=0.1)
+    other = first.assign(share=0.9, log_joint=first["log_joint"] + above)
+    summary = concluded(LABELS, "ok", basins=pd.concat([first, other], ignore_index=True))[1]
+    assert f"lies in that of {words}" in summary
+    assert ("the highest mode is not where the mass is" in summary) == (above < 0)
+
+
+@pytest.mark.parametrize("n_negative", [0, 2])
+def test_how_far_an_early_stop_is(n_negative):
+    """By the local quadratic where it has a top; by the climb that is left in any case."""
+    found = agreement()
+    higher = found.basins.assign(log_joint=found.fit.log_joint + 2.5)
+    words = concluded(LABELS, "ok", 0.0, "stopped early", n_negative, basins=higher)[1]
+    assert "going on from there leads 2.50 higher" in words
+    assert ("sd away" in words) == (n_negative == 0)
+    assert ("the density still rises in two directions" in words) == (n_negative == 2)
 
 
 @pytest.mark.parametrize("line", CURES)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from jaxgmm._posterior import Posterior
-from jaxgmm._results import Fit
+from jaxgmm._results import SAME_OPTIMUM, Fit
 from jaxgmm.report._basins import unseen, weighty
 from jaxgmm.report._check import FAIL, NOT_APPLICABLE, OK, WARNING
 from jaxgmm.report._conflict import CONFLICT
@@ -49,6 +49,8 @@ CLAUSES = {
     "partition": ((TOGETHER, RAND), "its partition is the posterior's"),
     "predictions": ((VARIATION,), "predictions from it are the posterior's"),
 }
+# Of single components: where labels are ambiguous, their lines measure how labels vary.
+_BY_LABEL = ("standard errors", "normal approximation")
 # The two agree where these do.
 _AGREEMENT = ("estimates", "standard errors", "partition", "predictions")
 
@@ -87,7 +89,8 @@ def conclude(
     opening = _what_the_point_is(point, shape, basins, fit)
     failed = [name for name in HEALTH if checks.loc[name, "verdict"] == FAIL]
     if failed:
-        return False, f"{opening} {_why_no_verdict(failed, checks, basins, post)}"
+        why = _why_no_verdict(failed, checks, basins, post)
+        return False, " ".join(filter(None, [opening, why, _what_labels_mean(checks)]))
     if point in ("stopped early", "saddle"):
         return True, (
             f"{opening} Intervals and z-scores refer to a point that is not the MAP: the tables "
@@ -101,7 +104,7 @@ def conclude(
         )
     sentences = [
         opening,
-        _where_the_mass_is(point, checks, basins, parameters(table, post)),
+        _where_the_mass_is(point, checks, basins, parameters(table, post), fit),
         _what_may_be_concluded(checks, basins),
         _what_labels_mean(checks),
         _what_draws_hide(checks, basins, post),
@@ -194,10 +197,14 @@ def _cure(failed: list[str], post: Posterior) -> str:
 def _what_the_point_is(point: str, shape: Curvature, basins: pd.DataFrame, fit: Fit) -> str:
     distance = f"Newton decrement {shape.newton_decrement:.1e} sd"
     if point == "stopped early":
+        where = f"it is {shape.newton_decrement:.2g} posterior sd away in the local quadratic"
+        if shape.n_negative:
+            rising = directions(shape.n_negative)
+            where = f"where it stands the density still rises in {rising}, as at no mode"
+        rise = max(0.0, basins["log_joint"].iloc[0] - fit.log_joint)
         return (
-            f"EM stopped before the mode: it is {shape.newton_decrement:.2g} posterior sd away in "
-            f"the local quadratic ({fit.status.name.lower().replace('_', ' ')}); "
-            "lower tol or raise max_iter."
+            f"EM stopped before the mode: {where}; going on from there leads {rise:.2f} higher "
+            f"({fit.status.name.lower().replace('_', ' ')}): lower tol or raise max_iter."
         )
     if point == "saddle":
         return (
@@ -230,19 +237,22 @@ def _what_the_point_is(point: str, shape: Curvature, basins: pd.DataFrame, fit: 
 
 
 def _where_the_mass_is(
-    point: str, checks: pd.DataFrame, basins: pd.DataFrame, rows: pd.DataFrame
+    point: str, checks: pd.DataFrame, basins: pd.DataFrame, rows: pd.DataFrame, fit: Fit
 ) -> str:
     first, share = basins.iloc[0], float(basins["share"].iloc[0])
     distances = _distances(rows)
     if share >= NEARLY_ALL:
         amiss = [what for what in _AGREEMENT if _holds(what, checks) is False]
         ending = ":"
-        if "estimates" in amiss:
+        if _ambiguous(checks):
+            ending = ", yet the draws do not agree on labels:"
+        elif "estimates" in amiss:
             ending = ", yet the mode is not typical of it:"
         elif amiss:
             ending = f", yet EM's {_listed(amiss)} are not the posterior's:"
         elif point == "mode" and all(_holds(what, checks) for what in _AGREEMENT):
-            ending = ", so the two agree:"
+            alone = fit.model.n_components > 1 and len(fit.restarts.status) == 1
+            ending = f", so the two agree{' as far as one start of EM can tell' * alone}:"
         return f"{share:.0%} of the posterior lies in its basin{ending} {distances}"
     heaviest = basins.iloc[int(basins["share"].to_numpy().argmax())]
     if share >= float(heaviest["share"]):
@@ -256,13 +266,15 @@ def _where_the_mass_is(
             f"{_share(first)} of the posterior lies in its basin, {among}: the point describes "
             f"where most of the posterior is, and nothing of the rest. {distances}"
         )
-    level = "lower" if heaviest["log_joint"] < first["log_joint"] else "higher"
-    reading = (
-        ", so the highest mode is not where the mass is" if level == "lower" else " and most mass"
-    )
+    above = heaviest["log_joint"] - first["log_joint"]
+    level, reading = "a higher", " and most mass"
+    if abs(above) <= SAME_OPTIMUM:
+        level, reading = "an equally high", ""
+    elif above < 0:
+        level, reading = "a lower", ", so the highest mode is not where the mass is"
     return (
         f"Only {_share(first)} of the posterior lies in its basin{_described(first)}; "
-        f"{_share(heaviest)} lies in that of a {level} optimum (log joint "
+        f"{_share(heaviest)} lies in that of {level} optimum (log joint "
         f"{heaviest['log_joint']:.2f} against {first['log_joint']:.2f}){_described(heaviest)}"
         f"{reading}. {distances}"
     )
@@ -291,7 +303,9 @@ def _described(basin: pd.Series) -> str:
 
 
 def _holds(what: str, checks: pd.DataFrame) -> bool | None:
-    """Whether all lines that measure a clause are ok; None where none of them applies."""
+    """Whether all lines that measure a clause are ok; None where none of them can tell."""
+    if what in _BY_LABEL and _ambiguous(checks):
+        return None
     verdicts = checks.loc[list(CLAUSES[what][0]), "verdict"]
     verdicts = verdicts[verdicts != NOT_APPLICABLE]
     return None if verdicts.empty else bool((verdicts == OK).all())
@@ -330,10 +344,14 @@ def _reasons(what: str, checks: pd.DataFrame) -> str:
     return "; ".join(f"{name}: {_number(value)}" for name, value in lines["value"].items())
 
 
+def _ambiguous(checks: pd.DataFrame) -> bool:
+    return checks.loc[LABELS, "verdict"] not in (OK, NOT_APPLICABLE)
+
+
 def _what_labels_mean(checks: pd.DataFrame) -> str:
-    line = checks.loc[LABELS]
-    if line["verdict"] in (OK, NOT_APPLICABLE):
+    if not _ambiguous(checks):
         return ""
+    line = checks.loc[LABELS]
     return (
         f"Labels are ambiguous: {line['value']:.0%} of the draws could as well carry others, so "
         "numbers of single components (marked in the table) depend on the rule that matched "

@@ -234,7 +234,7 @@ def _coverage(basins: pd.DataFrame, post: Posterior) -> list[Check]:
             float(max(higher, 0)),
             f"<= {SAME_OPTIMUM:g}",
             FAIL if above else OK,
-            "EM's answer is a minor mode" if above else "none higher is known",
+            "a higher one is known" if above else "none higher is known",
         ),
         *_unseen(basins, post),
         Check(
@@ -242,7 +242,7 @@ def _coverage(basins: pd.DataFrame, post: Posterior) -> list[Check]:
             len(new),
             "0",
             WARNING if len(new) else OK,
-            f"restarts missed optima that hold {new['share'].sum():.1%} of the posterior"
+            f"restarts missed optima that {new['share'].sum():.1%} of the draws lead to"
             if len(new)
             else "restarts found all that draws lead to",
         ),
