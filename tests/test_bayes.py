@@ -262,7 +262,7 @@ def test_sample_refuses_what_it_cannot_do():
     with pytest.raises(ValueError, match=r"target_acceptance: .*found 1\.0"):
         jg.sample(fit.model, FAITHFUL, key=key, start=fit, target_acceptance=1.0)
     with pytest.raises(TypeError, match="start"):
-        jg.sample(fit.model, FAITHFUL, key=key, start=fit.params)
+        jg.sample(fit.model, FAITHFUL, key=key, start=FAITHFUL[0])
 
 
 # -- labels --------------------------------------------------------------------------
