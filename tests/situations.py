@@ -591,10 +591,10 @@ def tied(**options):
 
 
 @situation(
-    "a curved structure (VEV), NUTS",
-    "clear clusters: agreement",
+    "a curved structure (VEV) on round clusters, NUTS",
+    "round clusters have no orientation: the spread is not that of the curvature",
     True,
-    AGREE,
+    "not that its standard errors are the posterior's spread",
     slow=True,
 )
 def curved(**options):
