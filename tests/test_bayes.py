@@ -32,7 +32,8 @@ def test_one_component_agrees_with_the_closed_form():
     prior = jg.ConjugatePrior(mean=[3.0, 70.0], mean_precision=2.0, dof=6.0, scale=np.diag([2, 90]))
     model = jg.Mixture(jg.Gaussian("full"), 1, prior=prior)
     post = jg.sample(model, x, key=jax.random.key(3), sample_weight=weight, progress=False)
-    assert np.allclose(post.pointwise_log_likelihood().sum(axis=-1), post.log_likelihood)
+    # Of one copy of each row.
+    assert np.allclose(post.pointwise_log_likelihood() @ weight, post.log_likelihood)
 
     rows = np.repeat(x, weight.astype(int), axis=0)
     n, d, kappa, dof = len(rows), 2, 2.0 + len(rows), 6.0 + len(rows)
