@@ -82,7 +82,7 @@ def to_datatree(
 
 def _attributes(posterior: Posterior) -> dict[str, Any]:
     """What holds for all groups: where the draws come from, their weights, the evidence."""
-    attributes = {"inference_library": "jaxgmm", "sampler": posterior.method}
+    attributes: dict[str, Any] = {"inference_library": "jaxgmm", "sampler": posterior.method}
     if posterior.log_weights is not None:
         attributes["resampled"] = "systematic"
         attributes["pareto_k"] = posterior.pareto_k

@@ -233,8 +233,9 @@ def _first_params(
 
     def first(start: Any) -> Params:
         if kind == "freed":
-            key, params, *pair = start
-            label = freed(key, working, working.to_working(params), *pair, x, sample_weight)
+            key, params, pair, within = start
+            at = working.to_working(params)
+            label = freed(key, working, at, pair, within, x, sample_weight)
             return working.first_params(label, x, sample_weight)
         if kind in STARTS:
             label = STARTS[kind](start, working, x, sample_weight)
