@@ -120,28 +120,14 @@ def _warn_of_narrowing() -> None:
     )
 
 
-# Columns further from zero than so many times their range lose digits in float32.
-_FAR = 1e3
-
-
-def centred_rows(x: Any, rows: Any) -> tuple[np.ndarray, np.ndarray] | None:
-    """float64 data as float32 rows about an origin, which keeps the digits that differ.
-
-    None where JAX keeps them anyway: it did not narrow the data when it made ``rows``, or
-    no column lies far from zero. The origin is a number of float32.
-    """
-    wide = numeric("x", x)
-    if wide.dtype != np.float64 or rows.dtype != np.float32:
-        return None
-    wide = wide.reshape(rows.shape)
-    low, high = wide.min(axis=0), wide.max(axis=0)
-    middle = np.float32(low / 2 + high / 2).astype(np.float64)
-    far = (high > low) & (np.abs(middle) > _FAR * (high - low))
-    if not far.any():
-        return None
-    origin = np.where(far, middle, 0)
-    centred = np.empty(rows.shape, np.float32)
-    return np.subtract(wide, origin, out=centred, casting="same_kind"), origin
+def wider(dtype: Any) -> str:
+    """What more to advise where digits ran out: nothing in float64."""
+    if np.dtype(dtype) == np.float64:
+        return ""
+    return (
+        '; or turn on JAX\'s x64 switch, jax.config.update("jax_enable_x64", True), and give '
+        "float64 data"
+    )
 
 
 def blocks(array: np.ndarray, rows: int = 2**16) -> Iterator[tuple[int, np.ndarray]]:

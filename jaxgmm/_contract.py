@@ -243,6 +243,8 @@ class LatentModel(abc.ABC):
     def translate(self, offset: Any, params: Params = None) -> tuple[LatentModel, Params]:
         """This model, and its parameters where given, for rows moved by ``offset`` (D,).
 
+        ``params`` may have leading axes, or be the sites by name; what moves comes back as
+        NumPy's float64.
         Only called where `moves` says that rows are places which could be moved.
         """
         raise NotImplementedError(f"translate: {type(self).__name__} has no rows to be moved")
@@ -277,6 +279,14 @@ class LatentModel(abc.ABC):
     def ascends(self) -> Array:
         """Whether `m_step` maximises the declared objective (a ridge does not)."""
         return jnp.array(True)
+
+    def settled(self, params: Params) -> LatentModel:
+        """The same model with its numerics fixed to what suits ``params`` (any leading axes).
+
+        For programs that differentiate: what a model otherwise measures at every call is
+        measured once, on the host.
+        """
+        return self
 
     def log_units(self) -> Array | None:
         """What the log prior gains when its sites are measured in the user's units.

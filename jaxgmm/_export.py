@@ -56,16 +56,19 @@ def to_datatree(
         groups["posterior_predictive"] = {"x": posterior.replicate(key_rows)}
     if prior or prior_predictive:
         key_prior, key_replicates = jax.random.split(key_prior)
-        shape, model = (posterior.n_chains, posterior.n_draws), posterior.model
+        shape, model = (posterior.n_chains, posterior.n_draws), posterior.near.model
         asked = "prior" if prior else "prior_predictive"
         drawn = _predictive.prior_draws(model, key_prior, shape, asked)
         if prior:
             sites = all_sites(model, drawn)
+            if posterior.origin is not None:
+                _, sites = model.translate(posterior.origin, sites)
             groups["prior"] = {name: np.asarray(site, x.dtype) for name, site in sites.items()}
         if prior_predictive:
             flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), drawn)
             rows = _predictive.replicated(model, flat, key_replicates, x.shape[0])
             rows = np.asarray(rows, x.dtype).reshape(*shape, *x.shape)
+            rows = rows if posterior.origin is None else rows + posterior.origin
             groups["prior_predictive"] = {"x": rows}
     tree = arviz_base.from_dict(groups, dims=dims, coords=coords)
     if log_likelihood:

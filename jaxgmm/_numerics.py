@@ -200,6 +200,28 @@ def sum_over_blocks(
     return lax.scan(add, zero, jnp.arange(-(-n // block)))[0]
 
 
+def map_over_blocks(
+    function: Callable[[Array], Array], x: Array, block: int
+) -> Float[Array, "n ..."]:
+    """What ``function`` makes of each row, one block of rows at a time.
+
+    Beyond the result it holds one block of intermediates. The last block reaches back, as in
+    `sum_over_blocks`.
+    """
+    n = x.shape[0]
+    if n <= block:
+        return function(x)
+
+    def part(index: Array, found: Array) -> Array:
+        first = jnp.minimum(block * index, n - block)
+        rows = function(lax.dynamic_slice_in_dim(x, first, block))
+        return lax.dynamic_update_slice_in_dim(found, rows, first, axis=0)
+
+    one = jax.eval_shape(function, x[:block])
+    found = jnp.zeros((n, *one.shape[1:]), one.dtype)
+    return lax.fori_loop(0, -(-n // block), part, found)
+
+
 def at_once(numbers: int, dtype: Any) -> int:
     """How many things that hold so many numbers each to compute side by side."""
     return max(1, _LIVE_BYTES // (numbers * jnp.dtype(dtype).itemsize))

@@ -6,6 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
@@ -21,6 +22,8 @@ from jaxgmm._labelling import (
     relabelled,
     symmetry_note,
 )
+from jaxgmm._origin import about, narrowed
+from jaxgmm._results import fingerprint
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,6 +82,9 @@ class Posterior:
     adaptation : dict of arrays (chain, ...)
         What warm-up learned, with which ``jaxgmm.sample(start=posterior)`` goes on: of NUTS
         ``step_size`` and ``inverse_mass_matrix``, in unconstrained coordinates of working units.
+    origin : (D,) array or None
+        What rows far from zero were measured from where JAX has no float64; the rows and the
+        draws of the means are then NumPy's float64.
 
     Notes
     -----
@@ -111,6 +117,26 @@ class Posterior:
     row_names: np.ndarray | None = None
     start: str = "fit"
     adaptation: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    origin: np.ndarray | None = None
+
+    def moved(self, offset: np.ndarray, x: Any, digest: str) -> Posterior:
+        """The posterior given ``x``, these rows moved by ``offset``, of which it is the digest."""
+        model, params = self.model.translate(offset, self.params)
+        _, draws = self.model.translate(offset, self.draws)
+        _, raw = self.model.translate(offset, self.draws_raw)
+        origin = offset if self.origin is None else self.origin + offset
+        if not origin.any():
+            origin, (model, params, draws, raw) = None, narrowed((model, params, draws, raw))
+        changes = {"model": model, "params": params, "draws": draws, "draws_raw": raw}
+        return dataclasses.replace(self, x=x, fingerprint=digest, origin=origin, **changes)
+
+    @property
+    def near(self) -> Posterior:
+        """The same posterior measured from its ``origin``, for what JAX computes."""
+        if self.origin is None:
+            return self
+        rows = self._rows(None)
+        return self.moved(-self.origin, rows, fingerprint(rows, self.sample_weight))
 
     @property
     def log_joint(self) -> np.ndarray:
@@ -142,7 +168,9 @@ class Posterior:
 
     def raw_params(self) -> Params:
         """The draws as parameters (chain, draw, ...), labelled as drawn."""
-        return relabelled(self.model, self.params, np.argsort(self.labels, axis=-1))
+        near = self.near
+        raw = relabelled(near.model, near.params, np.argsort(self.labels, axis=-1))
+        return raw if self.origin is None else near.model.translate(self.origin, raw)[1]
 
     @property
     def ambiguous_labels(self) -> float:
@@ -213,6 +241,10 @@ class Posterior:
         >>> bool((means[..., 0] <= means[..., 1]).all())
         True
         """
+        if self.origin is not None:
+            _, reference = self.model.translate(-self.origin, reference)
+            found = self.near.relabel(method, reference=reference, **options)
+            return found.moved(self.origin, self.x, self.fingerprint)
         raw = self.raw_params()
         if reference is None:
             reference = highest(self.params, self.log_joint)
@@ -281,7 +313,7 @@ class Posterior:
         -------
         (m, m) array
         """
-        x = self.x if rows is None else self.x[np.asarray(rows)]
+        x = self._rows(None) if rows is None else self._rows(None)[np.asarray(rows)]
         values = _predictive.co_clustering(self.model, *self._weighted_draws(), x)
         return np.asarray(values, x.dtype)
 
@@ -291,7 +323,7 @@ class Posterior:
         With importance weights, those of a draw hold for its labels.
         """
         check_key(key, "labels are drawn")
-        drawn = _predictive.assignments(self.model, self._flat(self.params), key, self.x)
+        drawn = _predictive.assignments(self.model, self._flat_params(), key, self._rows(None))
         return np.asarray(drawn).reshape(*self.log_prior.shape, -1)
 
     def replicate(self, key: PRNGKeyArray) -> np.ndarray:
@@ -301,8 +333,9 @@ class Posterior:
         are not weighted.
         """
         check_key(key, "rows are drawn")
-        params, n = self._flat(self.params), self.x.shape[0]
+        params, n = self._flat_params(), self.x.shape[0]
         drawn = np.asarray(_predictive.replicated(self.model, params, key, n), self.x.dtype)
+        drawn = drawn if self.origin is None else drawn + self.origin
         return drawn.reshape(*self.log_prior.shape, *drawn.shape[1:])
 
     def pointwise_log_likelihood(self) -> np.ndarray:
@@ -311,29 +344,34 @@ class Posterior:
         A weight is a number of copies, so the weighted sum over rows is `log_likelihood`. What
         leaves a row out leaves out one copy: the weight multiplies afterwards.
         """
-        drawn = np.asarray(_predictive.pointwise(self.model, self._flat(self.params), self.x))
+        drawn = np.asarray(_predictive.pointwise(self.model, self._flat_params(), self._rows(None)))
         return drawn.reshape(*self.log_prior.shape, -1)
 
     def _rows(self, x_new: Any) -> Array:
+        """Rows as JAX sees them: about the origin, where there is one."""
         if x_new is None:
-            return self.x
+            return self.x if self.origin is None else jnp.asarray(about(self.x, self.origin))
         rows, _ = self.model.check_data(x_new)
         if rows.shape[1:] != self.x.shape[1:]:
             raise ValueError(
                 f"x_new: needs rows of shape {self.x.shape[1:]} as in the data, "
                 f"found {rows.shape[1:]}"
             )
-        return rows
+        return rows if self.origin is None else jnp.asarray(about(x_new, self.origin))
 
     def _flat(self, draws: Any) -> Any:
         """Draws of all chains in one row."""
         return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), draws)
 
+    def _flat_params(self) -> Params:
+        """The draws in one row, about the origin as the rows are."""
+        return self._flat(self.near.params)
+
     def _weighted_draws(self) -> tuple[Params, np.ndarray]:
         """All draws and their log weights."""
         equal = np.full(self.log_prior.size, -np.log(self.log_prior.size))
         log_weights = equal if self.log_weights is None else self.log_weights.ravel()
-        return self._flat(self.params), log_weights
+        return self._flat_params(), log_weights
 
     # -- other forms ---------------------------------------------------------------------
 

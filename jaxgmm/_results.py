@@ -14,6 +14,7 @@ from jax.core import Tracer
 from jaxtyping import Array
 
 from jaxgmm._contract import LatentModel, Params
+from jaxgmm._origin import about, narrowed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -194,6 +195,9 @@ class Fit:
         The kind of start; ``"given"`` for parameters and responsibilities.
     seed : tuple of int or None
         The numbers in the random key, as `jax.random.key_data` has them; None without one.
+    origin : (D,) array or None
+        What rows far from zero were measured from where JAX has no float64; means are then
+        NumPy's float64.
     """
 
     model: LatentModel
@@ -225,6 +229,23 @@ class Fit:
     feature_names: tuple[str, ...]
     start: str = "given"
     seed: tuple[int, ...] | None = None
+    origin: np.ndarray | None = None
+
+    def moved(self, offset: np.ndarray, digest: str) -> Fit:
+        """The fit of rows moved by ``offset``, whose fingerprint is ``digest``."""
+        model, params = self.model.translate(offset, self.params)
+        _, ends = self.model.translate(offset, self.restarts.params)
+        origin = offset if self.origin is None else self.origin + offset
+        if not origin.any():
+            origin, (model, params, ends) = None, narrowed((model, params, ends))
+        record = self.restarts._replace(params=jax.tree.map(np.asarray, ends))
+        changes = {"model": model, "params": params, "restarts": record, "origin": origin}
+        return dataclasses.replace(self, fingerprint=digest, **changes)
+
+    @property
+    def near(self) -> Fit:
+        """The same fit measured from its ``origin``, for what JAX computes."""
+        return self if self.origin is None else self.moved(-self.origin, self.fingerprint)
 
     @property
     def converged(self) -> bool:
@@ -340,8 +361,8 @@ def check_precision(made: Any) -> None:
         )
 
 
-def same_data(fit: Fit, x: Any, sample_weight: Any) -> tuple[Any, Any]:
-    """The checked data and weights of a fit, given again; a `ValueError` for others."""
+def same_data(fit: Fit, x: Any, sample_weight: Any) -> tuple[Fit, Any, Any]:
+    """A fit and its data and weights, given again, as JAX sees them; a `ValueError` for others."""
     if not isinstance(fit, Fit):
         raise TypeError(f"fit: needs a Fit from jaxgmm.fit, found {type(fit).__name__}")
     check_precision(fit)
@@ -351,4 +372,6 @@ def same_data(fit: Fit, x: Any, sample_weight: Any) -> tuple[Any, Any]:
             "x: these are not the data or the weights of this fit; pass the x and the "
             "sample_weight that jaxgmm.fit was given"
         )
-    return rows, weight
+    if fit.origin is not None:
+        rows = jax.device_put(about(x, fit.origin))
+    return fit.near, rows, weight

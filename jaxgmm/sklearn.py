@@ -7,7 +7,7 @@ import dataclasses
 import math
 import warnings
 from abc import ABCMeta, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -17,8 +17,9 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Array, PRNGKeyArray
 
 from jaxgmm import bayes, em
-from jaxgmm._checks import check_count, check_name, reworded
+from jaxgmm._checks import check_count, check_name, check_sample_weight, reworded
 from jaxgmm._contract import Params
+from jaxgmm._origin import centred_rows
 from jaxgmm._programs import program
 from jaxgmm._results import Status
 from jaxgmm._tables import naming_columns, numeric, refuse_masked, refuse_times
@@ -45,6 +46,8 @@ _STARTS = {
 }
 # Rows below which a component of a warm start has vanished.
 _VANISHED = 1e-3
+# Rows that are looked at in one call.
+_ROWS_AT_ONCE = 2**16
 # Structures whose covariances have a shape of their own; those of others are matrices.
 _TYPES = ("full", "tied", "diag", "spherical")
 # jaxgmm's names of arguments, and scikit-learn's.
@@ -131,19 +134,21 @@ class _MixtureEstimator(DensityMixin, BaseEstimator, metaclass=ABCMeta):
 
     def predict(self, X: Any) -> np.ndarray:
         """Index of the most probable component of each row, (n_samples,)."""
-        return np.argmax(self.predict_proba(X), axis=1)
+        return self._look(X, _most_probable).astype(np.int64)
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Probability of each component given each row, (n_samples, n_components)."""
-        return self._look(X)[1]
+        return self._look(X, _probabilities)
 
     def score_samples(self, X: Any) -> np.ndarray:
         """Log density of each row, (n_samples,)."""
-        return self._look(X)[0]
+        found = self._look(X, _log_density)
+        return found + np.asarray(self._density()[1], found.dtype)
 
-    def score(self, X: Any, y: Any = None) -> float:
-        """Mean of `score_samples`."""
-        return float(np.mean(self.score_samples(X)))
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """Mean of `score_samples`, weighted by ``sample_weight`` where that is given."""
+        total, weight = self._log_likelihood(X, sample_weight)
+        return total / weight
 
     def sample(self, n_samples: int = 1) -> tuple[np.ndarray, np.ndarray]:
         """Draw rows (n_samples, n_features) of the mixture, and their components.
@@ -155,10 +160,10 @@ class _MixtureEstimator(DensityMixin, BaseEstimator, metaclass=ABCMeta):
             raise ValueError(
                 f"Invalid value for 'n_samples': {n_samples}. Needs at least one sample."
             )
-        params, _ = self._density()
+        params, origin = self._about(np.result_type(self.means_))
         params = dataclasses.replace(params, weights=self.weights_)
         labels, rows = _draw(params, self._key(), n_samples)
-        return np.array(rows), np.array(labels, dtype=np.int64)
+        return np.array(rows) + origin, np.array(labels, dtype=np.int64)
 
     @abstractmethod
     def _fit(self, x: np.ndarray, sample_weight: Any) -> str:
@@ -188,13 +193,39 @@ class _MixtureEstimator(DensityMixin, BaseEstimator, metaclass=ABCMeta):
         kind = check_name("init_params", self.init_params, _STARTS)
         return {"key": self._key(), "n_init": self.n_init, "start": _STARTS[kind]}
 
-    def _look(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Log densities and responsibilities of rows."""
+    def _look(self, X: Any, see: Callable[[GaussianParams, Any], Array]) -> np.ndarray:
+        """What ``see`` makes of each row, a block of rows at a time."""
         check_is_fitted(self)
         rows = self._rows(X, reset=False)
-        params, log_mass = self._density()
-        log_density, responsibilities = _labelled(params, rows)
-        return np.array(log_density + log_mass), np.array(responsibilities)
+        params, origin = self._about(rows.dtype)
+        n, size = len(rows), min(len(rows), _ROWS_AT_ONCE)
+        found = np.empty(0)
+        for start in range(0, n, size):
+            # The last block reaches back: one size of block is one program.
+            first = min(start, n - size)
+            part = np.asarray(see(params, rows[first : first + size] - origin))
+            if start == 0:
+                found = np.empty((n, *part.shape[1:]), part.dtype)
+            found[first : first + size] = part
+        return found
+
+    def _about(self, dtype: Any) -> tuple[GaussianParams, np.ndarray]:
+        """Parameters that label rows, seen from an origin that is to be taken from the rows.
+
+        Zero where JAX keeps the digits of numbers of this dtype, else among the means.
+        """
+        params, _ = self._density()
+        origin = np.zeros(self.means_.shape[1], dtype)
+        if jnp.asarray(origin).dtype != dtype:
+            origin = np.average(self.means_, axis=0, weights=self.weights_).astype(dtype)
+        return dataclasses.replace(params, means=self.means_ - origin), origin
+
+    def _log_likelihood(self, X: Any, sample_weight: Any) -> tuple[float, float]:
+        """Of all rows together, and their weight."""
+        each = self.score_samples(X)
+        weight = check_sample_weight(sample_weight, jnp.asarray(each))
+        weight = np.ones(len(each)) if weight is None else np.asarray(weight, np.float64)
+        return float(weight @ each), float(weight.sum())
 
     def _tell(self, statuses: Any, n_iter: Any, bounds: Any) -> None:
         """What ``verbose`` prints: a line for each restart."""
@@ -328,16 +359,14 @@ class GaussianMixture(_MixtureEstimator):
         self.verbose_interval = verbose_interval
         self.prior = prior
 
-    def bic(self, X: Any) -> float:
-        """Bayesian information criterion on ``X``; lower is better."""
-        return self._criterion(X, math.log(len(X)))
+    def bic(self, X: Any, sample_weight: Any = None) -> float:
+        """Bayesian information criterion on ``X``; lower is better. Weights count rows."""
+        total, weight = self._log_likelihood(X, sample_weight)
+        return -2 * total + math.log(weight) * self._n_parameters()
 
-    def aic(self, X: Any) -> float:
-        """Akaike information criterion on ``X``; lower is better."""
-        return self._criterion(X, 2)
-
-    def _criterion(self, X: Any, price: float) -> float:
-        return -2 * float(np.sum(self.score_samples(X))) + price * self._n_parameters()
+    def aic(self, X: Any, sample_weight: Any = None) -> float:
+        """Akaike information criterion on ``X``; lower is better. Weights count rows."""
+        return -2 * self._log_likelihood(X, sample_weight)[0] + 2 * self._n_parameters()
 
     def _n_parameters(self) -> int:
         """Free parameters, under the name that programs written for scikit-learn call."""
@@ -412,8 +441,8 @@ class GaussianMixture(_MixtureEstimator):
         weights = np.where(gone, total / len(gone), held)
         return dataclasses.replace(
             model.permute(ended, jnp.asarray(heaviest)),
-            weights=jnp.asarray(weights / weights.sum(), ended.means.dtype),
-            means=jnp.where(gone[:, None], x[rows], ended.means),
+            weights=jnp.asarray(weights / weights.sum(), ended.weights.dtype),
+            means=np.where(gone[:, None], x[rows], ended.means),
         )
 
     def _given(self, d: int) -> dict[str, np.ndarray]:
@@ -597,6 +626,11 @@ class BayesianGaussianMixture(_MixtureEstimator):
         check_name("covariance_type", self._structure, _TYPES)
         model = Mixture(Gaussian(self._structure), self.n_components)
         rows, weight = model.check_data(x, sample_weight)
+        if centred_rows(x, rows) is not None:
+            raise ValueError(
+                "X: lies so far from zero that float32 has not its digits; turn on JAX's x64 "
+                'switch, jax.config.update("jax_enable_x64", True), or subtract a number'
+            )
         total = len(rows) if weight is None else float(weight.sum())
         prior = self._prior(x, None if weight is None else np.asarray(weight))
         if self.warm_start and hasattr(self, "posterior_"):
@@ -743,9 +777,18 @@ def _any_structure(params: GaussianParams) -> Mixture:
 
 
 @program()
-def _labelled(params: GaussianParams, x: Array) -> tuple[Array, Array]:
-    model = _any_structure(params)
-    return model.log_prob(params, x), model.responsibilities(params, x)
+def _log_density(params: GaussianParams, x: Array) -> Array:
+    return _any_structure(params).log_prob(params, x)
+
+
+@program()
+def _probabilities(params: GaussianParams, x: Array) -> Array:
+    return _any_structure(params).responsibilities(params, x)
+
+
+@program()
+def _most_probable(params: GaussianParams, x: Array) -> Array:
+    return _any_structure(params).predict(params, x)
 
 
 @program(static_argnames="n")

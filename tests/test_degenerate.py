@@ -66,7 +66,7 @@ def _starts(n=N):
     return np.stack([halves, one, _hard(0 * rows, 2), random])
 
 
-def _refused(name, structure, prior):
+def _refused(name, structure, prior, dtype):
     """Whether the likelihood has no bound, or the rule no scale, from any start."""
     products, isotropic = STRUCTURE_OF[structure].uses_products, STRUCTURE_OF[structure].isotropic
     if name.startswith("too "):
@@ -75,8 +75,10 @@ def _refused(name, structure, prior):
         return False
     if name in ("equal rows", "one weighted row"):
         return True
-    if name in ("equal columns", "outlier in both"):
+    if name == "equal columns":
         return products
+    if name == "outlier in both":  # in float64 what is left between the columns are digits
+        return products and (prior == "fraley-raftery" or dtype == np.float32)
     if name == "two different rows":
         return products
     if name == "constant column":
@@ -87,7 +89,13 @@ def _refused(name, structure, prior):
 # Where every start ends without a density: on rows that are equal, or few, or, under a prior
 # whose units are not those of the data, on correlations or densities that have no digits.
 HOPELESS = {
-    ("full", "none"): ("a group of equal rows", "outlier", "few weighted rows"),
+    ("full", "none"): (
+        "a group of equal rows",
+        "outlier",
+        "outlier in both",
+        "few weighted rows",
+    ),
+    ("tied", "none"): ("outlier in both",),
     ("full", "conjugate"): ("outlier in both",),
     ("spherical", "none"): (
         "a group of equal rows",
@@ -96,7 +104,7 @@ HOPELESS = {
         "outlier in both",
     ),
     ("EII", "conjugate"): ("small",),
-    ("EVE", "none"): ("outlier", "few weighted rows"),
+    ("EVE", "none"): ("outlier", "outlier in both", "few weighted rows"),
 }
 
 
@@ -178,7 +186,7 @@ def test_a_refusal_or_a_status(structure, prior, dtype):
         about = (name, structure, prior)
         options = {"start": _starts(), "sample_weight": weight, "max_iter": 200}
         rows = x.astype(dtype)
-        if _refused(name, structure, prior):
+        if _refused(name, structure, prior, dtype):
             with pytest.raises(ValueError, match=r"^(x|prior): .*(drop|use|give|rescale)"):
                 jg.fit(model, rows, **options)
             continue
@@ -365,6 +373,8 @@ def test_two_rows_far_apart_keep_their_ridge(structure, offset, key):
 # -- float64 data where JAX has no float64 ---------------------------------------------------
 
 NARROW = """
+    import warnings
+
     import jax
     import numpy as np
     import jaxgmm as jg
@@ -384,20 +394,23 @@ NARROW = """
         )
         near, moved = jg.fit(near_model, x, start=labels), jg.fit(far_model, far, start=labels)
         assert moved.converged
-        assert moved.params.means.dtype == moved.restarts.params.means.dtype == np.float32
+        assert moved.params.means.dtype == moved.restarts.params.means.dtype == np.float64
         np.testing.assert_allclose(moved.log_joint, near.log_joint, rtol=1e-6)
         np.testing.assert_allclose(moved.params.covariances, near.params.covariances, rtol=2e-3)
-        # The means are float32 again where the data lie: a sixteenth there.
-        np.testing.assert_allclose(moved.params.means - 1e6, near.params.means, atol=0.04)
+        # Where the data lie float32 has steps of a sixteenth: the means are NumPy's.
+        np.testing.assert_allclose(moved.params.means - 1e6, near.params.means, rtol=1e-3)
         if prior(0) is not None:
             mean = moved.model.prior.mean
-            np.testing.assert_allclose(mean - 1e6, near.model.prior.mean, atol=0.04)
-            assert mean.dtype == np.float32
+            np.testing.assert_allclose(mean - 1e6, near.model.prior.mean, rtol=1e-5)
+            assert mean.dtype == np.float64
         # A start in the units of the data, and a model that knows its data again.
         again = jg.fit(far_model, far, start=moved.params)
         np.testing.assert_allclose(again.log_joint, near.log_joint, rtol=1e-6)
         jg.standard_errors(moved, far)
-    rounded = jg.fit(far_model, far.astype(np.float32), start=labels)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        rounded = jg.fit(far_model, far.astype(np.float32), start=labels)
+    assert "float32 has steps of 0.0625" in str(caught[0].message), caught
     assert abs(rounded.log_joint - near.log_joint) > 0.1
 """
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import logsumexp, softmax
 
-from jaxgmm._numerics import total_log_sum_exp
+from jaxgmm._numerics import map_over_blocks, total_log_sum_exp
 
 ROUNDING = {np.float32: 1e-6, np.float64: 1e-14}
 
@@ -44,3 +44,13 @@ def test_impossible_rows_and_unknown_ones_show():
     ones = jnp.ones(20)
     assert total_log_sum_exp(logits, ones, True) == -jnp.inf
     assert jnp.isnan(total_log_sum_exp(logits.at[0, 3].set(jnp.nan), ones, True))
+
+
+@pytest.mark.parametrize("n", [3, 4, 9, 12])
+def test_rows_by_blocks_are_rows(n):
+    x = jnp.arange(3.0 * n).reshape(n, 3)
+    square = lambda rows: jnp.stack([rows[:, 0] ** 2, rows[:, 2]], axis=1)
+    by_blocks = lambda rows: map_over_blocks(square, rows, 4)
+    np.testing.assert_array_equal(by_blocks(x), square(x))
+    slope = jax.grad(lambda rows: jnp.sum(by_blocks(rows) ** 2))(x)
+    np.testing.assert_allclose(slope, jax.grad(lambda r: jnp.sum(square(r) ** 2))(x))

@@ -263,6 +263,28 @@ def test_weights_are_copies(fitted):
     assert weighted.lower_bound_ == pytest.approx(repeated.lower_bound_, rel=1e-10)
 
 
+def test_criteria_count_weights():
+    x, weight = DATA["faithful"], np.arange(272) % 3
+    copies = np.repeat(x, weight, axis=0)
+    estimator = GaussianMixture(2, random_state=3).fit(x)
+    for name in ("score", "bic", "aic"):
+        weighted = getattr(estimator, name)(x, sample_weight=weight)
+        np.testing.assert_allclose(weighted, getattr(estimator, name)(copies), rtol=1e-12)
+        assert weighted != getattr(estimator, name)(x)
+    with pytest.raises(ValueError, match="sample_weight: negative"):
+        estimator.bic(x, sample_weight=-weight)
+
+
+@pytest.mark.parametrize("size", [40, 45])
+def test_rows_are_looked_at_in_blocks(fitted, monkeypatch, size):
+    x = SMALL
+    names = ("predict_proba", "score_samples", "predict")
+    whole = {name: getattr(fitted, name)(x) for name in names}
+    monkeypatch.setattr("jaxgmm.sklearn._ROWS_AT_ONCE", size)
+    for name in names:
+        np.testing.assert_allclose(getattr(fitted, name)(x), whole[name], rtol=1e-12)
+
+
 def test_float32_stays(fitted):
     found = GaussianMixture(2, random_state=3).fit(SMALL.astype(np.float32))
     for name in ("weights_", "means_", "covariances_", "precisions_cholesky_"):

@@ -9,6 +9,10 @@ import pytest
 from helpers import CURVED, SMALL, STRUCTURE_OF, mixture, split_labels
 
 import jaxgmm as jg
+from jaxgmm.model._matrix import common_volume_cost, free_variances_cost
+from jaxgmm.model._newton import minimise
+from jaxgmm.model._orientation import _FEW_AXES, along, axes, turned
+from jaxgmm.model._rotations import swept
 
 CODES = [
     "EII",
@@ -151,6 +155,41 @@ def test_an_orientation_ends_no_higher_than_the_one_before(name):
     before, after, cold = np.array(found).T
     assert np.all(after < before)
     np.testing.assert_array_less(after, cold + 1e-9)
+
+
+@pytest.mark.parametrize("d", [2, 5, 8])
+def test_turns_in_planes_find_what_newton_finds(d):
+    rng = np.random.default_rng(d)
+    rows = rng.standard_normal((K, 6 * d, d)) * np.exp(rng.standard_normal((K, 1, d)))
+    turn = np.linalg.qr(rng.standard_normal((d, d)))[0]
+    scatter = jnp.asarray(np.einsum("kni,knj->kij", rows @ turn, rows @ turn))
+    shares, size = jnp.full(K, 1 / K), d * (d - 1) // 2
+    for cost in (free_variances_cost, common_volume_cost):
+        height = lambda frame, data: cost(along(frame, data), shares)  # noqa: B023
+        for start in (jnp.eye(d), axes(jnp.sum(scatter, axis=0))):
+            found = swept(start, scatter, shares, cost)
+            np.testing.assert_allclose(found.T @ found, np.eye(d), atol=1e-13)
+            polished = minimise(height, turned, found, size, scatter)
+            gained = height(found, scatter) - height(polished, scatter)
+            assert height(found, scatter) <= height(start, scatter)
+            assert gained < 1e-11
+
+
+@pytest.mark.parametrize("name", ["EVE", "VVE"])
+def test_many_angles_go_by_turns_in_planes(name):
+    """As many as Newton's method is slow with; each step of EM still gains (law 3)."""
+    rng = np.random.default_rng(5)
+    d = _FEW_AXES + 1
+    turn = np.linalg.qr(rng.standard_normal((d, d)))[0]
+    x = rng.standard_normal((120, d)) * np.exp(rng.standard_normal((2, 1, d)))
+    x = np.concatenate([x[0], x[1] + 2]) @ turn
+    labels = np.eye(2)[np.repeat([0, 1], 120)] * 0.8 + 0.1
+    fit = jg.fit(jg.Mixture(jg.Gaussian(name), 2), x, start=labels)
+    assert fit.converged
+    assert np.all(np.diff(fit.trace) > -1e-9)
+    (again,) = np.diff(jg.fit(fit.model, x, start=fit.params, max_iter=1, tol=0).trace)
+    assert abs(again) < 1e-5
+    assert STRUCTURE_OF[name].contains(fit.params.covariance_site, 1e-6)
 
 
 @each_curved

@@ -97,6 +97,7 @@ def evidence(
     True
     """
     _check(posterior)
+    posterior = posterior.near
     check_key(key, "assignments and proposals are drawn")
     check_count("n_assignments", n_assignments, 1)
     check_count("n_proposals", n_proposals, 1)

@@ -154,6 +154,7 @@ def _prepared(
         lambda a: jnp.asarray(a, jnp.result_type(float)), (model, rows, weight, modes)
     )
     working, modes = to_working(model, rows, weight, modes)
+    working = working.settled(modes)
     leaves, form = jax.tree.flatten(modes)
     each = [jax.tree.unflatten(form, mode) for mode in zip(*leaves, strict=True)]
     return working, rows, weight, each

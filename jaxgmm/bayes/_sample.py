@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ from jaxgmm._checks import check_count, check_key, check_name, check_options
 from jaxgmm._contract import LatentModel, Params
 from jaxgmm._labelling import all_sites, highest, match_labels, relabelled
 from jaxgmm._numerics import at_once
+from jaxgmm._origin import centred_rows, wide_rows
 from jaxgmm._posterior import Posterior
 from jaxgmm._programs import program
 from jaxgmm._results import fingerprint
@@ -23,7 +25,7 @@ from jaxgmm.bayes._importance import importance
 from jaxgmm.bayes._laplace import laplace
 from jaxgmm.bayes._nuts import nuts
 from jaxgmm.bayes._smc import smc
-from jaxgmm.bayes._starts import beginning
+from jaxgmm.bayes._starts import beginning, check_same_data, start_about
 from jaxgmm.bayes._svi import svi
 from jaxgmm.bayes._vb import vb
 
@@ -69,9 +71,25 @@ def sample(
     check_count("n_warmup", n_warmup, 0)
     model.check_samplable()
     rows, sample_weight = model.check_data(x, sample_weight)
+    names, index = feature_names(x), row_names(x)
+    check_same_data(start, rows, sample_weight)
+    narrowed = centred_rows(x, rows) if model.moves else None
+    if narrowed is not None:
+        near, origin = narrowed
+        moved, _ = model.translate(-origin)
+        with naming_columns(x):
+            moved.check_model(near, sample_weight)
+        # Resolved where the user sees it, so that chains which go on find their own model.
+        moved, _ = model.resolve(x, sample_weight).translate(-origin)
+        start = start_about(moved, start, origin, near, sample_weight)
+        settings = {"method": method, "n_chains": n_chains, "n_draws": n_draws, **options}
+        settings |= {"n_warmup": n_warmup, "thinning": thinning, "progress": progress}
+        found = sample(moved, near, key=key, start=start, sample_weight=sample_weight, **settings)
+        digest = fingerprint(rows, sample_weight)
+        found = found.moved(origin, wide_rows(x).reshape(rows.shape), digest)
+        return dataclasses.replace(found, feature_names=names, row_names=index)
     with naming_columns(x):
         model.check_model(rows, sample_weight)
-    names, index = feature_names(x), row_names(x)
     x = rows
     model = model.resolve(x, sample_weight)
     key, key_starts = jax.random.split(key)
@@ -83,6 +101,7 @@ def sample(
     mesh = device_mesh(begun.starts.n_chains)
     wide, params = on_all(mesh, (wide, params))
     working, params = to_working(*wide, params)
+    working = working.settled(params)
     starts = begun.starts._replace(params=params)
     schedule = Schedule(n_draws, n_warmup, thinning)
     draws = METHODS[method](working, wide[1], wide[2], starts, key, schedule, progress, **options)

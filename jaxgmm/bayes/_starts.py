@@ -49,6 +49,26 @@ class Beginning(NamedTuple):
     note: str = ""
 
 
+def check_same_data(start: Any, x: Array, sample_weight: Array | None) -> None:
+    """Refuse a fit or a posterior of other data, or of another precision."""
+    if isinstance(start, (Fit, Posterior)):
+        check_precision(start)
+        if start.fingerprint != fingerprint(x, sample_weight):
+            kind = type(start).__name__.lower()
+            raise ValueError(f"start: this {kind} is of other data or weights; fit x first")
+
+
+def start_about(
+    model: LatentModel, start: Any, origin: np.ndarray, x: Any, sample_weight: Array | None
+) -> Any:
+    """The ``start`` for rows that are ``x`` when seen from an origin."""
+    if isinstance(start, Posterior):
+        return start.near
+    if isinstance(start, Fit):
+        return start.moved(-origin, fingerprint(x, sample_weight))
+    return model.translate(-origin, start)[1]
+
+
 def beginning(
     model: LatentModel,
     x: Array,
@@ -59,11 +79,6 @@ def beginning(
     key: PRNGKeyArray,
 ) -> Beginning:
     """What the user's ``start`` means, checked; ``model`` has its prior as numbers."""
-    if isinstance(start, (Fit, Posterior)):
-        check_precision(start)
-        if start.fingerprint != fingerprint(x, sample_weight):
-            kind = type(start).__name__.lower()
-            raise ValueError(f"start: this {kind} is of other data or weights; fit x first")
     if isinstance(start, Posterior):
         _check_resumable(model, start, n_chains, method)
         ends = jax.tree.map(lambda leaf: leaf[:, -1], start.raw_params())

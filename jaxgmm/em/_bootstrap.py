@@ -232,17 +232,17 @@ def bootstrap(
     check_key(key, "replicates are random")
     check_count("n_replicates", n_replicates, 2)
     check_count("max_iter", max_iter, 0)
-    x, sample_weight = same_data(fit, x, sample_weight)
+    near, x, sample_weight = same_data(fit, x, sample_weight)
     n_rows = x.shape[0] if kind == "weighted" else total_rows(sample_weight, x.shape[0])
     if batch_size is None:
         batch_size = max(1, _ROWS_AT_ONCE // n_rows)
     batch_size = check_count("batch_size", batch_size, 1)
     tol = default_tolerance(x.dtype) if tol is None else tol
     replicates = _replicate(
-        fit.model,
+        near.model,
         x,
         sample_weight,
-        fit.params,
+        near.params,
         jax.random.split(key, n_replicates),
         jnp.asarray(tol, x.dtype),
         kind,
@@ -251,6 +251,10 @@ def bootstrap(
         min(batch_size, n_replicates),
     )
     replicates = jax.tree.map(np.asarray, replicates)
+    if fit.origin is not None:
+        there = lambda values: near.model.translate(fit.origin, values)[1]
+        draws, params = there(replicates.draws), there(replicates.params)
+        replicates = replicates._replace(draws=draws, params=params)
     return Bootstrap(kind=kind, fit=fit, **replicates._asdict())
 
 

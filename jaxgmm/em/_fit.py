@@ -14,9 +14,10 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxgmm._checks import centred_rows, check_count, check_key, check_name, key_numbers
+from jaxgmm._checks import check_count, check_key, check_name, key_numbers, wider
 from jaxgmm._contract import LatentModel, Params, expected_labels
 from jaxgmm._given import forms_of_start, stacked
+from jaxgmm._origin import centred_rows
 from jaxgmm._programs import program
 from jaxgmm._results import SAME_OPTIMUM, Fit, Run, Status, fingerprint
 from jaxgmm._tables import feature_names, naming_columns, numeric
@@ -96,7 +97,8 @@ def fit(
     -----
     A restart is spurious where no prior bounds the joint and a component with a
     covariance of its own rests on fewer than D + 1.5 effective rows, or has a
-    conditional variance below 1e-6 of the data's (McLachlan and Peel, 2000, section 3.10).
+    conditional variance below 1e-6 of that of the components' average covariance (McLachlan
+    and Peel, 2000, section 3.10).
 
     References
     ----------
@@ -121,8 +123,8 @@ def fit(
         options = {"key": key, "n_init": n_init, "sample_weight": sample_weight, "tol": tol}
         options |= {"max_iter": max_iter, "algorithm": algorithm, "acceleration": acceleration}
         found = _fit_about(model, *narrowed, start, options)
-        digest = fingerprint(rows, weight)
-        return dataclasses.replace(found, fingerprint=digest, feature_names=names)
+        found = found.moved(narrowed[1], fingerprint(rows, weight))
+        return dataclasses.replace(found, feature_names=names)
     table, x, sample_weight = x, rows, weight
     seed = None if key is None else key_numbers(check_key(key, "starts are random"))
     check_count("n_init", n_init, 1)
@@ -198,14 +200,10 @@ def fit(
 def _fit_about(
     model: LatentModel, x: np.ndarray, origin: np.ndarray, start: Any, options: dict[str, Any]
 ) -> Fit:
-    """The fit to rows about an origin, moved back to where they came from."""
+    """The fit to rows about an origin."""
     given = None if isinstance(start, str) or _is_array(start) else start
     moved, given = model.translate(-origin, given)
-    found = fit(moved, x, start=start if given is None else given, **options)
-    there, params = found.model.translate(origin, found.params)
-    _, ends = found.model.translate(origin, found.restarts.params)
-    record = found.restarts._replace(params=jax.tree.map(np.asarray, ends))
-    return dataclasses.replace(found, model=there.resolve(x), params=params, restarts=record)
+    return fit(moved, x, start=start if given is None else given, **options)
 
 
 @program()
@@ -496,7 +494,7 @@ def _refuse_if_nothing_is_left(record: Run) -> None:
             f"all {n_starts} restart(s) collapsed: a component lost its rows, or shrank onto a few "
             "rows or a subspace, where its density has no digits left; use a proper prior "
             '(prior="fraley-raftery" or a ConjugatePrior of wider scale), fewer components, or a '
-            "simpler covariance structure"
+            f"simpler covariance structure{wider(record.trace.dtype)}"
         )
     if not np.any(np.isfinite(record.log_joint) & ~collapsed):
         raise ValueError(

@@ -223,11 +223,12 @@ def standard_errors(
     [0.029, 0.029]
     """
     check_name("kind", kind, KINDS)
-    x, sample_weight = same_data(fit, x, sample_weight)
+    near, x, sample_weight = same_data(fit, x, sample_weight)
     # Derivatives are taken in JAX's default precision: NumPyro's transforms know no other.
     model, params = jax.tree.map(
-        lambda leaf: jnp.asarray(leaf, jnp.result_type(float)), (fit.model, fit.params)
+        lambda leaf: jnp.asarray(leaf, jnp.result_type(float)), (near.model, near.params)
     )
+    model = model.settled(params)
     moments = jax.tree.map(
         lambda leaf: np.asarray(leaf, np.float64), _moments(model, params, x, sample_weight)
     )
@@ -260,7 +261,7 @@ def standard_errors(
         newton_decrement=decrement,
         feature_names=fit.feature_names,
         _model=model,
-        _params=params,
+        _params=params if fit.origin is None else fit.params,
         _spread=spread,
     )
 

@@ -11,11 +11,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from jaxgmm._checks import check_count, check_key, check_rows, check_sample_weight
 from jaxgmm._numerics import sum_over_blocks
+from jaxgmm._origin import centred_rows
 from jaxgmm._programs import program
 
 # Rows that starts are looked for on: enough to see every cluster that a mixture can hold on to.
@@ -160,7 +162,9 @@ def kmeans(
     >>> hard.converged, sorted(jax.numpy.bincount(hard.labels).tolist())
     (True, [100, 172])
     """
-    x = check_rows(x)
+    given = check_rows(x)
+    narrowed = centred_rows(x, given)
+    x, origin = (given, None) if narrowed is None else narrowed
     sample_weight = check_sample_weight(sample_weight, x)
     check_count("n_clusters", n_clusters, 1)
     check_count("n_init", n_init, 1)
@@ -178,6 +182,8 @@ def kmeans(
     tolerance = jnp.asarray(tol, x.dtype)
     restarts, labels, best = _run_all(x, sample_weight, keys, tolerance, n_clusters, max_iter)
     index = int(best)
+    if origin is not None:
+        restarts = restarts._replace(centres=np.asarray(restarts.centres, np.float64) + origin)
     return KMeans(
         centres=restarts.centres[index],
         labels=labels,

@@ -14,8 +14,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxgmm._checks import check_count, check_key
 from jaxgmm._contract import LatentModel, Params
+from jaxgmm._origin import centred_rows
 from jaxgmm._programs import program
-from jaxgmm._results import Fit, Run, Status
+from jaxgmm._results import Fit, Run, Status, fingerprint
 from jaxgmm._tables import naming_columns
 from jaxgmm.em._bootstrap import map_in_batches, total_rows
 from jaxgmm.em._fit import fit
@@ -139,6 +140,15 @@ def bootstrap_lrt(
         raise TypeError(f"model: needs a model such as jaxgmm.Mixture, found {model!r}")
     alternative = _larger(model, alternative)
     rows, sample_weight = model.check_data(x, sample_weight)
+    narrowed = centred_rows(x, rows) if model.moves and alternative.moves else None
+    if narrowed is not None:
+        near, origin = narrowed
+        null, larger = (m.translate(-origin)[0] for m in (model, alternative))
+        options = {"n_replicates": n_replicates, "n_init": n_init, "tol": tol}
+        options |= {"max_iter": max_iter, "batch_size": batch_size, "sample_weight": sample_weight}
+        test = bootstrap_lrt(null, near, key=key, alternative=larger, **options)
+        there = lambda fit: fit.moved(origin, fingerprint(rows, sample_weight))
+        return dataclasses.replace(test, null=there(test.null), alternative=there(test.alternative))
     n_rows = total_rows(sample_weight, rows.shape[0])
     if tol is None:
         tol = max(default_tolerance(rows.dtype), _GAIN_LEFT / n_rows)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import numpy as np
 
-from jaxgmm._checks import blocks
+from jaxgmm._checks import blocks, wider
 from jaxgmm._tables import ColumnRefused, numeric
 from jaxgmm.model._prior import ConjugatePrior
 from jaxgmm.model._registry import UNIVARIATE, structure_named
@@ -14,9 +16,8 @@ _REMEDY = (
     "or a ridge (reg_covar)"
 )
 
-# In units of rounding: below this share no direction's variance has digits of its own. A
-# correlation matrix with so small an eigenvalue has a pivot of twice it, where covariances
-# count as collapsed.
+# In units of rounding: columns differ by no more, in some combination; and a matrix with so small
+# an eigenvalue of its correlations is singular.
 _DEPENDENT_EPS = 50.0
 
 
@@ -85,11 +86,11 @@ def check_bounded(x: np.ndarray, name: str, n_components: int) -> None:
         raise ValueError(
             f"x: {n} rows do not span {d} features, so the likelihood is unbounded; {_REMEDY}"
         )
-    if _rank(x) < d:
+    if _dependent(x):
         raise ValueError(
             f"x: the columns are linearly dependent to the precision of {x.dtype}, so the "
             "likelihood is unbounded; drop a column (or a row far from all others), or "
-            f"{_REMEDY}"
+            f"{_REMEDY}{wider(x.dtype)}"
         )
 
 
@@ -117,10 +118,11 @@ def check_rule_defined(rule: str, x: np.ndarray, total_weight: float, name: str)
             f"drop the column or {explicit}",
             constant[0],
         )
-    if n > d and _rank(x) < d:
+    if n > d and np.linalg.eigvalsh(_correlations(x))[0] < _noise(x):
         raise ValueError(
             f"prior: {rule!r} has a singular scale, the columns are linearly dependent to the "
             f"precision of {x.dtype}; drop a column (or a row far from all others) or {explicit}"
+            f"{wider(x.dtype)}"
         )
 
 
@@ -212,10 +214,32 @@ def _constant_columns(x: np.ndarray) -> np.ndarray:
     return np.flatnonzero(constant)
 
 
-def _rank(x: np.ndarray) -> int:
-    mean = sum(block.sum(axis=0, dtype=np.float64) for _, block in blocks(x)) / len(x)
-    gram = sum((block - mean).T @ (block - mean) for _, block in blocks(x))
+def _noise(x: np.ndarray) -> float:
+    return max(x.shape[1], _DEPENDENT_EPS) * float(np.finfo(x.dtype).eps)
+
+
+def _correlations(x: np.ndarray) -> np.ndarray:
+    centred = _centred(x)
+    gram = sum(block.T @ block for block in centred())
     size = np.sqrt(np.diag(gram))
-    # The Gram matrix squares the condition number, hence eps and not its root.
-    floor = max(x.shape[1], _DEPENDENT_EPS) * np.finfo(x.dtype).eps
-    return int(np.sum(np.linalg.eigvalsh(gram / size / size[:, None]) > floor))
+    return gram / size / size[:, None]
+
+
+def _dependent(x: np.ndarray) -> bool:
+    """Whether some combination of the columns is no more than their rounding."""
+    # The Gram matrix squares what is small: where it is in doubt, a triangular factor decides.
+    if np.linalg.eigvalsh(_correlations(x))[0] > np.sqrt(_DEPENDENT_EPS * np.finfo(float).eps):
+        return False
+    factor = np.zeros((0, x.shape[1]))
+    for block in _centred(x)():
+        factor = np.linalg.qr(np.concatenate([factor, block]), mode="r")
+    size = np.linalg.norm(factor, axis=0)
+    length = np.sqrt(sum(np.sum(np.square(b, dtype=float), axis=0) for _, b in blocks(x)))
+    least = np.linalg.svd(factor / size, compute_uv=False)[-1]
+    return bool(least < _noise(x) * np.max(length / size))
+
+
+def _centred(x: np.ndarray) -> Callable[[], Iterator[np.ndarray]]:
+    """Blocks of the rows in float64, their mean taken away, as often as they are asked for."""
+    mean = sum(block.sum(axis=0, dtype=np.float64) for _, block in blocks(x)) / len(x)
+    return lambda: (block - mean for _, block in blocks(x))

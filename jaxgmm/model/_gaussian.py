@@ -16,6 +16,7 @@ from numpyro.distributions import constraints
 from jaxgmm._checks import unknown_name
 from jaxgmm._contract import ConjugateFamily, Prior, Sites
 from jaxgmm._numerics import Affine, anywhere, block_rows, stack, weighted_moments
+from jaxgmm._programs import program
 from jaxgmm._tables import numeric
 from jaxgmm.model._centred import Centred
 from jaxgmm.model._moments import Moments, about_their_means, pool
@@ -35,7 +36,7 @@ _LOST = {"float64": 1e-11, "float32": 1e-4}
 
 # An optimum is spurious where a component with its own covariance rests on fewer
 # effective rows than D + 1, plus the half row by which a neighbour's tail can lift an
-# exact fit, or is this flat compared with the data.
+# exact fit, or is this flat compared with the components together.
 _SPURIOUS_SPARE_ROWS = 0.5
 _SPURIOUS_EIGENVALUE = 1e-6
 
@@ -141,6 +142,8 @@ class Gaussian(ConjugateFamily):
     # Working units and the data's conditional variances in them, set by `standardise`.
     chart: Affine | None = None
     data_pivots: Array | None = None
+    # "fast" or "centred", where `settled`; None: measured wherever rows are looked at.
+    form: str | None = dataclasses.field(default=None, metadata={"static": True})
 
     def __post_init__(self):
         known = {**STRUCTURES, **UNIVARIATE}
@@ -381,6 +384,9 @@ class Gaussian(ConjugateFamily):
         scale = self._spread(jnp.diag(covariance))
         chart = Affine(mean, scale)
         working = covariance / scale / scale[:, None]
+        # Groups far apart leave less between them than rounding, which no factor survives.
+        rounding = 4 * working.shape[0] * jnp.finfo(working.dtype).eps
+        working = working + jnp.diag(rounding * jnp.diag(working))
         family = self._charted(chart, self._structure.data_pivots(working))
         if prior is None:
             return family, None
@@ -464,6 +470,17 @@ class Gaussian(ConjugateFamily):
         eps, d = jnp.finfo(cancellation.dtype).eps, self._n_features()
         return anywhere(jnp.max(cancellation) * eps > _digits_lost(cancellation.dtype) * d)
 
+    def loses_digits(self, params: GaussianParams) -> Array:
+        """Whether the fast form does, at parameters in the user's or the family's units."""
+        family, params = self.centred_on(params)
+        return family.cancels(family.cancellation(params, family.natural(params)))
+
+    def settled(self, params: GaussianParams) -> Gaussian:
+        """The family with the form that keeps its digits at all of these parameters."""
+        batch = params.means.shape[:-2]
+        flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[len(batch) :]), params)
+        return dataclasses.replace(self, form="centred" if _any_loses(self, flat) else "fast")
+
     def cancelled(self, statistics: Moments) -> Array:
         """The same of moments whose sums were taken about the working origin."""
         counts, means, scatter = lax.stop_gradient(statistics)
@@ -473,19 +490,17 @@ class Gaussian(ConjugateFamily):
         return anywhere(jnp.any(square * eps > _digits_lost(means.dtype) * whole))
 
     def spurious(self, params: GaussianParams, statistics: Moments) -> Array:
-        """Whether a component hangs on about D + 1 rows or is flat beside the data.
+        """Whether a component hangs on about D + 1 rows or is flat beside the others.
 
         McLachlan and Peel (2000), section 3.10: a spurious maximiser fits a few rows
         that lie close together, or almost in a subspace.
         """
-        assert self.data_pivots is not None
-        pivots = self._structure.pivots(params.covariance_site) / self.data_pivots
-        flat = jnp.any(pivots < _SPURIOUS_EIGENVALUE)
-        if not self._structure.resizes:
+        structure, d = self._structure, params.means.shape[-1]
+        pooled = structure.data_pivots(jnp.tensordot(params.weights, params.covariances, axes=1))
+        flat = jnp.any(structure.pivots(params.covariance_site) < _SPURIOUS_EIGENVALUE * pooled)
+        if not structure.resizes:
             return flat
-        d = params.means.shape[-1]
-        thin = jnp.any(statistics.counts < d + 1 + _SPURIOUS_SPARE_ROWS)
-        return flat | thin
+        return flat | jnp.any(statistics.counts < d + 1 + _SPURIOUS_SPARE_ROWS)
 
     # -- parameters -------------------------------------------------------------
 
@@ -566,3 +581,8 @@ class Gaussian(ConjugateFamily):
             means=params.means[order],
             covariance_site=site if self._structure.shared else site[order],
         )
+
+
+@program()
+def _any_loses(family: Gaussian, params: GaussianParams) -> Array:
+    return jnp.any(jax.vmap(family.loses_digits)(params))

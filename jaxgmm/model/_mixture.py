@@ -30,8 +30,8 @@ from jaxgmm._numerics import (
     log_sum_exp,
     normalise,
     sum_over_blocks,
-    total_log_sum_exp,
 )
+from jaxgmm._origin import about, centred_rows, narrowed
 from jaxgmm._tables import numeric
 from jaxgmm.model._door import (
     check_bounded,
@@ -43,6 +43,7 @@ from jaxgmm.model._door import (
     check_univariate,
 )
 from jaxgmm.model._gaussian import Gaussian, GaussianParams
+from jaxgmm.model._look import by_row, total
 from jaxgmm.model._prior import RULES, ConjugatePrior, PriorRule
 from jaxgmm.model._registry import structure_named
 from jaxgmm.model._site_mode import components_mode, weights_mode
@@ -214,23 +215,20 @@ class Mixture(LatentModel):
         return MixtureOfRows(self, params)
 
     def log_prob(self, params: GaussianParams, x: Array) -> Float[Array, " n"]:
-        """Log density of each row, the label summed out; ``x`` is (n, D)."""
-        return log_sum_exp(self._logits(params, x))
+        """Log density of each row, the label summed out; ``x`` is (n, D) or (n,)."""
+        model, params, x = self._near(params, x)
+        return by_row(model.family, params, as_rows(x), log_sum_exp)
 
     def log_likelihood(
         self, params: GaussianParams, x: Array, sample_weight: Array | None = None
     ) -> Array:
         """Weighted sum of `log_prob` over the rows, one block at a time."""
+        model, params, x = self._near(params, x)
+        return total(model.family, params, as_rows(x), sample_weight)
 
-        def block(rows: Array, weights: Array, _: Array | int) -> Array:
-            return total_log_sum_exp(self._logits(params, rows), weights, sample_weight is None)
-
-        family, _ = self.family.centred_on(params)
-        return sum_over_blocks(block, x, sample_weight, family.block_rows(x, self.n_components))
-
-    def _logits(self, params: GaussianParams, x: Array) -> Float[Array, "k n"]:
-        """log p(label, row)."""
-        return jnp.log(params.weights)[:, None] + _log_density(self.family, params, as_rows(x))
+    def settled(self, params: GaussianParams) -> Mixture:
+        family = self.family.settled(params)
+        return dataclasses.replace(self, family=family)
 
     def sites(self, params: GaussianParams) -> Sites:
         own = self.family.sites(params)
@@ -261,8 +259,21 @@ class Mixture(LatentModel):
     def log_prior(self, params: GaussianParams) -> Array:
         """Log density of the sites under the prior, constants included; 0 without a prior."""
         if self._numbers() is None:
-            return jnp.zeros((), params.means.dtype)
-        return super().log_prior(params)
+            return jnp.zeros((), jnp.result_type(params.means))
+        model, params, _ = self._near(params)
+        return super(Mixture, model).log_prior(params)
+
+    def _near(self, params: GaussianParams, x: Any = None) -> tuple[Mixture, GaussianParams, Any]:
+        """The model, parameters and rows about an origin, where JAX would round them.
+
+        Parameters of rows far from zero come in NumPy's float64 (see `translate`).
+        """
+        wide = isinstance(params.means, np.ndarray) and params.means.dtype == np.float64
+        if not wide or jnp.result_type(float) == np.float64 or isinstance(x, Tracer):
+            return self, params, x
+        origin = np.mean(params.means, axis=0)
+        model, params = narrowed(self.translate(-origin, params))
+        return model, params, None if x is None else about(x, origin)
 
     # -- EM ------------------------------------------------------------------
 
@@ -284,25 +295,24 @@ class Mixture(LatentModel):
         assign: Assignment,
     ) -> tuple[Statistics, Array]:
         """The E-step at ``params`` but for their weights."""
-        family = self.family
-
+        family, x = self.family, as_rows(x)
         natural = family.natural(params)
 
-        def total(
+        def counted(
             density: Family, moments: Family, log_density: Callable[[Array], Array]
         ) -> tuple[Statistics, Array]:
             def block(rows: Array, weights: Array, first: Array | int) -> tuple[Any, Array]:
                 features = density.features(rows)
                 logits = log_weights[:, None] + log_density(features)
                 labels, value = assign(logits, first)
-                counted = features if moments is density else moments.features(rows)
-                return moments.sums(counted, weights * labels), weights @ value
+                seen = features if moments is density else moments.features(rows)
+                return moments.sums(seen, weights * labels), weights @ value
 
             size = density.block_rows(x, self.n_components)
             sums, value = sum_over_blocks(block, x, sample_weight, size)
             return moments.statistics(sums), value
 
-        once = total(family, family, lambda features: natural @ features)
+        once = counted(family, family, lambda features: natural @ features)
         # Digits are lost in the densities of a component far out, and in the moments of one
         # that has just shrunk.
         before = family.cancels(family.cancellation(params, natural))
@@ -312,7 +322,7 @@ class Mixture(LatentModel):
         def centred() -> tuple[Statistics, Array]:
             density = family.centred(params.means)
             log_density = lambda features: density.log_density(params, features)
-            return total(density, family.centred(origin), log_density)
+            return counted(density, family.centred(origin), log_density)
 
         return lax.cond(before | after, centred, lambda: once)
 
@@ -327,7 +337,9 @@ class Mixture(LatentModel):
                 return responsibilities(rows, first)
             return lax.dynamic_slice_in_dim(responsibilities, first, rows.shape[0])
 
-        def total(form: Family) -> Statistics:
+        x = as_rows(x)
+
+        def counted(form: Family) -> Statistics:
             def block(rows: Array, weights: Array, first: Array | int) -> Any:
                 return form.sums(form.features(rows), weights * labels(rows, first).T)
 
@@ -335,10 +347,10 @@ class Mixture(LatentModel):
             return form.statistics(sum_over_blocks(block, x, sample_weight, size))
 
         # Before there are parameters, the first pass itself tells what cancelled in it.
-        once = total(self.family)
+        once = counted(self.family)
         return lax.cond(
             self.family.cancelled(once),
-            lambda: total(self.family.centred(once.means)),
+            lambda: counted(self.family.centred(once.means)),
             lambda: once,
         )
 
@@ -426,7 +438,8 @@ class Mixture(LatentModel):
 
     def responsibilities(self, params: GaussianParams, x: Array) -> Float[Array, "n k"]:
         """Probability of each component given each row; rows sum to one."""
-        return normalise(self._logits(params, x))[0].T
+        model, params, x = self._near(params, x)
+        return by_row(model.family, params, as_rows(x), _labels)
 
     # -- doors ---------------------------------------------------------------
 
@@ -454,6 +467,11 @@ class Mixture(LatentModel):
         3.0
         """
         rows, sample_weight = self.check_data(x, sample_weight)
+        centred = None if isinstance(x, jax.Array) else centred_rows(x, rows)
+        if centred is not None:
+            near, origin = centred
+            resolved = self.translate(-origin)[0].resolve(jnp.asarray(near), sample_weight)
+            return resolved.translate(origin)[0]
         prior = self.prior
         if isinstance(prior, PriorRule):
             prior = self.family.default_prior(rows, sample_weight, self.n_components)
@@ -525,6 +543,7 @@ class Mixture(LatentModel):
             self.prior.check_samplable()
 
     def standardise(self, x: Array, sample_weight: Array | None = None) -> Mixture:
+        x = as_rows(x)
         model = self._sized(x) if self.n_features is None else self
         prior = model._numbers()
         if isinstance(prior, SitePrior):
@@ -554,9 +573,12 @@ class Mixture(LatentModel):
             prior = dataclasses.replace(prior, mean=mean)
         elif isinstance(prior, SitePrior):
             prior = prior.translated(offset)
+        # Where rows are far JAX may have no such numbers, but NumPy has.
+        moved = lambda means: np.asarray(means, np.float64) + offset
         if isinstance(params, GaussianParams):
-            means = jnp.asarray(np.asarray(params.means) + offset, params.means.dtype)
-            params = dataclasses.replace(params, means=means)
+            params = dataclasses.replace(params, means=moved(params.means))
+        elif isinstance(params, Mapping):
+            params = {**params, "means": moved(params["means"])}
         return dataclasses.replace(self, prior=prior), params
 
     def embed(self, x: Array) -> Float[Array, "n d"]:
@@ -697,14 +719,8 @@ class Mixture(LatentModel):
         )
 
 
-@jax.jit
-def _log_density(family: Gaussian, params: GaussianParams, x: Array) -> Float[Array, "k n"]:
-    """log p(row | label), in the units that keep the squares of the rows small.
-
-    Always in the fast form: a sampler's gradient would pay for the choice of another.
-    """
-    family, working = family.centred_on(params)
-    return family.log_density(working, family.features(x))
+def _labels(logits: Float[Array, "k n"]) -> Float[Array, "n k"]:
+    return normalise(logits)[0].T
 
 
 class MixtureOfRows(dist.Distribution):
@@ -713,7 +729,9 @@ class MixtureOfRows(dist.Distribution):
     support = constraints.real_vector
 
     def __init__(self, model: Mixture, params: GaussianParams):
-        self._model, self._params = model, params
+        # A sampler's gradient would pay for the choice of a form: `settled` makes it before.
+        family = dataclasses.replace(model.family, form=model.family.form or "fast")
+        self._model, self._params = dataclasses.replace(model, family=family), params
         super().__init__(batch_shape=(), event_shape=params.means.shape[-1:])
 
     def log_prob(self, value: Array) -> Array:

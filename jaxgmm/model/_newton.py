@@ -11,11 +11,11 @@ from jax import lax
 from jaxtyping import Array, Float
 
 # Steps after which an M-step goes on as it is: EM needs no more than a gain.
-_MAX_ROUNDS = 60
+MOST_ROUNDS = 60
 # Shares of a Newton step that are tried at once.
 _SHARES = tuple(4.0**-i for i in range(9))
 # Units of rounding of the objective below which a promised gain cannot be seen.
-_ROUNDING = 64.0
+ROUNDING = 64.0
 
 
 class _State(NamedTuple):
@@ -68,12 +68,27 @@ def minimise(
     dtype = jax.tree.leaves(data)[0].dtype
     here = jnp.zeros(size, dtype)
     last = lax.stop_gradient(_descend(value, move, *lax.stop_gradient((point, data)), here))
+    return differentiable(value, move, last.point, last.step, data)
+
+
+def differentiable(
+    value: Callable[[Any, Any], Array],
+    move: Callable[[Any, Array], Any],
+    point: Any,
+    step: Float[Array, " p"],
+    data: Any,
+) -> Any:
+    """The minimum of ``value(point, data)`` that lies a ``step`` from ``point``, once found.
+
+    Derivatives are those of the implicit function.
+    """
 
     def gradient(step: Array) -> Array:
-        return jax.grad(lambda s: value(move(last.point, s), data))(step)
+        return jax.grad(lambda s: value(move(point, s), data))(step)
 
-    step = lax.custom_root(gradient, here, lambda _, __: last.step, _solve_symmetric)
-    return move(last.point, step)
+    here = jnp.zeros_like(step)
+    step = lax.custom_root(gradient, here, lambda _, __: step, _solve_symmetric)
+    return move(point, step)
 
 
 def _descend(value: Any, move: Any, point: Any, data: Any, here: Float[Array, " p"]) -> _State:
@@ -86,7 +101,7 @@ def _descend(value: Any, move: Any, point: Any, data: Any, here: Float[Array, " 
         values = jax.vmap(lambda share: nearby(share * step))(shares)
         values = jnp.where(jnp.isfinite(values), values, jnp.inf)
         best = jnp.argmin(values)
-        arrived = gain <= _ROUNDING * eps * (1 + jnp.abs(state.value))
+        arrived = gain <= ROUNDING * eps * (1 + jnp.abs(state.value))
         lower = values[best] < state.value
         going = lower & ~arrived
         moved = move(state.point, jnp.where(going, shares[best], 0) * step)
@@ -104,7 +119,7 @@ def _descend(value: Any, move: Any, point: Any, data: Any, here: Float[Array, " 
     initial = _State(
         point, first, here, jnp.inf * jnp.ones_like(first), jnp.array(0), jnp.array(True)
     )
-    return lax.while_loop(lambda s: s.going & (s.rounds < _MAX_ROUNDS), body, initial)
+    return lax.while_loop(lambda s: s.going & (s.rounds < MOST_ROUNDS), body, initial)
 
 
 def _derivatives(value: Callable[[Array], Array], at: Array) -> tuple[Array, Array]:

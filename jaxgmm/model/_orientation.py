@@ -6,11 +6,16 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
-from jaxgmm.model._newton import minimise
+from jaxgmm.model._newton import differentiable, minimise
+from jaxgmm.model._rotations import swept
 
 _GOLDEN = 0.6180339887498949
+# A step of Newton's method costs the cube of the angles, D (D - 1) / 2: up to so many axes it is
+# quicker than sweeps of rotations, which converge more slowly.
+_FEW_AXES = 6
 
 
 def turned(frame: Float[Array, "*b d d"], turn: Float[Array, "*b p"]) -> Float[Array, "*b d d"]:
@@ -54,7 +59,8 @@ def common_frame(
 
     The cost has several minima over the orthogonal matrices. The search starts where it is
     lowest among the axes of the pooled scatter, of each component's, and those of the
-    ``previous`` covariances, so that it ends no higher than there.
+    ``previous`` covariances, so that it ends no higher than there. It goes by Newton's method
+    where the angles are few, else by rotations, for which the cost must be concave.
     """
     d = scatter.shape[-1]
     shares = counts / jnp.sum(counts)
@@ -68,4 +74,8 @@ def common_frame(
         starts = jnp.concatenate([shared_axes(previous)[None], starts])
     costs = jax.vmap(lambda frame: objective(frame, (scatter, shares)))(starts)
     start = starts[jnp.argmin(jnp.where(jnp.isnan(costs), jnp.inf, costs))]
-    return minimise(objective, turned, start, d * (d - 1) // 2, (scatter, shares))
+    size, data = d * (d - 1) // 2, (scatter, shares)
+    if d <= _FEW_AXES:
+        return minimise(objective, turned, start, size, data)
+    found = lax.stop_gradient(swept(*lax.stop_gradient((start, *data)), cost))
+    return differentiable(objective, turned, found, jnp.zeros(size, found.dtype), data)

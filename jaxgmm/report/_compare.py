@@ -28,7 +28,7 @@ from jaxgmm.report._draws import (
 from jaxgmm.report._explain import explain
 from jaxgmm.report._predict import predict
 from jaxgmm.report._several import Comparison, pairs
-from jaxgmm.report._tables import parameter_table
+from jaxgmm.report._tables import moved_table, parameter_table
 from jaxgmm.report._targets import alike
 
 # What is drawn for the verdict comes from one seed: equal arguments, equal verdicts.
@@ -210,6 +210,12 @@ def _judge(fit: Fit, post: Posterior) -> Verdict:
             "compare: the fit and the posterior are of different models: "
             f"{fit.model!r} and {post.model!r}"
         )
+    if post.origin is not None:
+        here = post.near
+        verdict = _judge(fit.moved(-post.origin, here.fingerprint), here)
+        there = verdict.posterior.moved(post.origin, post.x, post.fingerprint)
+        table = moved_table(verdict.table, verdict.fit, fit, post.feature_names)
+        return dataclasses.replace(verdict, table=table, fit=fit, posterior=there)
     key_laplace, key_rows = jax.random.split(jax.random.key(_SEED))
     seen = look_at_data(fit, post)
     post = aligned(post, seen)

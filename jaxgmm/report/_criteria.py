@@ -23,7 +23,7 @@ from jaxgmm._contract import LatentModel, Params
 from jaxgmm._evidence import Evidence
 from jaxgmm._export import to_datatree
 from jaxgmm._programs import program
-from jaxgmm._results import Fit
+from jaxgmm._results import Fit, same_data
 
 
 class Case(NamedTuple):
@@ -49,8 +49,8 @@ class Criterion(NamedTuple):
 
 
 def _icl_entropy(case: Case) -> tuple[float]:
-    rows, weight = case.fit.model.check_data(case.x, case.sample_weight)
-    return (case.fit.bic + 2 * float(_entropy(case.fit.model, case.fit.params, rows, weight)),)
+    near, rows, weight = same_data(case.fit, case.x, case.sample_weight)
+    return (case.fit.bic + 2 * float(_entropy(near.model, near.params, rows, weight)),)
 
 
 @program()

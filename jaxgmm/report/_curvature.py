@@ -70,6 +70,7 @@ def curvature(
     model, params, x, sample_weight = jax.tree.map(
         lambda leaf: jnp.asarray(leaf, jnp.result_type(float)), (model, params, x, sample_weight)
     )
+    model = model.settled(params)
     gradient, hessian = map(np.asarray, _derivatives(model, params, x, sample_weight))
     shape = spectrum(-hessian, single)
     return Curvature(

@@ -82,6 +82,7 @@ def some_rows(post: Posterior) -> Rows:
 
 def look_at_data(fit: Fit, post: Posterior) -> Seen:
     """`Seen` of `some_rows` of the data."""
+    fit, post = fit.near, post.near
     rows = some_rows(post)
     return look(fit, post, post.x[rows.index], rows.copies)
 

@@ -133,8 +133,8 @@ def merge_components(fit: Fit, x: Any, *, sample_weight: Any = None) -> MergeTre
     >>> [len(group) for group in sorted(tree.groups(2), key=len)]
     [1, 2]
     """
-    rows, weight = same_data(fit, x, sample_weight)
-    labels = np.asarray(responsibilities_at(fit.model, fit.params, rows), np.float64)
+    near, rows, weight = same_data(fit, x, sample_weight)
+    labels = np.asarray(responsibilities_at(near.model, near.params, rows), np.float64)
     weight = None if weight is None else np.asarray(weight, np.float64)
     weights = np.ones(len(labels)) if weight is None else weight
 

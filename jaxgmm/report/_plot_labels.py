@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.special import entr
 
+from jaxgmm._origin import about, wide_rows
 from jaxgmm._posterior import Posterior
 from jaxgmm._predictive import responsibilities_at
 from jaxgmm._results import Fit
@@ -183,9 +184,11 @@ def plot_pairs(fit: Fit, x: Any, ax: Any = None) -> Any:
     >>> len(jg.report.plot_pairs(fit, x).axes)
     3
     """
-    rows, _ = fit.model.check_data(x)
-    rows = rows[spread(np.arange(len(rows)), MOST_ROWS)]
-    probability = np.asarray(responsibilities_at(fit.model, fit.params, rows), np.float64)
+    near, (rows, _) = fit.near, fit.model.check_data(x)
+    chosen = spread(np.arange(len(rows)), MOST_ROWS)
+    rows = rows[chosen] if fit.origin is None else wide_rows(x).reshape(rows.shape)[chosen]
+    probability = responsibilities_at(near.model, near.params, about(rows, fit.origin))
+    probability = np.asarray(probability, np.float64)
     labels, sure = np.argmax(probability, axis=-1), np.max(probability, axis=-1)
     rows = np.asarray(rows, np.float64).reshape(len(labels), -1)
     size = min(rows.shape[1], MOST_FEATURES)

@@ -315,11 +315,13 @@ def _with_room(models: list[LatentModel]) -> list[LatentModel]:
 
 def _trimmed(found: Fit, model: LatentModel, x: Any) -> Fit:
     """The fit of a model with room for more components as that of the model itself."""
-    trimmed = found.model.trimmed
-    ends = jax.vmap(trimmed)(found.restarts.params)
-    record = found.restarts._replace(params=jax.tree.map(np.asarray, ends))
+    near = found.near
+    trimmed = near.model.trimmed
+    ends = jax.vmap(trimmed)(near.restarts.params)
+    record = near.restarts._replace(params=jax.tree.map(np.asarray, ends))
     own = model.resolve(x)
-    return dataclasses.replace(found, model=own, params=trimmed(found.params), restarts=record)
+    near = dataclasses.replace(near, model=own, params=trimmed(near.params), restarts=record)
+    return near if found.origin is None else near.moved(found.origin, found.fingerprint)
 
 
 def _shape(model: LatentModel) -> Any:

@@ -74,3 +74,19 @@ def _row(name: str, at_map: float, draws: np.ndarray, post: Posterior) -> dict[s
 def coordinates(fit: Fit, post: Posterior) -> Iterator[tuple[str, tuple[int, ...], str]]:
     """(site, index, label) of every number in the sites of a fit."""
     return _coordinates.coordinates(fit.model, fit.model.sites(fit.params), post.feature_names)
+
+
+# Columns that are places of a quantity.
+_PLACES = ["map", "mean", "eti89_low", "eti89_high", "eti95_low", "eti95_high"]
+
+
+def moved_table(
+    table: pd.DataFrame, here: Fit, there: Fit, feature_names: tuple[str, ...]
+) -> pd.DataFrame:
+    """The table of a fit ``here``, of which ``there`` is the same for rows moved elsewhere."""
+    table = table.copy()
+    before, after = (fit.model.sites(fit.params) for fit in (here, there))
+    for site, index, label in _coordinates.coordinates(here.model, before, feature_names):
+        offset = float(after[site][index]) - float(before[site][index])
+        table.loc[label, _PLACES] += offset
+    return table
