@@ -141,7 +141,7 @@ def test_an_optimum_that_holds_much_and_has_no_draw_ends_the_comparison(stuck):
 
 
 def test_masses_without_draws_are_near_those_of_long_runs():
-    """Within a factor of two, where Laplace's formula alone gives the third optimum 44%."""
+    """To a tenth of the whole, where Laplace's formula alone gives the third optimum 44%."""
     verdict = two_modes()
     assert verdict.decided
     basins = verdict.basins.sort_values("log_joint", ascending=False)
@@ -149,7 +149,8 @@ def test_masses_without_draws_are_near_those_of_long_runs():
     assert basins["visited"].tolist()[2:] == [0]
     # One of the two light ones is not among the restarts.
     truth = np.array(SHARES[:3])
-    assert np.all(np.abs(np.log(basins["laplace_share"] / (truth / truth.sum()))) < np.log(2))
+    # A tenth without draws is what withholds the verdict.
+    assert np.all(np.abs(basins["laplace_share"] - truth / truth.sum()) < 0.1)
     assert "No draw reached one optimum of the restarts, which holds about" in verdict.summary
 
 
