@@ -193,6 +193,7 @@ def test_the_curvature_of_the_verdict_holds_a_block_of_rows_at_a_time():
     n, model = 200_000, jg.Mixture(jg.Gaussian("full"), 2).resolve(FAITHFUL)
     params = model.params(means=FAITHFUL[:2], covariances=np.stack([np.eye(2)] * 2))
     rows = jax.ShapeDtypeStruct((n, 2), jnp.float64)
+    model = model.settled(params)
     compiled = jax.jit(_derivatives.__wrapped__).lower(model, params, rows, None).compile()
     # A number per row, component and direction would be eleven times this.
     assert compiled.memory_analysis().temp_size_in_bytes < n * 2 * 8
