@@ -197,7 +197,7 @@ def test_contents_lead_somewhere(page):
 
 def test_page_says_what_was_done(verdict, page):
     text = Tags(page).text
-    settings = ("n_init=4", "n_draws=100", "jax.random.key(1)", 'start="k-means++"')
+    settings = ("n_init=4", "n_draws=100", "jax.random.key(1)", 'start="short-run"')
     for part in (verdict.summary, "inverse-gamma", "Dirichlet", *settings):
         assert part in text
     assert jax.__version__ in text

@@ -27,7 +27,8 @@ def save(verdict: Verdict, folder: Path) -> Path:
     document = report(verdict, figures)
     files: dict[str, Content] = {figure.file: figure.png for figure in figures}
     # Made in memory: HDF5 takes the process with it where a disk is full.
-    files["posterior.nc"] = to_datatree(verdict.posterior).to_netcdf(engine="h5netcdf")
+    with to_datatree(verdict.posterior).to_netcdf(engine="h5netcdf") as buffer:
+        files["posterior.nc"] = bytes(buffer)
     files["report.json"] = dumps(verdict_record(verdict, figures, code(verdict)))
     files["report.md"] = markdown(document)
     files["report.html"] = page(document)
