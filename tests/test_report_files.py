@@ -201,7 +201,7 @@ def test_page_says_what_was_done(verdict, page):
     for part in (verdict.summary, "inverse-gamma", "Dirichlet", *settings):
         assert part in text
     assert jax.__version__ in text
-    assert re.search(r"restarts\s*4, k-means", text)
+    assert re.search(r"restarts\s*4, short-run", text)
 
 
 def test_names_are_escaped(verdict, page):
