@@ -30,9 +30,6 @@ EXCEPTIONS = {
         "all that is found has a component on a single row: refused with advice, where "
         "scikit-learn returns its variance of 4e-16"
     ),
-    "test_gaussian_mixture_precisions_init_diag": (
-        "counts on scikit-learn's k-means, which starts from raw columns (docs/scikit-learn.md)"
-    ),
     "test_regularisation": (
         "wants other words; ours say what leaves the likelihood without a bound, and "
         "what to do. Whether a ridge makes them a fit is tested below"
