@@ -147,6 +147,8 @@ class _MixtureEstimator(DensityMixin, BaseEstimator, metaclass=ABCMeta):
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Mean of `score_samples`, weighted by ``sample_weight`` where that is given."""
+        if sample_weight is None:  # to the last digit the mean that a caller would take
+            return float(self.score_samples(X).mean())
         total, weight = self._log_likelihood(X, sample_weight)
         return total / weight
 
