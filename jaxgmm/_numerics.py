@@ -52,6 +52,21 @@ class Affine(NamedTuple):
         return jnp.sum(jnp.log(self.scale))
 
 
+def precise(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function`` with every float32 product in float32.
+
+    By default JAX rounds the factors to ten bits on GPUs, and fits then end at other optima
+    (docs/performance.md).
+    """
+
+    @functools.wraps(function)
+    def traced(*args: Any, **kwargs: Any) -> Any:
+        with jax.default_matmul_precision("highest"):
+            return function(*args, **kwargs)
+
+    return traced
+
+
 def as_rows(x: Array) -> Array:
     """Data with a column axis: a vector is one feature. JAX would forget a mask."""
     refuse_masked("x", x)

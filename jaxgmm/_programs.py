@@ -15,6 +15,8 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
+from jaxgmm._numerics import precise
+
 _OPTIONS = {
     # Where XLA still has two generators of CPU code, the newer one keeps 1.25 MB per kernel and
     # compiles for twice as long, and its kernels run no faster here (docs/performance.md).
@@ -45,6 +47,7 @@ class Program:
     """
 
     def __init__(self, function: Callable[..., Any], **statics: Any) -> None:
+        function = precise(function)
         functools.update_wrapper(self, function)
         self._part = jax.jit(function, **statics)
         self._new = functools.partial(_Compiled, function, statics)

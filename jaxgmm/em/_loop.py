@@ -13,7 +13,7 @@ from jaxtyping import Array
 
 from jaxgmm._contract import LatentModel, Params
 from jaxgmm._given import check_start
-from jaxgmm._numerics import anywhere, as_rows, at_once, rounding_bound
+from jaxgmm._numerics import anywhere, as_rows, at_once, precise, rounding_bound
 from jaxgmm._results import Run, Status
 from jaxgmm.em._accelerate import accelerated
 from jaxgmm.em._step import Move, Point, Step, choose, em_step, unevaluated
@@ -31,6 +31,7 @@ def default_tolerance(dtype: Any) -> float:
     return 1e-10 if jnp.dtype(dtype) == jnp.float64 else 1e-6
 
 
+@precise
 def run(
     model: LatentModel,
     x: Array,

@@ -16,8 +16,11 @@ from jax.scipy.linalg import solve_triangular
 from jax.scipy.special import multigammaln
 from jaxtyping import Array, Float
 
+from jaxgmm._numerics import precise
+
 
 @jax.custom_jvp
+@precise
 def inverse(covariances: Float[Array, "*k d d"]) -> tuple[Float[Array, "*k d d"], Array]:
     """Precisions, and the logarithms of the determinants of the covariances.
 
@@ -31,6 +34,7 @@ def inverse(covariances: Float[Array, "*k d d"]) -> tuple[Float[Array, "*k d d"]
 
 
 @inverse.defjvp
+@precise
 def _inverse_tangent(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Any, Any]:
     precision, log_det = inverse(*primals)
     product = precision @ tangents[0]
@@ -41,6 +45,7 @@ def _inverse_tangent(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Any
 class InverseWishart(dist.InverseWishart):
     """Gelman et al. (2013), Bayesian Data Analysis, table A.1."""
 
+    @precise
     def log_prob(self, value: Array) -> Array:
         d, dof = value.shape[-1], self.concentration
         precision, log_det = inverse(value)
@@ -60,6 +65,7 @@ class NormalGivenCovariance(dist.MultivariateNormal):
         root = jnp.sqrt(self.mean_precision)[..., None, None]
         super().__init__(mean, scale_tril=jnp.linalg.cholesky(covariances) / root)
 
+    @precise
     def log_prob(self, value: Array) -> Array:
         apart, count = value - self.loc, self.mean_precision
         precision, log_det = inverse(self.covariances)

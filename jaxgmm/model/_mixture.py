@@ -29,6 +29,7 @@ from jaxgmm._numerics import (
     as_rows,
     log_sum_exp,
     normalise,
+    precise,
     sum_over_blocks,
 )
 from jaxgmm._origin import about, centred_rows, narrowed
@@ -214,11 +215,13 @@ class Mixture(LatentModel):
     def likelihood(self, params: GaussianParams) -> MixtureOfRows:
         return MixtureOfRows(self, params)
 
+    @precise
     def log_prob(self, params: GaussianParams, x: Array) -> Float[Array, " n"]:
         """Log density of each row, the label summed out; ``x`` is (n, D) or (n,)."""
         model, params, x = self._near(params, x)
         return by_row(model.family, params, as_rows(x), log_sum_exp)
 
+    @precise
     def log_likelihood(
         self, params: GaussianParams, x: Array, sample_weight: Array | None = None
     ) -> Array:
@@ -256,6 +259,7 @@ class Mixture(LatentModel):
             return None if chart is None else self.prior.log_units(chart, *self._shape)
         return None if self.prior is None else self.family.log_units(self.n_components)
 
+    @precise
     def log_prior(self, params: GaussianParams) -> Array:
         """Log density of the sites under the prior, constants included; 0 without a prior."""
         if self._numbers() is None:
@@ -277,6 +281,7 @@ class Mixture(LatentModel):
 
     # -- EM ------------------------------------------------------------------
 
+    @precise
     def e_step(
         self,
         params: GaussianParams,
@@ -326,6 +331,7 @@ class Mixture(LatentModel):
 
         return lax.cond(before | after, centred, lambda: once)
 
+    @precise
     def statistics(
         self,
         responsibilities: Float[Array, "n k"] | Callable[[Array, Array | int], Array],
@@ -354,6 +360,7 @@ class Mixture(LatentModel):
             lambda: once,
         )
 
+    @precise
     def first_params(
         self, labels: Callable[[Array, Array | int], Array], x: Array, sample_weight: Array | None
     ) -> GaussianParams:
@@ -368,6 +375,7 @@ class Mixture(LatentModel):
     def from_coordinates(self, vector: Array, like: Statistics) -> Statistics:
         return self.family.from_coordinates(vector, like)
 
+    @precise
     def m_step(
         self, statistics: Statistics, params: GaussianParams | None = None
     ) -> GaussianParams:
@@ -403,12 +411,14 @@ class Mixture(LatentModel):
         after = dataclasses.replace(after, concentration=concentration)
         return dataclasses.replace(self, prior=after)
 
+    @precise
     def expected_step(
         self, x: Array, sample_weight: Array | None = None
     ) -> tuple[Statistics, Array]:
         centre, log_weights = self.centre()
         return self._e_step(log_weights, centre, x, sample_weight, expected_labels)
 
+    @precise
     def divergence(self, other: LatentModel) -> Array:
         assert isinstance(other, Mixture)
         centre, log_weights = self.centre()
@@ -436,6 +446,7 @@ class Mixture(LatentModel):
             weights, log_weights = self._weighting.means(prior.concentration)
         return self.family.from_sites(weights, sites), log_weights + constants
 
+    @precise
     def responsibilities(self, params: GaussianParams, x: Array) -> Float[Array, "n k"]:
         """Probability of each component given each row; rows sum to one."""
         model, params, x = self._near(params, x)
@@ -542,6 +553,7 @@ class Mixture(LatentModel):
         if isinstance(self.prior, SitePrior):
             self.prior.check_samplable()
 
+    @precise
     def standardise(self, x: Array, sample_weight: Array | None = None) -> Mixture:
         x = as_rows(x)
         model = self._sized(x) if self.n_features is None else self
@@ -609,6 +621,7 @@ class Mixture(LatentModel):
     def ascends(self) -> Array:
         return jnp.all(jnp.asarray(self.family.reg_covar) == 0)
 
+    @precise
     def retract(self, params: GaussianParams, tangent: Float[Array, " p"]) -> GaussianParams:
         free, weights = 0, params.weights
         if self.weights is None:
