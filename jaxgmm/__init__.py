@@ -1,7 +1,7 @@
 """Mixture models written once: compiled EM beside the NumPyro posterior of the same model."""
 
 from jaxgmm import bayes, datasets, em, model, report
-from jaxgmm._contract import ConjugateFamily, Family, LatentModel, expected_labels
+from jaxgmm._contract import LatentModel, expected_labels
 from jaxgmm._posterior import Posterior
 from jaxgmm._results import Fit, Run, Status
 from jaxgmm._sample import sample
@@ -18,7 +18,14 @@ from jaxgmm.em import (
     kmeans,
     standard_errors,
 )
-from jaxgmm.model import ConjugatePrior, Gaussian, GaussianParams, Mixture
+from jaxgmm.model import (
+    ConjugateFamily,
+    ConjugatePrior,
+    Family,
+    Gaussian,
+    GaussianParams,
+    Mixture,
+)
 from jaxgmm.report import (
     Comparison,
     MergeTree,

@@ -41,6 +41,17 @@ def check_name(argument: str, found: object, known: Iterable[str]) -> str:
     return found
 
 
+def check_names(owner: str, given: Iterable[str], needed: Iterable[str]) -> None:
+    """The keyword arguments that an owner takes, all of them."""
+    given, needed = list(given), list(needed)
+    for name in given:
+        if name not in needed:
+            raise TypeError(f"{name}: not a parameter of {owner}, which has {', '.join(needed)}")
+    for name in needed:
+        if name not in given:
+            raise TypeError(f"{name}: {owner} needs it; its parameters are {', '.join(needed)}")
+
+
 def check_options(method: str, function: Callable[..., Any], options: Iterable[str]) -> None:
     """The options of a method are what its function takes by keyword only."""
     parameters = inspect.signature(function).parameters.values()

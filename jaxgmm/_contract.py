@@ -1,8 +1,4 @@
-"""The nouns that every room agrees on: latent-variable models and component families.
-
-Engines (`em`, `bayes`) and the report see a model only through `LatentModel`; a
-mixture sees its components only through `Family`.
-"""
+"""The noun that every room agrees on: engines and the report see a model as a `LatentModel`."""
 
 from __future__ import annotations
 
@@ -78,7 +74,7 @@ class LatentModel(abc.ABC):
 
     n_components: int
     # Whether rows are places, so that `translate` applies.
-    moves: ClassVar[bool] = False
+    moves: bool | ClassVar[bool] = False
     # Which labels there are, (K,), where the model is `padded`; None: all of them.
     present: Any = None
 
@@ -425,55 +421,3 @@ class LatentModel(abc.ABC):
         with numpyro.plate("obs", count), handlers.scale(scale=scale):
             rows = None if x is None else as_rows(x)
             numpyro.sample("x", self.likelihood(self.from_sites(sites)), obs=rows)
-
-
-class Family(abc.ABC):
-    """What the components of a mixture are.
-
-    ``params`` is the parameter object of the whole mixture; a family reads its own
-    fields of it. What it computes of a block of rows is used twice: by the densities and
-    by the sums, which add over blocks and of which the statistics are made.
-    """
-
-    @abc.abstractmethod
-    def features(self, x: Array) -> Array:
-        """What densities and sums need of each row, rows last."""
-
-    @abc.abstractmethod
-    def log_density(self, params: Params, features: Array) -> Float[Array, "k n"]:
-        """Log density of each row under each component."""
-
-    @abc.abstractmethod
-    def sums(self, features: Array, weights: Float[Array, "k n"]) -> Any:
-        """Sums over rows that count ``weights`` in each component."""
-
-    @abc.abstractmethod
-    def statistics(self, sums: Any) -> Statistics:
-        """Sufficient statistics made of sums."""
-
-    @abc.abstractmethod
-    def block_rows(self, x: Array, n_components: int) -> int:
-        """How many rows to handle at once."""
-
-
-class ConjugateFamily(Family):
-    """An exponential family: log p(x | k) = natural(k) . features(x).
-
-    Densities and sums are then one matrix product each.
-    """
-
-    @abc.abstractmethod
-    def features(self, x: Array) -> Float[Array, "f n"]:
-        """Sufficient statistics of each row, a constant first."""
-
-    @abc.abstractmethod
-    def natural(self, params: Params) -> Float[Array, "k f"]:
-        """Natural parameters of each component, the log normaliser first."""
-
-    def log_density(self, params: Params, features: Float[Array, "f n"]) -> Float[Array, "k n"]:
-        return self.natural(params) @ features
-
-    def sums(
-        self, features: Float[Array, "f n"], weights: Float[Array, "k n"]
-    ) -> Float[Array, "k f"]:
-        return weights @ features.T

@@ -1,5 +1,6 @@
 """What is fitted: mixtures, their component families and priors."""
 
+from jaxgmm.model._family import ConjugateFamily, Family
 from jaxgmm.model._gaussian import Gaussian, GaussianParams
 from jaxgmm.model._mixture import Mixture
 from jaxgmm.model._prior import ConjugatePrior
@@ -8,7 +9,9 @@ from jaxgmm.model._registry import STRUCTURES, UNIVARIATE
 __all__ = [
     "STRUCTURES",
     "UNIVARIATE",
+    "ConjugateFamily",
     "ConjugatePrior",
+    "Family",
     "Gaussian",
     "GaussianParams",
     "Mixture",

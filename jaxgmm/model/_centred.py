@@ -14,14 +14,14 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxgmm._contract import Family
 from jaxgmm._numerics import Affine, block_rows
+from jaxgmm.model._family import Form
 from jaxgmm.model._moments import Moments, about_their_means
 from jaxgmm.model._structure import Structure
 
 
 @dataclasses.dataclass(frozen=True)
-class Centred(Family):
+class Centred(Form):
     """Gaussian components seen from their own ``means`` (K, D), in the units of ``chart``."""
 
     structure: Structure

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -13,16 +15,28 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.distributions import constraints
 
-from jaxgmm._checks import unknown_name
-from jaxgmm._contract import ConjugateFamily, Prior, Sites
+from jaxgmm._checks import check_names, unknown_name
+from jaxgmm._contract import Assignment, Prior, Sites
 from jaxgmm._numerics import Affine, anywhere, block_rows, stack, weighted_moments
 from jaxgmm._programs import program
 from jaxgmm._tables import numeric
 from jaxgmm.model._centred import Centred
+from jaxgmm.model._door import (
+    check_bounded,
+    check_prior,
+    check_rule_defined,
+    check_squares,
+    check_univariate,
+)
+from jaxgmm.model._family import Family, View, counted, labelled
+from jaxgmm.model._gaussian_mode import components_mode
+from jaxgmm.model._gaussian_sites import GaussianSites
+from jaxgmm.model._look import logits
 from jaxgmm.model._moments import Moments, about_their_means, pool
 from jaxgmm.model._prior import ConjugatePrior, improper
 from jaxgmm.model._registry import STRUCTURES, UNIVARIATE, structure_named
 from jaxgmm.model._structure import Curved, Structure
+from jaxgmm.model._weights import SIMPLEX, STICKS
 
 # A component has collapsed once its standard deviation is this many units of rounding of the
 # data's own, or a conditional variance so many of the variance it is a part of: what is
@@ -81,7 +95,7 @@ class GaussianParams:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Gaussian(ConjugateFamily):
+class Gaussian(Family):
     """Gaussian components with a covariance structure.
 
     Parameters
@@ -137,6 +151,16 @@ class Gaussian(ConjugateFamily):
     'full'
     """
 
+    moves = True
+    rules = ("fraley-raftery", "weak")
+    conjugate_prior = "a ConjugatePrior"
+    proper_prior = 'prior="fraley-raftery" or a ConjugatePrior'
+    collapse = (
+        "a component lost its rows, or shrank onto a few rows or a subspace, where its density has "
+        'no digits left; use a proper prior (prior="fraley-raftery" or a ConjugatePrior of wider '
+        "scale), fewer components, or a simpler covariance structure"
+    )
+
     structure: str = dataclasses.field(default="full", metadata={"static": True})
     reg_covar: Any = 0.0
     # Working units and the data's conditional variances in them, set by `standardise`.
@@ -164,6 +188,15 @@ class Gaussian(ConjugateFamily):
         return self._structure.name
 
     @property
+    def label(self) -> str:
+        return f"Gaussian({self.name!r})"
+
+    @property
+    def code(self) -> str:
+        ridge = float(np.asarray(self.reg_covar))
+        return f'Gaussian("{self.name}"' + (f", reg_covar={ridge!r})" if ridge else ")")
+
+    @property
     def _structure(self) -> Structure:
         return structure_named(self.structure)
 
@@ -176,9 +209,16 @@ class Gaussian(ConjugateFamily):
         return stack([first, *self._structure.squares(first[1:])])
 
     def natural(self, params: GaussianParams) -> Float[Array, "k f"]:
+        """Natural parameters of each component, the log normaliser first."""
         assert self.chart is not None
         natural = self._structure.natural(params.means, params.covariance_site)
         return natural.at[:, 0].add(-self.chart.log_scale)
+
+    def log_density(self, params: GaussianParams, features: Float[Array, "f n"]) -> Array:
+        return self.natural(params) @ features
+
+    def sums(self, features: Float[Array, "f n"], weights: Float[Array, "k n"]) -> Array:
+        return weights @ features.T
 
     def statistics(self, sums: Float[Array, "k f"]) -> Moments:
         structure, d = self._structure, self._n_features()
@@ -193,6 +233,68 @@ class Gaussian(ConjugateFamily):
         """The same components, each seen from its own mean."""
         assert self.chart is not None
         return Centred(self._structure, self.chart, means)
+
+    def e_step(
+        self,
+        log_weights: Float[Array, " k"],
+        params: GaussianParams,
+        x: Array,
+        sample_weight: Array | None,
+        assign: Assignment,
+    ) -> tuple[Moments, Array]:
+        natural = self.natural(params)
+        rows = log_weights, x, sample_weight, assign
+        once = labelled(self, lambda features: natural @ features, *rows)
+        # Digits are lost in the densities of a component far out, and in the moments of one
+        # that has just shrunk.
+        before = self.cancels(self.lost(params, natural))
+        after = self.cancelled(once[0])
+        origin = jnp.where(before, params.means, once[0].means)
+
+        def centred() -> tuple[Moments, Array]:
+            density = self.centred(params.means)
+            log_density = lambda features: density.log_density(params, features)
+            return labelled(density, log_density, *rows, self.centred(origin))
+
+        return lax.cond(before | after, centred, lambda: once)
+
+    def at_labels(
+        self,
+        labels: Callable[[Array, Array | int], Array],
+        x: Array,
+        sample_weight: Array | None,
+        k: int,
+    ) -> Moments:
+        # Before there are parameters, the first pass itself tells what cancelled in it.
+        once = counted(self, labels, x, sample_weight, k)
+        return lax.cond(
+            self.cancelled(once),
+            lambda: counted(self.centred(once.means), labels, x, sample_weight, k),
+            lambda: once,
+        )
+
+    def look(self, params: GaussianParams, x: Array, see: Callable[[View], Array]) -> Array:
+        """What ``see`` makes of the form that keeps its digits at ``params``."""
+
+        def view(form: str) -> View:
+            shown, _ = self.centred_on(params)
+            k = params.means.shape[0]
+            block = shown.block_rows(x, k)
+            if form == "centred":
+                block = shown.centred(params.means).block_rows(x, k)
+            seen = functools.partial(logits, self, params, form=form)
+            return View(seen, block, whole=self.form is not None)
+
+        if self.form is not None:
+            return see(view(self.form))
+        lost = self.loses_digits(params)
+        return lax.cond(lost, lambda: see(view("centred")), lambda: see(view("fast")))
+
+    def seen(self, params: GaussianParams, x: Array, form: str) -> Float[Array, "k n"]:
+        """Log densities in a form, in the units that keep the squares of the rows small."""
+        shown, working = self.centred_on(params)
+        density = shown.centred(working.means) if form == "centred" else shown
+        return density.log_density(working, density.features(x))
 
     def add(self, one: Moments, other: Moments) -> Moments:
         """Moments of two sets of rows together."""
@@ -309,17 +411,45 @@ class Gaussian(ConjugateFamily):
         sites = {"means": jnp.broadcast_to(prior.mean, (k, d)), "covariances": covariances}
         return sites, jnp.broadcast_to(constants, (k,))
 
+    def expected_step(
+        self,
+        prior: ConjugatePrior,
+        log_weights: Float[Array, " k"],
+        x: Array,
+        sample_weight: Array | None,
+        assign: Assignment,
+    ) -> tuple[Moments, Array]:
+        sites, constants = self.centre(prior, log_weights.shape[0], x.shape[1])
+        params = self.from_sites(jnp.exp(log_weights), sites)
+        return self.e_step(log_weights + constants, params, x, sample_weight, assign)
+
+    def divergence(self, prior: ConjugatePrior, other: ConjugatePrior, k: int, d: int) -> Array:
+        sites, constants = self.centre(prior, k, d)
+        ratio = jnp.zeros((), constants.dtype)
+        mine, theirs = (self.prior_sites(one, k, d) for one in (prior, other))
+        for name, value in sites.items():
+            densities = (one[name](sites).log_prob(value) for one in (mine, theirs))
+            ratio += jnp.sum(next(densities)) - jnp.sum(next(densities))
+        # Labelled rows are all that the two priors differ by, so the log of their ratio is linear
+        # in log p(row | label): its mean is its value at the centre, plus the constants that
+        # means of log p(row | label) have there, once for each row.
+        return ratio + (prior.mean_precision - other.mean_precision) @ constants
+
     def update(
         self,
         statistics: Moments,
-        prior: ConjugatePrior | None,
+        prior: ConjugatePrior | GaussianSites | None,
         params: GaussianParams | None = None,
-    ) -> tuple[Array, Array]:
+    ) -> Sites:
         """Means and covariances at the mode given labelled rows, with or without a prior.
 
         ``params`` are those before the step, if any: no structure ends lower than there.
         """
         structure, d = self._structure, self._n_features()
+        if isinstance(prior, GaussianSites):
+            before = None if params is None else self.sites(params)
+            found = components_mode(prior, structure, statistics, before)
+            return {**found, "covariances": self.ridged(found["covariances"])}
         counts, means, scatter = statistics
         previous = None if params is None else params.covariance_site
         if prior is None:
@@ -328,7 +458,7 @@ class Gaussian(ConjugateFamily):
             posterior = self.updated(statistics, prior)
             means = posterior.mean
             covariances = structure.mode(posterior, len(counts), d, previous)
-        return means, self.ridged(covariances)
+        return {"means": means, "covariances": self.ridged(covariances)}
 
     def ridged(self, covariances: Array) -> Array:
         """Covariances with the ridge on their diagonal."""
@@ -341,9 +471,14 @@ class Gaussian(ConjugateFamily):
 
     # -- priors -----------------------------------------------------------------
 
-    def prior_sites(self, prior: ConjugatePrior | None, k: int, d: int) -> Prior:
-        """Distributions of the sites ``covariances`` and ``means``."""
+    def prior_of(self, distributions: dict[str, Any]) -> GaussianSites:
+        return GaussianSites(distributions)
+
+    def prior_sites(self, prior: ConjugatePrior | GaussianSites | None, k: int, d: int) -> Prior:
+        """Distributions of the sites ``covariances`` and ``means``, or of those in their place."""
         structure = self._structure
+        if isinstance(prior, GaussianSites):
+            return prior.prior_sites(structure, k, d)
         if prior is None:
             return {
                 "covariances": lambda sites: structure.flat_prior(k, d),
@@ -355,29 +490,71 @@ class Gaussian(ConjugateFamily):
         }
 
     def default_prior(
-        self, x: Array, sample_weight: Array | None, n_components: int
+        self, rule: str, x: Array, sample_weight: Array | None, k: int
     ) -> ConjugatePrior:
-        """The data-dependent prior of Fraley and Raftery (2007), section 3.2."""
+        """The data-dependent prior of Fraley and Raftery (2007), section 3.2, by either name."""
         n, d = x.shape
         total, mean, scatter = weighted_moments(x, sample_weight)
         covariance = scatter / (total - 1)
         n_rows = n if sample_weight is None else jnp.sum(sample_weight > 0)
         covariance = jnp.where(n_rows > d, covariance, jnp.diag(jnp.diag(covariance)))
-        scale = self._structure.prior_scale(covariance, n_components)
+        scale = self._structure.prior_scale(covariance, k)
         number = lambda value: jnp.asarray(value, x.dtype)
         return ConjugatePrior(
-            concentration=jnp.ones(n_components, x.dtype),
+            concentration=jnp.ones(k, x.dtype),
             mean=mean,
             mean_precision=number(0.01),
             dof=number(d + 2),
             scale=scale,
         )
 
+    def sized(self, prior: Any, k: int, d: int, dtype: Any) -> Any:
+        if isinstance(prior, GaussianSites):
+            return prior.in_chart(dtype, d)
+        if prior is None:
+            return None
+        prior = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), _as_arrays(prior))
+        if k == 1:  # its one weight has no stick
+            prior = dataclasses.replace(
+                prior, concentration=jnp.ones(1, dtype), stick_breaking=False
+            )
+        weighting = STICKS if prior.stick_breaking else SIMPLEX
+        concentration = weighting.resolved(prior.concentration, k)
+        return dataclasses.replace(prior, concentration=concentration)
+
+    def bounded(self, prior: Any, free: bool) -> bool:
+        if isinstance(prior, GaussianSites):
+            return prior.bounded(free)
+        return prior is not None
+
+    def ascends(self) -> Array:
+        """A ridge does not."""
+        return jnp.all(jnp.asarray(self.reg_covar) == 0)
+
+    # -- doors ------------------------------------------------------------------
+
+    def check_rows(self, x: np.ndarray) -> None:
+        check_squares(x, self.structure)
+
+    def check_rule(self, rule: str, x: np.ndarray, total_weight: float) -> None:
+        check_rule_defined(rule, x, total_weight, self.structure)
+
+    def check_prior(self, prior: Any, k: int, d: int, free: bool) -> None:
+        if isinstance(prior, GaussianSites):
+            check_univariate(self.structure, d)
+            prior.check_structure(self._structure, k, d, free)
+        else:
+            check_prior(prior, self.structure, k, d)
+
+    def check_bounded(self, x: np.ndarray, k: int) -> None:
+        if not np.all(np.asarray(self.reg_covar) > 0):
+            check_bounded(x, self.structure, k)
+
     # -- units ------------------------------------------------------------------
 
     def standardise(
-        self, x: Array, sample_weight: Array | None, prior: ConjugatePrior | None
-    ) -> tuple[Gaussian, ConjugatePrior | None]:
+        self, x: Array, sample_weight: Array | None, prior: Any
+    ) -> tuple[Gaussian, Any]:
         """The family and its prior in units in which the data have mean 0, variance 1."""
         total, mean, scatter = weighted_moments(x, sample_weight)
         covariance = scatter / total
@@ -390,6 +567,8 @@ class Gaussian(ConjugateFamily):
         family = self._charted(chart, self._structure.data_pivots(working))
         if prior is None:
             return family, None
+        if isinstance(prior, GaussianSites):
+            return family, prior.standardised(chart)
         return family, dataclasses.replace(
             prior,
             mean=chart.apply(prior.mean),
@@ -408,11 +587,13 @@ class Gaussian(ConjugateFamily):
             scale=self._structure.rescale(prior.scale, chart.scale),
         )
 
-    def log_units(self, k: int) -> Array | None:
+    def log_units(self, prior: Any, k: int, d: int | None) -> Array | None:
         """log |working / user volume element| of the sites ``means`` and ``covariances``."""
-        if self.chart is None:
+        if self.chart is None or prior is None:
             return None
         d = self.chart.shift.shape[0]
+        if isinstance(prior, GaussianSites):
+            return prior.log_units(self.chart, self._structure, k, d)
         return -(k + self._structure.log_volume_power(k, d)) * self.chart.log_scale
 
     def to_working(self, params: GaussianParams, chart: Affine | None = None) -> GaussianParams:
@@ -434,6 +615,31 @@ class Gaussian(ConjugateFamily):
             covariance_site=self._structure.rescale(params.covariance_site, self.chart.scale),
         )
 
+    def moved_prior(self, prior: Any, offset: Any) -> Any:
+        if isinstance(prior, GaussianSites):
+            return prior.translated(offset)
+        if not isinstance(prior, ConjugatePrior):
+            return prior
+        mean = numeric("prior.mean", prior.mean)
+        # A mean of the wrong shape is for the door to name.
+        mean = mean + offset if mean.shape == offset.shape else mean
+        return dataclasses.replace(prior, mean=mean)
+
+    def moved(self, params: Any, offset: Any) -> Any:
+        # Where rows are far JAX may have no such numbers, but NumPy has.
+        moved = lambda means: np.asarray(means, np.float64) + offset
+        if isinstance(params, GaussianParams):
+            return dataclasses.replace(params, means=moved(params.means))
+        if isinstance(params, Mapping):
+            return {**params, "means": moved(params["means"])}
+        return params
+
+    def origin(self, params: GaussianParams) -> np.ndarray | None:
+        wide = isinstance(params.means, np.ndarray) and params.means.dtype == np.float64
+        if not wide or jnp.result_type(float) == np.float64:
+            return None
+        return np.mean(params.means, axis=0)
+
     # -- health -----------------------------------------------------------------
 
     def collapsed(self, params: GaussianParams, bounded: bool) -> Array:
@@ -450,9 +656,11 @@ class Gaussian(ConjugateFamily):
         held = jnp.all(jnp.asarray(self.reg_covar) > 0) | bounded
         return ~jnp.all(pivots > jnp.where(held, flat, jnp.maximum(flat, small)))
 
-    def cancellation(
-        self, params: GaussianParams, natural: Float[Array, "k f"]
-    ) -> Float[Array, " k"]:
+    def cancellation(self, params: GaussianParams) -> Array:
+        lost = self.lost(params, self.natural(params))
+        return jnp.where(self.cancels(lost), 0.0, params.weights @ lost)
+
+    def lost(self, params: GaussianParams, natural: Float[Array, "k f"]) -> Float[Array, " k"]:
         """Size of the parts of the quadratic form for a row one standard deviation away.
 
         The fast form expands it about the working origin: where the parts are large
@@ -473,13 +681,16 @@ class Gaussian(ConjugateFamily):
     def loses_digits(self, params: GaussianParams) -> Array:
         """Whether the fast form does, at parameters in the user's or the family's units."""
         family, params = self.centred_on(params)
-        return family.cancels(family.cancellation(params, family.natural(params)))
+        return family.cancels(family.lost(params, family.natural(params)))
 
     def settled(self, params: GaussianParams) -> Gaussian:
         """The family with the form that keeps its digits at all of these parameters."""
         batch = params.means.shape[:-2]
         flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[len(batch) :]), params)
         return dataclasses.replace(self, form="centred" if _any_loses(self, flat) else "fast")
+
+    def decided(self) -> Gaussian:
+        return dataclasses.replace(self, form=self.form or "fast")
 
     def cancelled(self, statistics: Moments) -> Array:
         """The same of moments whose sums were taken about the working origin."""
@@ -505,8 +716,23 @@ class Gaussian(ConjugateFamily):
     # -- parameters -------------------------------------------------------------
 
     def n_parameters(self, k: int, d: int) -> int:
-        """Free parameters of the covariances."""
-        return self._structure.n_parameters(k, d)
+        """Free parameters of means and covariances."""
+        return k * d + self._structure.n_parameters(k, d)
+
+    def n_columns(self, params: GaussianParams) -> int:
+        return params.means.shape[-1]
+
+    def checked(self, own: dict[str, Any], k: int) -> Sites:
+        check_names("Gaussian", own, ("means", "covariances"))
+        centres = numeric("means", own["means"])
+        centres = centres[:, None] if centres.ndim == 1 else centres
+        if centres.ndim != 2 or centres.shape[0] != k:
+            raise ValueError(f"means: needs shape ({k}, D), found {centres.shape}")
+        if not np.all(np.isfinite(centres)):
+            raise ValueError("means: contains a non-finite value")
+        site = self.check_covariances(own["covariances"], k, centres.shape[1])
+        means = jnp.asarray(centres)
+        return {"means": means, "covariances": jnp.asarray(site, means.dtype)}
 
     def check_covariances(self, covariances: Any, k: int, d: int) -> np.ndarray:
         """The covariances in the site's shape; raises where they do not fit."""
@@ -532,23 +758,35 @@ class Gaussian(ConjugateFamily):
 
     # -- sampling ---------------------------------------------------------------
 
-    def check_conjugate(self) -> None:
-        """Refuse, with a `ValueError`, a structure without draws given labelled rows."""
+    def check_conjugate(self, prior: Any) -> None:
+        """Refuse a prior, or a structure, without draws given labelled rows."""
+        if isinstance(prior, GaussianSites):
+            raise ValueError(
+                "prior: distributions by site are not conjugate, as Gibbs and variational Bayes "
+                'need; use method="nuts", or a ConjugatePrior'
+            )
         if isinstance(self._structure, Curved):
             raise ValueError(
                 f"structure: {self.name!r} covariances have no closed distribution given labelled "
                 'rows, as Gibbs and variational Bayes need; use method="nuts"'
             )
 
-    @property
-    def covariance_dims(self) -> list[str]:
-        """ArviZ dimensions of the site ``covariances``."""
-        return self._structure.site_dims()
+    def site_dims(self) -> dict[str, list[str]]:
+        covariances = self._structure.site_dims()
+        scales = [dim for dim in covariances if dim != "feature_bis"]
+        return {
+            "means": ["component", "feature"],
+            "covariances": covariances,
+            "scales": scales,
+            "correlations": covariances,
+            "covariances_full": ["component", "feature", "feature_bis"],
+        }
 
-    @property
-    def scale_dims(self) -> list[str]:
-        """ArviZ dimensions of standard deviations in place of the covariances."""
-        return [dim for dim in self.covariance_dims if dim != "feature_bis"]
+    def derived_sites(self, params: GaussianParams) -> Sites:
+        return {"covariances_full": params.covariances}
+
+    def embed(self, x: Array) -> Float[Array, "n d"]:
+        return x if self.chart is None else self.chart.apply(x)
 
     def sample(
         self, params: GaussianParams, key: PRNGKeyArray, labels: Array
@@ -558,13 +796,14 @@ class Gaussian(ConjugateFamily):
         noise = jax.random.normal(key, (*labels.shape, params.means.shape[1]), params.means.dtype)
         return params.means[labels] + jnp.einsum("...ij,...j->...i", factor[labels], noise)
 
-    def from_sites(self, weights: Array, sites: Sites) -> GaussianParams:
-        """Parameters made of weights and of the sites of the components."""
+    def from_sites(self, weights: Array, sites: Sites, prior: Any = None) -> GaussianParams:
+        if isinstance(prior, GaussianSites):
+            sites = prior.joined(self._structure, sites)
         return GaussianParams(weights, sites["means"], sites["covariances"], self.name)
 
-    def sites(self, params: GaussianParams) -> Sites:
-        """The sites of the components."""
-        return {"means": params.means, "covariances": params.covariance_site}
+    def sites(self, params: GaussianParams, prior: Any = None) -> Sites:
+        own = {"means": params.means, "covariances": params.covariance_site}
+        return prior.split(self._structure, own) if isinstance(prior, GaussianSites) else own
 
     def retract(self, params: GaussianParams, tangent: Float[Array, " p"]) -> GaussianParams:
         """Means moved by the first K D numbers, covariances by the rest."""
@@ -586,3 +825,16 @@ class Gaussian(ConjugateFamily):
 @program()
 def _any_loses(family: Gaussian, params: GaussianParams) -> Array:
     return jnp.any(jax.vmap(family.loses_digits)(params))
+
+
+def _as_arrays(prior: ConjugatePrior) -> ConjugatePrior:
+    """Lists in place of arrays are one leaf each, not a tree of numbers."""
+    fields = [f for f in dataclasses.fields(prior) if not f.metadata.get("static")]
+    return dataclasses.replace(
+        prior,
+        **{
+            f.name: value if isinstance(value, jax.Array) else numeric(f.name, value)
+            for f in fields
+            for value in [getattr(prior, f.name)]
+        },
+    )

@@ -18,38 +18,22 @@ from numpyro.distributions import constraints
 from jaxgmm._checks import check_count, check_name
 from jaxgmm._contract import (
     Assignment,
-    Family,
     LatentModel,
+    Params,
     Prior,
     Sites,
     Statistics,
     expected_labels,
 )
-from jaxgmm._numerics import (
-    as_rows,
-    log_sum_exp,
-    normalise,
-    precise,
-    sum_over_blocks,
-)
+from jaxgmm._numerics import as_rows, log_sum_exp, normalise, precise
 from jaxgmm._origin import about, centred_rows, narrowed
 from jaxgmm._tables import numeric
-from jaxgmm.model._door import (
-    check_bounded,
-    check_concentration,
-    check_coordinates,
-    check_prior,
-    check_rule_defined,
-    check_squares,
-    check_univariate,
-)
-from jaxgmm.model._gaussian import Gaussian, GaussianParams
+from jaxgmm.model._door import check_concentration, check_coordinates
+from jaxgmm.model._family import Family
 from jaxgmm.model._look import by_row, total
-from jaxgmm.model._prior import RULES, ConjugatePrior, PriorRule
-from jaxgmm.model._registry import structure_named
-from jaxgmm.model._site_mode import components_mode, weights_mode
+from jaxgmm.model._prior import ConjugatePrior, PriorRule
+from jaxgmm.model._site_mode import weights_mode
 from jaxgmm.model._site_prior import SitePrior
-from jaxgmm.model._structure import Structure
 from jaxgmm.model._weights import SIMPLEX, STICKS, Weighting
 
 # A component that holds less of a row than this holds none.
@@ -84,7 +68,7 @@ class Mixture(LatentModel):
 
     Notes
     -----
-    ``params`` everywhere below is a `GaussianParams`, as made by `params`. The sites
+    ``params`` everywhere below is a `Params`, as made by `params`. The sites
     are ``weights`` (K,), or ``sticks`` (K - 1,) under a stick-breaking prior, unless they
     are fixed; ``means`` (K, D); and ``covariances`` in the structure's own shape.
 
@@ -112,9 +96,7 @@ class Mixture(LatentModel):
     False
     """
 
-    moves = True
-
-    family: Gaussian
+    family: Family
     n_components: int = dataclasses.field(metadata={"static": True})
     _: dataclasses.KW_ONLY
     prior: Any = None
@@ -124,13 +106,14 @@ class Mixture(LatentModel):
 
     def __post_init__(self):
         # Names and counts only: arrays pass through here under transformations.
-        if not isinstance(self.family, Gaussian):
+        if not isinstance(self.family, Family):
             raise TypeError(f"family: needs a component family, found {self.family!r}")
         check_count("n_components", self.n_components, 1)
         if isinstance(self.prior, str):
-            object.__setattr__(self, "prior", PriorRule(check_name("prior", self.prior, RULES)))
+            rule = PriorRule(check_name("prior", self.prior, self.family.rules))
+            object.__setattr__(self, "prior", rule)
         elif isinstance(self.prior, Mapping):
-            object.__setattr__(self, "prior", SitePrior(dict(self.prior)))
+            object.__setattr__(self, "prior", self.family.prior_of(dict(self.prior)))
         if isinstance(self.weights, str):
             check_name("weights", self.weights, ["equal"])
             equal = np.full(self.n_components, 1 / self.n_components)
@@ -150,7 +133,7 @@ class Mixture(LatentModel):
     def __repr__(self) -> str:
         fixed = "" if self.weights is None else ", fixed weights"
         return (
-            f"Mixture(Gaussian({self.family.name!r}), n_components={self.n_components}, "
+            f"Mixture({self.family.label}, n_components={self.n_components}, "
             f"prior={self.prior_name}{fixed})"
         )
 
@@ -160,17 +143,16 @@ class Mixture(LatentModel):
         prior = self._numbers()
         if self.n_features is None:
             raise ValueError("the number of features is not known yet: call model.resolve(x)")
-        if isinstance(prior, SitePrior):
-            return prior.prior_sites(*self._shape, free=self.weights is None)
         sites = self.family.prior_sites(prior, self.n_components, self.n_features)
         if self.weights is not None:
             return sites
+        return {self._weighting.site: lambda _: self._prior_of_weights(prior), **sites}
+
+    def _prior_of_weights(self, prior: ConjugatePrior | SitePrior | None) -> dist.Distribution:
+        if isinstance(prior, SitePrior):
+            return prior.of_weights(self.n_components)
         concentration = None if prior is None else prior.concentration
-        weighting = self._weighting
-        return {
-            weighting.site: lambda _: weighting.prior(concentration, self.n_components),
-            **sites,
-        }
+        return self._weighting.prior(concentration, self.n_components)
 
     @property
     def _weighting(self) -> Weighting:
@@ -181,14 +163,9 @@ class Mixture(LatentModel):
         return STICKS if broken else SIMPLEX
 
     @property
-    def _structure(self) -> Structure:
-        return structure_named(self.family.name)
-
-    @property
-    def _shape(self) -> tuple[Structure, int, int]:
-        """What the shapes of the sites depend on."""
-        assert self.n_features is not None
-        return self._structure, self.n_components, self.n_features
+    def moves(self) -> bool:  # type: ignore
+        """Whether rows are places, so that `translate` applies."""
+        return self.family.moves
 
     def _numbers(self) -> ConjugatePrior | SitePrior | None:
         """The prior as numbers; raises where it is still a rule."""
@@ -199,83 +176,70 @@ class Mixture(LatentModel):
             )
         return self.prior
 
-    def _conjugate(self) -> ConjugatePrior:
+    def _conjugate(self) -> Any:
         """The prior as numbers; raises where there is none that rows update."""
         prior = self._numbers()
         if prior is None:
-            raise ValueError("prior: flat priors are not conjugate; use a ConjugatePrior")
-        if isinstance(prior, SitePrior):
             raise ValueError(
-                "prior: distributions by site are not conjugate, as Gibbs and variational Bayes "
-                'need; use method="nuts", or a ConjugatePrior'
+                f"prior: flat priors are not conjugate; use {self.family.conjugate_prior}"
             )
-        self.family.check_conjugate()
+        self.family.check_conjugate(prior)
         return prior
 
-    def likelihood(self, params: GaussianParams) -> MixtureOfRows:
+    def likelihood(self, params: Params) -> MixtureOfRows:
         return MixtureOfRows(self, params)
 
     @precise
-    def log_prob(self, params: GaussianParams, x: Array) -> Float[Array, " n"]:
+    def log_prob(self, params: Params, x: Array) -> Float[Array, " n"]:
         """Log density of each row, the label summed out; ``x`` is (n, D) or (n,)."""
         model, params, x = self._near(params, x)
         return by_row(model.family, params, as_rows(x), log_sum_exp)
 
     @precise
-    def log_likelihood(
-        self, params: GaussianParams, x: Array, sample_weight: Array | None = None
-    ) -> Array:
+    def log_likelihood(self, params: Params, x: Array, sample_weight: Array | None = None) -> Array:
         """Weighted sum of `log_prob` over the rows, one block at a time."""
         model, params, x = self._near(params, x)
         return total(model.family, params, as_rows(x), sample_weight)
 
-    def settled(self, params: GaussianParams) -> Mixture:
+    def settled(self, params: Params) -> Mixture:
         family = self.family.settled(params)
         return dataclasses.replace(self, family=family)
 
-    def sites(self, params: GaussianParams) -> Sites:
-        own = self.family.sites(params)
-        if isinstance(self.prior, SitePrior):
-            own = self.prior.split(self._structure, own)
+    def sites(self, params: Params) -> Sites:
+        own = self.family.sites(params, self.prior)
         if self.weights is not None:
             return own
         return {self._weighting.site: self._weighting.to_site(params.weights), **own}
 
-    def from_sites(self, sites: Sites) -> GaussianParams:
+    def from_sites(self, sites: Sites) -> Params:
         if self.weights is not None:
-            weights = self._fixed(sites["means"].dtype)
+            weights = self._fixed(jnp.result_type(*sites.values()))
         else:
             weights = self._weighting.from_site(sites[self._weighting.site])
-        if isinstance(self.prior, SitePrior):
-            sites = self.prior.joined(self._structure, sites)
-        return self.family.from_sites(weights, sites)
+        return self.family.from_sites(weights, sites, self.prior)
 
     def _fixed(self, dtype: Any) -> Float[Array, " k"]:
         return jnp.asarray(self.weights, dtype)
 
     def log_units(self) -> Array | None:
-        if isinstance(self.prior, SitePrior):
-            chart = self.family.chart
-            return None if chart is None else self.prior.log_units(chart, *self._shape)
-        return None if self.prior is None else self.family.log_units(self.n_components)
+        return self.family.log_units(self.prior, self.n_components, self.n_features)
 
     @precise
-    def log_prior(self, params: GaussianParams) -> Array:
+    def log_prior(self, params: Params) -> Array:
         """Log density of the sites under the prior, constants included; 0 without a prior."""
         if self._numbers() is None:
-            return jnp.zeros((), jnp.result_type(params.means))
+            return jnp.zeros((), jnp.result_type(params.weights))
         model, params, _ = self._near(params)
         return super(Mixture, model).log_prior(params)
 
-    def _near(self, params: GaussianParams, x: Any = None) -> tuple[Mixture, GaussianParams, Any]:
+    def _near(self, params: Params, x: Any = None) -> tuple[Mixture, Params, Any]:
         """The model, parameters and rows about an origin, where JAX would round them.
 
         Parameters of rows far from zero come in NumPy's float64 (see `translate`).
         """
-        wide = isinstance(params.means, np.ndarray) and params.means.dtype == np.float64
-        if not wide or jnp.result_type(float) == np.float64 or isinstance(x, Tracer):
+        origin = None if isinstance(x, Tracer) else self.family.origin(params)
+        if origin is None:
             return self, params, x
-        origin = np.mean(params.means, axis=0)
         model, params = narrowed(self.translate(-origin, params))
         return model, params, None if x is None else about(x, origin)
 
@@ -284,52 +248,13 @@ class Mixture(LatentModel):
     @precise
     def e_step(
         self,
-        params: GaussianParams,
+        params: Params,
         x: Array,
         sample_weight: Array | None = None,
         assign: Assignment = expected_labels,
     ) -> tuple[Statistics, Array]:
-        return self._e_step(jnp.log(params.weights), params, x, sample_weight, assign)
-
-    def _e_step(
-        self,
-        log_weights: Float[Array, " k"],
-        params: GaussianParams,
-        x: Array,
-        sample_weight: Array | None,
-        assign: Assignment,
-    ) -> tuple[Statistics, Array]:
-        """The E-step at ``params`` but for their weights."""
-        family, x = self.family, as_rows(x)
-        natural = family.natural(params)
-
-        def counted(
-            density: Family, moments: Family, log_density: Callable[[Array], Array]
-        ) -> tuple[Statistics, Array]:
-            def block(rows: Array, weights: Array, first: Array | int) -> tuple[Any, Array]:
-                features = density.features(rows)
-                logits = log_weights[:, None] + log_density(features)
-                labels, value = assign(logits, first)
-                seen = features if moments is density else moments.features(rows)
-                return moments.sums(seen, weights * labels), weights @ value
-
-            size = density.block_rows(x, self.n_components)
-            sums, value = sum_over_blocks(block, x, sample_weight, size)
-            return moments.statistics(sums), value
-
-        once = counted(family, family, lambda features: natural @ features)
-        # Digits are lost in the densities of a component far out, and in the moments of one
-        # that has just shrunk.
-        before = family.cancels(family.cancellation(params, natural))
-        after = family.cancelled(once[0])
-        origin = jnp.where(before, params.means, once[0].means)
-
-        def centred() -> tuple[Statistics, Array]:
-            density = family.centred(params.means)
-            log_density = lambda features: density.log_density(params, features)
-            return counted(density, family.centred(origin), log_density)
-
-        return lax.cond(before | after, centred, lambda: once)
+        log_weights = jnp.log(params.weights)
+        return self.family.e_step(log_weights, params, as_rows(x), sample_weight, assign)
 
     @precise
     def statistics(
@@ -343,27 +268,12 @@ class Mixture(LatentModel):
                 return responsibilities(rows, first)
             return lax.dynamic_slice_in_dim(responsibilities, first, rows.shape[0])
 
-        x = as_rows(x)
-
-        def counted(form: Family) -> Statistics:
-            def block(rows: Array, weights: Array, first: Array | int) -> Any:
-                return form.sums(form.features(rows), weights * labels(rows, first).T)
-
-            size = form.block_rows(x, self.n_components)
-            return form.statistics(sum_over_blocks(block, x, sample_weight, size))
-
-        # Before there are parameters, the first pass itself tells what cancelled in it.
-        once = counted(self.family)
-        return lax.cond(
-            self.family.cancelled(once),
-            lambda: counted(self.family.centred(once.means)),
-            lambda: once,
-        )
+        return self.family.at_labels(labels, as_rows(x), sample_weight, self.n_components)
 
     @precise
     def first_params(
         self, labels: Callable[[Array, Array | int], Array], x: Array, sample_weight: Array | None
-    ) -> GaussianParams:
+    ) -> Params:
         return self.m_step(self.family.shrunk(self.statistics(labels, x, sample_weight)))
 
     def add(self, one: Statistics, other: Statistics) -> Statistics:
@@ -376,20 +286,13 @@ class Mixture(LatentModel):
         return self.family.from_coordinates(vector, like)
 
     @precise
-    def m_step(
-        self, statistics: Statistics, params: GaussianParams | None = None
-    ) -> GaussianParams:
+    def m_step(self, statistics: Statistics, params: Params | None = None) -> Params:
         if self.present is not None:
             statistics = self.family.filled(statistics, self.present)
         prior, counts = self._numbers(), statistics.counts
-        if isinstance(prior, SitePrior):
-            previous = None if params is None else self.family.sites(params)
-            sites = components_mode(prior, self._structure, statistics, previous)
-            means, covariances = sites["means"], self.family.ridged(sites["covariances"])
-        else:
-            means, covariances = self.family.update(statistics, prior, params)
+        own = self.family.update(statistics, prior, params)
         if self.weights is not None:
-            weights = self._fixed(means.dtype)
+            weights = self._fixed(jnp.result_type(*own.values()))
         elif prior is None:
             weights = counts / jnp.sum(counts)
             if self.present is not None:
@@ -402,52 +305,60 @@ class Mixture(LatentModel):
             # A component that lost all its rows stays at its prior mode; its weight, zero
             # to rounding, keeps a logarithm.
             weights = jnp.maximum(weights, jnp.finfo(weights.dtype).tiny)
-        return GaussianParams(weights, means, covariances, self.family.name)
+        return self.family.from_sites(weights, own)
 
     def updated(self, statistics: Statistics) -> Mixture:
         prior = self._conjugate()
         after = self.family.updated(statistics, prior)
-        concentration = self._weighting.updated(prior.concentration, statistics.counts)
-        after = dataclasses.replace(after, concentration=concentration)
+        if prior.concentration is not None:
+            concentration = self._weighting.updated(prior.concentration, statistics.counts)
+            after = after.reweighted(concentration)
         return dataclasses.replace(self, prior=after)
 
     @precise
     def expected_step(
         self, x: Array, sample_weight: Array | None = None
     ) -> tuple[Statistics, Array]:
-        centre, log_weights = self.centre()
-        return self._e_step(log_weights, centre, x, sample_weight, expected_labels)
+        prior, (_, log_weights) = self._conjugate(), self._mean_weights()
+        return self.family.expected_step(
+            prior, log_weights, as_rows(x), sample_weight, expected_labels
+        )
 
     @precise
     def divergence(self, other: LatentModel) -> Array:
         assert isinstance(other, Mixture)
-        centre, log_weights = self.centre()
-        ratio = self.log_prior(centre) - other.log_prior(centre)
-        # Labelled rows are all that the two priors differ by, so the log of their ratio is linear
-        # in log p(label, row): its mean is its value at the centre, plus the constants that
-        # means of log p(label, row) have there, once for each row.
-        counts = self._conjugate().mean_precision - other._conjugate().mean_precision
-        return ratio + counts @ (log_weights - jnp.log(centre.weights))
+        assert self.n_features is not None
+        mine, theirs = self._conjugate(), other._conjugate()
+        components = self.family.divergence(mine, theirs, self.n_components, self.n_features)
+        if self.weights is not None:
+            return components
+        weights = [
+            self._weighting.prior(p.concentration, self.n_components) for p in (mine, theirs)
+        ]
+        return components + jnp.sum(dist.kl_divergence(*weights))
 
-    def centre(self) -> tuple[GaussianParams, Float[Array, " k"]]:
+    def centre(self) -> tuple[Params, Float[Array, " k"]]:
         """Prior means of the weights, the means and the precisions, as parameters.
 
         And log weights at which log p(label, row) of these is its mean over the prior: of an
         `updated` model, what variational Bayes labels rows by. Raises a `ValueError` without a
-        conjugate prior.
+        conjugate prior, and for a family whose parameters cannot have such densities.
         """
         prior = self._conjugate()
         assert self.n_features is not None
         sites, constants = self.family.centre(prior, self.n_components, self.n_features)
-        if self.weights is not None:
-            weights = self._fixed(constants.dtype)
-            log_weights = jnp.log(weights)
-        else:
-            weights, log_weights = self._weighting.means(prior.concentration)
+        weights, log_weights = self._mean_weights()
         return self.family.from_sites(weights, sites), log_weights + constants
 
+    def _mean_weights(self) -> tuple[Float[Array, " k"], Float[Array, " k"]]:
+        """Prior means of the weights and of their logarithms."""
+        if self.weights is None:
+            return self._weighting.means(self._conjugate().concentration)
+        weights = self._fixed(jnp.result_type(*jax.tree.leaves(self.prior)))
+        return weights, jnp.log(weights)
+
     @precise
-    def responsibilities(self, params: GaussianParams, x: Array) -> Float[Array, "n k"]:
+    def responsibilities(self, params: Params, x: Array) -> Float[Array, "n k"]:
         """Probability of each component given each row; rows sum to one."""
         model, params, x = self._near(params, x)
         return by_row(model.family, params, as_rows(x), _labels)
@@ -479,30 +390,20 @@ class Mixture(LatentModel):
         """
         rows, sample_weight = self.check_data(x, sample_weight)
         centred = None if isinstance(x, jax.Array) else centred_rows(x, rows)
-        if centred is not None:
+        if centred is not None and self.moves:
             near, origin = centred
             resolved = self.translate(-origin)[0].resolve(jnp.asarray(near), sample_weight)
             return resolved.translate(origin)[0]
         prior = self.prior
         if isinstance(prior, PriorRule):
-            prior = self.family.default_prior(rows, sample_weight, self.n_components)
+            prior = self.family.default_prior(prior.name, rows, sample_weight, self.n_components)
         return dataclasses.replace(self, prior=prior)._sized(rows)
 
     def _sized(self, rows: Array) -> Mixture:
         """With the width and the dtype of the rows; no rule asks for more than these."""
-        prior = self._numbers()
-        if isinstance(prior, SitePrior):
-            prior = prior.resolved(rows.dtype, rows.shape[1])
-        elif prior is not None:
-            prior = jax.tree.map(lambda leaf: jnp.asarray(leaf, rows.dtype), _as_arrays(prior))
-            k = self.n_components
-            if k == 1:  # its one weight has no stick
-                one = jnp.ones(1, rows.dtype)
-                prior = dataclasses.replace(prior, concentration=one, stick_breaking=False)
-            weighting = STICKS if prior.stick_breaking else SIMPLEX
-            concentration = weighting.resolved(prior.concentration, k)
-            prior = dataclasses.replace(prior, concentration=concentration)
-        return dataclasses.replace(self, prior=prior, n_features=rows.shape[1])
+        d = rows.shape[1]
+        prior = self.family.sized(self._numbers(), self.n_components, d, rows.dtype)
+        return dataclasses.replace(self, prior=prior, n_features=d)
 
     def check_data(self, x: Any, sample_weight: Any = None) -> tuple[Array, Array | None]:
         if isinstance(x, Tracer) or isinstance(sample_weight, Tracer):
@@ -511,25 +412,21 @@ class Mixture(LatentModel):
 
     def check_model(self, x: Array, sample_weight: Array | None = None) -> None:
         rows = np.asarray(x if sample_weight is None else x[np.asarray(sample_weight) > 0])
-        structure = self.family.structure
-        check_squares(np.asarray(x), structure)
+        self.family.check_rows(np.asarray(x))
         if isinstance(self.prior, PriorRule):
             total = len(rows) if sample_weight is None else float(np.sum(sample_weight))
-            check_rule_defined(self.prior.name, rows, total, structure)
-        elif isinstance(self.prior, ConjugatePrior):
-            check_prior(self.prior, structure, self.n_components, rows.shape[1])
-        else:
-            if isinstance(self.prior, SitePrior):
-                check_univariate(structure, rows.shape[1])
-                shape = self._structure, self.n_components, rows.shape[1]
-                self.prior.check(*shape, free=self.weights is None)
-            if not (self.bounded() or np.all(np.asarray(self.family.reg_covar) > 0)):
-                check_bounded(rows, structure, self._n_present)
+            self.family.check_rule(self.prior.name, rows, total)
+        elif self.prior is not None:
+            shape = self.n_components, rows.shape[1]
+            self.family.check_prior(self.prior, *shape, free=self.weights is None)
+        if not self.bounded():
+            self.family.check_bounded(rows, self._n_present)
 
     def check_mode(self) -> None:
         if self._edges is not None:
             method = "gibbs" if isinstance(self.prior, ConjugatePrior) else "nuts"
             check_concentration(self._edges, method)
+        self.family.check_mode(self.prior)
 
     def check_coordinates(self, dtype: Any) -> None:
         if self._edges is not None:
@@ -548,7 +445,7 @@ class Mixture(LatentModel):
         if self.prior is None:
             raise ValueError(
                 "prior: a mixture has no posterior under flat priors (it is improper); "
-                'use prior="fraley-raftery" or a ConjugatePrior'
+                f"use {self.family.proper_prior}"
             )
         if isinstance(self.prior, SitePrior):
             self.prior.check_samplable()
@@ -557,72 +454,50 @@ class Mixture(LatentModel):
     def standardise(self, x: Array, sample_weight: Array | None = None) -> Mixture:
         x = as_rows(x)
         model = self._sized(x) if self.n_features is None else self
-        prior = model._numbers()
-        if isinstance(prior, SitePrior):
-            family, _ = self.family.standardise(x, sample_weight, None)
-            assert family.chart is not None
-            prior = prior.standardised(family.chart)
-        else:
-            family, prior = self.family.standardise(x, sample_weight, prior)
+        family, prior = self.family.standardise(x, sample_weight, model._numbers())
         return dataclasses.replace(model, family=family, prior=prior)
 
     def in_user_units(self) -> Mixture:
         family, prior = self.family.in_user_units(self._conjugate())
         return dataclasses.replace(self, family=family, prior=prior)
 
-    def to_working(self, params: GaussianParams) -> GaussianParams:
+    def to_working(self, params: Params) -> Params:
         return self.family.to_working(params)
 
-    def to_user(self, params: GaussianParams) -> GaussianParams:
+    def to_user(self, params: Params) -> Params:
         return self.family.to_user(params)
 
     def translate(self, offset: Any, params: Any = None) -> tuple[Mixture, Any]:
-        prior = self.prior
-        if isinstance(prior, ConjugatePrior):
-            mean = numeric("prior.mean", prior.mean)
-            # A mean of the wrong shape is for the door to name.
-            mean = mean + offset if mean.shape == offset.shape else mean
-            prior = dataclasses.replace(prior, mean=mean)
-        elif isinstance(prior, SitePrior):
-            prior = prior.translated(offset)
-        # Where rows are far JAX may have no such numbers, but NumPy has.
-        moved = lambda means: np.asarray(means, np.float64) + offset
-        if isinstance(params, GaussianParams):
-            params = dataclasses.replace(params, means=moved(params.means))
-        elif isinstance(params, Mapping):
-            params = {**params, "means": moved(params["means"])}
-        return dataclasses.replace(self, prior=prior), params
+        prior = self.family.moved_prior(self.prior, offset)
+        return dataclasses.replace(self, prior=prior), self.family.moved(params, offset)
 
     def embed(self, x: Array) -> Float[Array, "n d"]:
-        return x if self.family.chart is None else self.family.chart.apply(x)
+        return self.family.embed(x)
 
-    def collapsed(self, params: GaussianParams) -> Array:
+    def collapsed(self, params: Params) -> Array:
         empty = ~jnp.all((params.weights > 0) | self._absent)
         return empty | self.family.collapsed(params, self.bounded())
 
-    def empty(self, params: GaussianParams, statistics: Statistics) -> Array:
+    def empty(self, params: Params, statistics: Statistics) -> Array:
         return (statistics.counts < _EMPTY_ROWS) & ~jnp.asarray(self._absent)
 
-    def cancellation(self, params: GaussianParams) -> Array:
-        lost = self.family.cancellation(params, self.family.natural(params))
-        return jnp.where(self.family.cancels(lost), 0.0, params.weights @ lost)
+    def cancellation(self, params: Params) -> Array:
+        return self.family.cancellation(params)
 
-    def spurious(self, params: GaussianParams, statistics: Statistics) -> Array:
+    def spurious(self, params: Params, statistics: Statistics) -> Array:
         if self.bounded():
             return jnp.array(False)
         counts = jnp.where(self._absent, jnp.inf, statistics.counts)
         return self.family.spurious(params, statistics._replace(counts=counts))
 
     def bounded(self) -> bool:
-        if isinstance(self.prior, SitePrior):
-            return self.prior.bounded(free=self.weights is None)
-        return self.prior is not None
+        return self.family.bounded(self.prior, free=self.weights is None)
 
     def ascends(self) -> Array:
-        return jnp.all(jnp.asarray(self.family.reg_covar) == 0)
+        return self.family.ascends()
 
     @precise
-    def retract(self, params: GaussianParams, tangent: Float[Array, " p"]) -> GaussianParams:
+    def retract(self, params: Params, tangent: Float[Array, " p"]) -> Params:
         free, weights = 0, params.weights
         if self.weights is None:
             free = self.n_components - 1
@@ -633,8 +508,8 @@ class Mixture(LatentModel):
         moved = self.family.retract(params, tangent[free:])
         return dataclasses.replace(moved, weights=weights)
 
-    def tangent_size(self, params: GaussianParams) -> int:
-        return self.n_parameters(params.means.shape[-1])
+    def tangent_size(self, params: Params) -> int:
+        return self.n_parameters(self.family.n_columns(params))
 
     def padded(self, n_components: int) -> Mixture | None:
         if self.prior is not None or self.weights is not None:
@@ -642,7 +517,7 @@ class Mixture(LatentModel):
         present = np.arange(n_components) < self.n_components
         return dataclasses.replace(self, n_components=n_components, present=present)
 
-    def trimmed(self, params: GaussianParams) -> GaussianParams:
+    def trimmed(self, params: Params) -> Params:
         return self.permute(params, jnp.arange(self._n_present))
 
     @property
@@ -653,12 +528,12 @@ class Mixture(LatentModel):
     def _n_present(self) -> int:
         return self.n_components if self.present is None else int(np.sum(self.present))
 
-    def permute(self, params: GaussianParams, order: Array) -> GaussianParams:
+    def permute(self, params: Params, order: Array) -> Params:
         renamed = self.family.permute(params, order)
         return dataclasses.replace(renamed, weights=params.weights[order])
 
-    def derived_sites(self, params: GaussianParams) -> Sites:
-        derived = {"covariances_full": params.covariances}
+    def derived_sites(self, params: Params) -> Sites:
+        derived = self.family.derived_sites(params)
         if self.weights is None and self._weighting is STICKS:
             derived["weights"] = params.weights
         return derived
@@ -668,42 +543,41 @@ class Mixture(LatentModel):
         return {
             "weights": ["component"],
             "sticks": ["stick"],
-            "means": ["component", "feature"],
-            "covariances": self.family.covariance_dims,
-            "scales": self.family.scale_dims,
-            "correlations": self.family.covariance_dims,
-            "covariances_full": ["component", "feature", "feature_bis"],
+            **self.family.site_dims(),
         }
 
     def n_parameters(self, n_features: int) -> int:
-        """Free parameters of weights, means and covariances."""
+        """Free parameters of the weights and the components."""
         k = self._n_present
         free_weights = k - 1 if self.weights is None else 0
-        return free_weights + k * n_features + self.family.n_parameters(k, n_features)
+        return free_weights + self.family.n_parameters(k, n_features)
 
     # -- parameters ----------------------------------------------------------
 
-    def params(self, *, weights: Any = None, means: Any, covariances: Any) -> GaussianParams:
+    def params(self, *, weights: Any = None, **own: Any) -> Params:
         """A checked parameter object.
 
         Parameters
         ----------
         weights : (K,) array, optional
             Mixing weights; the fixed ones, or else equal ones, by default.
-        means : (K, D) array
-            Component means; (K,) is one feature.
-        covariances : array
-            (K, D, D) matrices, or the shape of the structure's site.
+        **own
+            The parameters of the components by name, each with a leading axis K. Of Gaussians
+            ``means`` (K, D), where (K,) is one feature, and ``covariances``, (K, D, D) matrices or
+            the shape of the structure's site.
 
         Returns
         -------
         GaussianParams
+            Or, of another family, `MixtureParams`.
 
         Raises
         ------
         ValueError
-            For a wrong shape, weights that do not sum to one, or covariances that are
-            not positive definite or not of the structure.
+            For a wrong shape, weights that do not sum to one, or values that no component can
+            have, such as covariances that are not positive definite or not of the structure.
+        TypeError
+            For a parameter that is missing, or that the family does not have.
 
         Examples
         --------
@@ -713,23 +587,11 @@ class Mixture(LatentModel):
         (2, 1, 1)
         """
         k = self.n_components
-        centres = numeric("means", means)
-        centres = centres[:, None] if centres.ndim == 1 else centres
-        if centres.ndim != 2 or centres.shape[0] != k:
-            raise ValueError(f"means: needs shape ({k}, D), found {centres.shape}")
-        if not np.all(np.isfinite(centres)):
-            raise ValueError("means: contains a non-finite value")
+        sites = self.family.checked(own, k)
         if weights is None:
             weights = np.full(k, 1 / k) if self.weights is None else self.weights
-        weights = _probabilities(weights, k)
-        site = self.family.check_covariances(covariances, k, centres.shape[1])
-        dtype = jnp.asarray(centres).dtype
-        return GaussianParams(
-            jnp.asarray(weights, dtype),
-            jnp.asarray(centres),
-            jnp.asarray(site, dtype),
-            self.family.name,
-        )
+        weights = jnp.asarray(_probabilities(weights, k), jnp.result_type(*sites.values()))
+        return self.family.from_sites(weights, sites)
 
 
 def _labels(logits: Float[Array, "k n"]) -> Float[Array, "n k"]:
@@ -739,13 +601,15 @@ def _labels(logits: Float[Array, "k n"]) -> Float[Array, "n k"]:
 class MixtureOfRows(dist.Distribution):
     """One row of a mixture, the label summed out, as a NumPyro distribution."""
 
-    support = constraints.real_vector
-
-    def __init__(self, model: Mixture, params: GaussianParams):
+    def __init__(self, model: Mixture, params: Params):
         # A sampler's gradient would pay for the choice of a form: `settled` makes it before.
-        family = dataclasses.replace(model.family, form=model.family.form or "fast")
+        family = model.family.decided()
         self._model, self._params = dataclasses.replace(model, family=family), params
-        super().__init__(batch_shape=(), event_shape=params.means.shape[-1:])
+        super().__init__(batch_shape=(), event_shape=(family.n_columns(params),))
+
+    @property
+    def support(self) -> constraints.Constraint:
+        return self._model.family.row_support
 
     def log_prob(self, value: Array) -> Array:
         rows = jnp.reshape(value, (-1, value.shape[-1]))
@@ -766,16 +630,3 @@ def _probabilities(weights: Any, n_components: int) -> np.ndarray:
     if not np.all(array > 0) or not np.isclose(array.sum(), 1, atol=1e-5):
         raise ValueError(f"weights: must be positive and sum to one, found {array.tolist()}")
     return array
-
-
-def _as_arrays(prior: ConjugatePrior) -> ConjugatePrior:
-    """Lists in place of arrays are one leaf each, not a tree of numbers."""
-    fields = [f for f in dataclasses.fields(prior) if not f.metadata.get("static")]
-    return dataclasses.replace(
-        prior,
-        **{
-            f.name: value if isinstance(value, jax.Array) else numeric(f.name, value)
-            for f in fields
-            for value in [getattr(prior, f.name)]
-        },
-    )

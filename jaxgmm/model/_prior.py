@@ -69,6 +69,10 @@ class ConjugatePrior:
     scale: Any
     stick_breaking: bool = dataclasses.field(default=False, metadata={"static": True})
 
+    def reweighted(self, concentration: Any) -> ConjugatePrior:
+        """The same prior with another one of the weights."""
+        return dataclasses.replace(self, concentration=concentration)
+
 
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
@@ -76,9 +80,6 @@ class PriorRule:
     """A named rule that `Mixture.resolve` turns into numbers."""
 
     name: str
-
-
-RULES = ("fraley-raftery",)
 
 
 def improper(support: constraints.Constraint, shape: tuple[int, ...]) -> dist.Distribution:

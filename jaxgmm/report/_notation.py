@@ -231,7 +231,7 @@ def model_code(model: LatentModel, n_components: str) -> str:
     """Python that makes the model, its number of components as written here."""
     if not isinstance(model, Mixture):
         return f"...  # {model!r}"
-    parts = [_family_code(model), f"n_components={n_components}"]
+    parts = [f"jg.{model.family.code}", f"n_components={n_components}"]
     if isinstance(model.prior, ConjugatePrior):
         names = ("concentration", "mean", "mean_precision", "dof", "scale")
         numbers = [f"{name}={np.asarray(getattr(model.prior, name)).tolist()}" for name in names]
@@ -246,10 +246,3 @@ def model_code(model: LatentModel, n_components: str) -> str:
     if model.weights is not None:
         parts.append(f"weights={np.asarray(model.weights).tolist()}")
     return "jg.Mixture(" + ", ".join(parts) + ")"
-
-
-def _family_code(model: Mixture) -> str:
-    ridge = float(np.asarray(model.family.reg_covar))
-    return f"jg.Gaussian({quoted(model.family.name)}" + (
-        f", reg_covar={ridge!r})" if ridge else ")"
-    )

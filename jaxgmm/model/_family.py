@@ -1,0 +1,400 @@
+"""What the components of a mixture are: the protocol by which `Mixture` knows them.
+
+A family has the components' own parameters and their prior; weights are the mixture's.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+from numpyro.distributions import constraints
+
+from jaxgmm._contract import Assignment, Params, Prior, Sites, Statistics
+from jaxgmm._numerics import sum_over_blocks
+
+
+class Site(NamedTuple):
+    """What a site holds, and how many of its last axes make one value of its support."""
+
+    shape: tuple[int, ...]
+    support: constraints.Constraint
+    dims: tuple[str, ...] = ()
+
+
+class View(NamedTuple):
+    """One way to see rows: log p(label, row) of a block of them, and how many make a block.
+
+    ``whole``: who asks for single rows gets all at once, and differentiates block by block.
+    """
+
+    logits: Callable[[Array], Float[Array, "k n"]]
+    block: int
+    whole: bool = False
+
+
+class Form(abc.ABC):
+    """How components are computed with: what blocks of rows are turned into.
+
+    What is computed of a block is used twice: by the densities and by the sums, which add over
+    blocks and of which the statistics are made.
+    """
+
+    @abc.abstractmethod
+    def features(self, x: Array) -> Array:
+        """What densities and sums need of each row, rows last."""
+
+    @abc.abstractmethod
+    def log_density(self, params: Params, features: Array) -> Float[Array, "k n"]:
+        """Log density of each row under each component."""
+
+    @abc.abstractmethod
+    def sums(self, features: Array, weights: Float[Array, "k n"]) -> Any:
+        """Sums over rows that count ``weights`` in each component."""
+
+    @abc.abstractmethod
+    def statistics(self, sums: Any) -> Statistics:
+        """Sufficient statistics made of sums; ``counts`` (K,) among them."""
+
+    @abc.abstractmethod
+    def block_rows(self, x: Array, n_components: int) -> int:
+        """How many rows to handle at once."""
+
+
+class Family(Form):
+    """What the components of a mixture are.
+
+    Subclasses are frozen dataclasses registered as pytrees. ``params`` is the parameter object
+    of the whole mixture, of which a family reads its own fields; ``prior`` is None (flat) or
+    what `prior_of` made of the user's.
+    """
+
+    # Whether rows are places, so that they may be measured from an origin.
+    moves: ClassVar[bool] = False
+    # Priors by name, that `default_prior` computes from the data.
+    rules: ClassVar[tuple[str, ...]] = ("weak",)
+    # What to write where a proper prior is needed, and where every component collapsed.
+    proper_prior: ClassVar[str] = 'prior="weak" or a dictionary of distributions'
+    conjugate_prior: ClassVar[str] = 'prior="weak"'
+    collapse: ClassVar[str] = (
+        'a component lost its rows; use a proper prior (prior="weak"), or fewer components'
+    )
+    # What a row is.
+    row_support: ClassVar[constraints.Constraint] = constraints.real_vector
+
+    @property
+    def name(self) -> str:
+        """What tells models apart in a table."""
+        return type(self).__name__
+
+    @property
+    def label(self) -> str:
+        """The family as a user writes it, without its room."""
+        return repr(self)
+
+    @property
+    def code(self) -> str:
+        """Python that makes the family, after ``jg.``."""
+        return f"families.{self!r}"
+
+    # -- parameters and their sites ----------------------------------------------
+
+    @abc.abstractmethod
+    def from_sites(self, weights: Array, sites: Sites, prior: Any = None) -> Params:
+        """Parameters made of weights and of the sites of the components."""
+
+    @abc.abstractmethod
+    def sites(self, params: Params, prior: Any = None) -> Sites:
+        """The inverse of `from_sites`, but for the weights."""
+
+    @abc.abstractmethod
+    def checked(self, own: dict[str, Any], k: int) -> Sites:
+        """The user's arrays as sites in their shapes; raises where they do not fit."""
+
+    @abc.abstractmethod
+    def n_columns(self, params: Params) -> int:
+        """How many numbers a row has."""
+
+    @abc.abstractmethod
+    def n_parameters(self, k: int, d: int) -> int:
+        """Free parameters of the components."""
+
+    @abc.abstractmethod
+    def site_dims(self) -> dict[str, list[str]]:
+        """ArviZ dimensions of each site."""
+
+    def derived_sites(self, params: Params) -> Sites:
+        """Further quantities reported beside the sites."""
+        return {}
+
+    @abc.abstractmethod
+    def permute(self, params: Params, order: Array) -> Params:
+        """Rename the components, but for their weights: new component k was ``order[k]``."""
+
+    @abc.abstractmethod
+    def retract(self, params: Params, tangent: Float[Array, " p"]) -> Params:
+        """Parameters a step of `n_parameters` numbers away, their weights as they were."""
+
+    # -- rows ----------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def sample(self, params: Params, key: PRNGKeyArray, labels: Array) -> Float[Array, "*n d"]:
+        """One row of the component named by each label."""
+
+    def embed(self, x: Array) -> Float[Array, "n e"]:
+        """Rows as vectors whose Euclidean distances make sense, for starts."""
+        return x
+
+    def look(self, params: Params, x: Array, see: Callable[[View], Array]) -> Array:
+        """What ``see`` makes of the rows' log p(label, row) at ``params``."""
+        k = params.weights.shape[0]
+
+        def logits(rows: Array) -> Float[Array, "k n"]:
+            log_density = self.log_density(params, self.features(rows))
+            return jnp.log(params.weights)[:, None] + log_density
+
+        return see(View(logits, self.block_rows(x, k)))
+
+    def settled(self, params: Params) -> Family:
+        """The family with its numerics fixed to what suits ``params`` (any leading axes)."""
+        return self
+
+    def decided(self) -> Family:
+        """The family with its numerics fixed to anything, for whoever differentiates."""
+        return self
+
+    # -- EM ------------------------------------------------------------------------
+
+    def e_step(
+        self,
+        log_weights: Float[Array, " k"],
+        params: Params,
+        x: Array,
+        sample_weight: Array | None,
+        assign: Assignment,
+    ) -> tuple[Statistics, Array]:
+        """Statistics and objective at ``params`` but for their weights."""
+        log_density = lambda features: self.log_density(params, features)
+        return labelled(self, log_density, log_weights, x, sample_weight, assign)
+
+    def at_labels(
+        self,
+        labels: Callable[[Array, Array | int], Array],
+        x: Array,
+        sample_weight: Array | None,
+        k: int,
+    ) -> Statistics:
+        """Statistics at given labels (n, K) of blocks of rows."""
+        return counted(self, labels, x, sample_weight, k)
+
+    def shrunk(self, statistics: Statistics) -> Statistics:
+        """Statistics of hard clusters, moved away from the edges of the parameters."""
+        return statistics
+
+    def filled(self, statistics: Statistics, present: Array) -> Statistics:
+        """Statistics in which absent components have some that an M-step survives."""
+        return statistics
+
+    def add(self, one: Statistics, other: Statistics) -> Statistics:
+        """The statistics of two sets of rows together."""
+        return jax.tree.map(jnp.add, one, other)
+
+    @abc.abstractmethod
+    def update(self, statistics: Statistics, prior: Any, params: Params | None = None) -> Sites:
+        """The sites of the components at the mode given labelled rows, with or without a prior.
+
+        ``params`` are those before the step, if any.
+        """
+
+    # -- priors --------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def prior_of(self, distributions: dict[str, Any]) -> Any:
+        """The prior that a dictionary of distributions by site stands for."""
+
+    @abc.abstractmethod
+    def prior_sites(self, prior: Any, k: int, d: int) -> Prior:
+        """Distributions of the components' sites; flat ones where there is no prior."""
+
+    @abc.abstractmethod
+    def default_prior(self, rule: str, x: Array, sample_weight: Array | None, k: int) -> Any:
+        """The prior that a rule makes of the data."""
+
+    @abc.abstractmethod
+    def sized(self, prior: Any, k: int, d: int, dtype: Any) -> Any:
+        """A prior with arrays for numbers, in the dtype of the rows."""
+
+    def bounded(self, prior: Any, free: bool) -> bool:
+        """Whether the log joint is bounded for every data set; ``free``: so are the weights."""
+        return True
+
+    def ascends(self) -> Array:
+        """Whether `update` maximises the declared objective."""
+        return jnp.array(True)
+
+    @abc.abstractmethod
+    def check_conjugate(self, prior: Any) -> None:
+        """Refuse, with a `ValueError`, a prior that labelled rows do not update."""
+
+    @abc.abstractmethod
+    def updated(self, statistics: Statistics, prior: Any) -> Any:
+        """The prior after labelled rows, but for the weights."""
+
+    def centre(self, prior: Any, k: int, d: int) -> tuple[Sites, Float[Array, " k"]]:
+        """Sites whose log densities are, but for constants, their means over the prior."""
+        raise ValueError(f"centre: no parameters of {self.label} have the mean log density")
+
+    @abc.abstractmethod
+    def expected_step(
+        self,
+        prior: Any,
+        log_weights: Float[Array, " k"],
+        x: Array,
+        sample_weight: Array | None,
+        assign: Assignment,
+    ) -> tuple[Statistics, Array]:
+        """`e_step` with means of the log densities over the prior."""
+
+    @abc.abstractmethod
+    def divergence(self, prior: Any, other: Any, k: int, d: int) -> Array:
+        """Kullback-Leibler divergence of a prior from ``other``, before rows updated it."""
+
+    # -- units ---------------------------------------------------------------------
+
+    def standardise(self, x: Array, sample_weight: Array | None, prior: Any) -> tuple[Family, Any]:
+        """The family and its prior in working units."""
+        return self, prior
+
+    def in_user_units(self, prior: Any) -> tuple[Family, Any]:
+        """The inverse of `standardise`."""
+        return self, prior
+
+    def to_working(self, params: Params) -> Params:
+        """The user's parameters in working units."""
+        return params
+
+    def to_user(self, params: Params) -> Params:
+        """The inverse of `to_working`."""
+        return params
+
+    def log_units(self, prior: Any, k: int, d: int | None) -> Array | None:
+        """log |working / user volume element| of the sites; None in the user's units."""
+        return None
+
+    def moved_prior(self, prior: Any, offset: Any) -> Any:
+        """Where the family `moves`, the prior for rows moved by ``offset``."""
+        return prior
+
+    def moved(self, params: Any, offset: Any) -> Any:
+        """And parameters, or sites by name."""
+        return params
+
+    def origin(self, params: Params) -> np.ndarray | None:
+        """An origin near parameters that JAX would round; None for all others."""
+        return None
+
+    # -- doors and health ----------------------------------------------------------
+
+    def check_rows(self, x: np.ndarray) -> None:
+        """Refuse, with a `ValueError`, values that no row can have."""
+
+    def check_rule(self, rule: str, x: np.ndarray, total_weight: float) -> None:
+        """Refuse data of which a rule makes no prior."""
+
+    @abc.abstractmethod
+    def check_prior(self, prior: Any, k: int, d: int, free: bool) -> None:
+        """Refuse a prior that does not fit; ``free``: the weights have one too."""
+
+    def check_bounded(self, x: np.ndarray, k: int) -> None:
+        """Refuse data on which the log joint grows without bound."""
+
+    def check_mode(self, prior: Any) -> None:
+        """Refuse a prior under which the components have no mode."""
+
+    def collapsed(self, params: Params, bounded: bool) -> Array:
+        """Whether a component has left the space where its density is defined."""
+        return jnp.array(False)
+
+    def cancellation(self, params: Params) -> Array:
+        """Size of the terms that cancel in the log density of an average row."""
+        return jnp.array(0.0)
+
+    def spurious(self, params: Params, statistics: Statistics) -> Array:
+        """Whether an unbounded optimum hangs on a handful of rows."""
+        return jnp.array(False)
+
+    # -- leaps ---------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def coordinates(self, statistics: Statistics) -> Array:
+        """Statistics as a vector that any real numbers may replace."""
+
+    @abc.abstractmethod
+    def from_coordinates(self, vector: Array, like: Statistics) -> Statistics:
+        """The inverse of `coordinates`."""
+
+
+class ConjugateFamily(Family):
+    """An exponential family: log p(x | k) = natural(k) . features(x).
+
+    Densities and sums are then one matrix product each.
+    """
+
+    @abc.abstractmethod
+    def natural(self, params: Params) -> Float[Array, "k f"]:
+        """Natural parameters of each component, the log normaliser first."""
+
+    def log_density(self, params: Params, features: Float[Array, "f n"]) -> Float[Array, "k n"]:
+        return self.natural(params) @ features
+
+    def sums(
+        self, features: Float[Array, "f n"], weights: Float[Array, "k n"]
+    ) -> Float[Array, "k f"]:
+        return weights @ features.T
+
+
+def labelled(
+    form: Form,
+    log_density: Callable[[Array], Array],
+    log_weights: Float[Array, " k"],
+    x: Array,
+    sample_weight: Array | None,
+    assign: Assignment,
+    moments: Form | None = None,
+) -> tuple[Statistics, Array]:
+    """The rows labelled by ``assign``: their statistics, and what the labels add up to.
+
+    Log densities are of the features of ``form``, sums of those of ``moments``.
+    """
+    moments = form if moments is None else moments
+
+    def block(rows: Array, weights: Array, first: Array | int) -> tuple[Any, Array]:
+        features = form.features(rows)
+        logits = log_weights[:, None] + log_density(features)
+        labels, value = assign(logits, first)
+        seen = features if moments is form else moments.features(rows)
+        return moments.sums(seen, weights * labels), weights @ value
+
+    size = form.block_rows(x, log_weights.shape[0])
+    sums, value = sum_over_blocks(block, x, sample_weight, size)
+    return moments.statistics(sums), value
+
+
+def counted(
+    form: Form,
+    labels: Callable[[Array, Array | int], Array],
+    x: Array,
+    sample_weight: Array | None,
+    k: int,
+) -> Statistics:
+    """The statistics of rows whose labels are known."""
+
+    def block(rows: Array, weights: Array, first: Array | int) -> Any:
+        return form.sums(form.features(rows), weights * labels(rows, first).T)
+
+    return form.statistics(sum_over_blocks(block, x, sample_weight, form.block_rows(x, k)))
