@@ -30,10 +30,12 @@ from jaxgmm.report import (
     Comparison,
     MergeTree,
     Selection,
+    Study,
     Verdict,
     compare,
     merge_components,
     select,
+    study,
 )
 
 __all__ = [
@@ -56,6 +58,7 @@ __all__ = [
     "Selection",
     "StandardErrors",
     "Status",
+    "Study",
     "Verdict",
     "bayes",
     "bootstrap",
@@ -73,4 +76,5 @@ __all__ = [
     "sample",
     "select",
     "standard_errors",
+    "study",
 ]

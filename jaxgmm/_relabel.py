@@ -286,7 +286,7 @@ def clarity(probabilities: Float[Array, "s k n"], order: Int[Array, "s k"]) -> F
     labels as clear as can be, 0 for a tie, negative where another renaming agrees better.
     """
     agreement = jnp.einsum(
-        "sjn,kn->sjk", _directions(probabilities), _directions(_average(probabilities, order))
+        "sjn,kn->sjk", directions(probabilities), directions(_average(probabilities, order))
     )
     best = cheapest(-agreement)
     total = lambda chosen: jnp.sum(
@@ -297,7 +297,7 @@ def clarity(probabilities: Float[Array, "s k n"], order: Int[Array, "s k"]) -> F
     return jnp.where(jnp.all(best == order, axis=1), margin(-agreement, best), behind) / 2
 
 
-def _directions(probabilities: Float[Array, "*s k n"]) -> Float[Array, "*s k n"]:
+def directions(probabilities: Float[Array, "*s k n"]) -> Float[Array, "*s k n"]:
     """Responsibilities of each label as a vector of unit length, zero for one without rows."""
     length = jnp.sqrt(jnp.sum(probabilities**2, axis=-1, keepdims=True))
     return probabilities / jnp.where(length > 0, length, 1)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 # Scaled curvatures below this share of the largest are flat: rounding of second
 # derivatives, and what is left of the gradient, reach about the root of eps.
@@ -55,9 +57,28 @@ class Spectrum(NamedTuple):
 def spectrum(matrix: np.ndarray, single: bool) -> Spectrum:
     """`Spectrum` of a finite matrix computed from float32 data (``single``) or float64."""
     matrix = np.asarray(matrix, np.float64)
-    threshold = _FLAT_FLOAT32 if single else _FLAT
+    threshold = _threshold(single)
     diagonal = np.abs(np.diag(matrix))
     scale = np.sqrt(np.where(diagonal > 0, diagonal, 1))
     values, vectors = np.linalg.eigh(matrix / scale / scale[:, None])
     flat = np.abs(values) <= threshold * np.max(np.abs(values))
     return Spectrum(scale, values, vectors, flat, threshold)
+
+
+def inverse_root(
+    matrix: Float[Array, "p p"], single: bool
+) -> tuple[Float[Array, "p p"], Float[Array, ""]]:
+    """R with ``R R' = matrix^-1``, and whether the matrix is positive definite, inside a program.
+
+    By the rule of `spectrum`; where it is not, R is that of a matrix of the same size that is.
+    """
+    diagonal = jnp.abs(jnp.diag(matrix))
+    scale = jnp.sqrt(jnp.where(diagonal > 0, diagonal, 1))
+    values, vectors = jnp.linalg.eigh(matrix / scale / scale[:, None])
+    least = _threshold(single) * jnp.max(jnp.abs(values))
+    root = vectors / jnp.sqrt(jnp.maximum(jnp.abs(values), least)) / scale[:, None]
+    return root, values[0] > least
+
+
+def _threshold(single: bool) -> float:
+    return _FLAT_FLOAT32 if single else _FLAT

@@ -34,6 +34,7 @@ MADE_BY = {
     "Run": jg.em.run,
     "Selection": jg.select,
     "StandardErrors": jg.standard_errors,
+    "Study": jg.study,
     "Comparison": jg.compare,
     "Verdict": jg.compare,
     "GaussianParams": jg.Mixture.params,

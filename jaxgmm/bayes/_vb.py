@@ -51,7 +51,7 @@ def vb(
     check_count("n_init", n_init, 0)
     check_count("max_iter", max_iter, 1)
     if tol is None:
-        tol = _default_tolerance(x.dtype)
+        tol = default_tolerance(x.dtype)
     elif not tol >= 0:
         raise ValueError(f"tol: must be at least 0, found {tol}")
     key_starts, key_draws = jax.random.split(key)
@@ -165,13 +165,13 @@ def variational(
     check_start(model, x, start, sample_weight, labels=False)
     working = model.standardise(x, sample_weight)
     statistics, _ = working.e_step(working.to_working(start), x, sample_weight)
-    tol = _default_tolerance(x.dtype) if tol is None else tol
+    tol = default_tolerance(x.dtype) if tol is None else tol
     end = ascend(working, x, sample_weight, statistics, tol, max_iter)
     found = working.updated(end.statistics).in_user_units()
     return Variational(found, end.elbo, end.trace, end.n_iter, end.status)
 
 
-def _default_tolerance(dtype: Any) -> float:
+def default_tolerance(dtype: Any) -> float:
     return 1e-10 if dtype == jnp.float64 else 1e-6
 
 

@@ -2,12 +2,19 @@
 
 from jaxgmm._programs import free_programs
 from jaxgmm.em._accelerate import ACCELERATIONS
-from jaxgmm.em._bootstrap import Bootstrap, bootstrap
+from jaxgmm.em._bootstrap import Bootstrap, Replicates, bootstrap, replicate
 from jaxgmm.em._fit import fit
-from jaxgmm.em._information import Delta, StandardErrors, standard_errors
+from jaxgmm.em._information import (
+    Delta,
+    LocalErrors,
+    StandardErrors,
+    local_errors,
+    standard_errors,
+)
 from jaxgmm.em._kmeans import KMeans, KMeansRun, kmeans
 from jaxgmm.em._loop import default_tolerance, run
 from jaxgmm.em._lrt import LikelihoodRatioTest, bootstrap_lrt
+from jaxgmm.em._search import Search, search
 from jaxgmm.em._start import STARTS
 from jaxgmm.em._variants import ALGORITHMS
 
@@ -20,6 +27,9 @@ __all__ = [
     "KMeans",
     "KMeansRun",
     "LikelihoodRatioTest",
+    "LocalErrors",
+    "Replicates",
+    "Search",
     "StandardErrors",
     "bootstrap",
     "bootstrap_lrt",
@@ -27,6 +37,9 @@ __all__ = [
     "fit",
     "free_programs",
     "kmeans",
+    "local_errors",
+    "replicate",
     "run",
+    "search",
     "standard_errors",
 ]

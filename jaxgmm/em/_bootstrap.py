@@ -69,7 +69,7 @@ class Bootstrap:
     @property
     def matched(self) -> np.ndarray:
         """(S,) replicates that converged, are not spurious, and have clear labels."""
-        return (self.status == Status.CONVERGED) & ~self.spurious & ~(self.clarity < _AMBIGUOUS)
+        return _matched(self.status, self.spurious, self.clarity)
 
     @property
     def unmatched(self) -> float:
@@ -234,11 +234,10 @@ def bootstrap(
     check_count("max_iter", max_iter, 0)
     near, x, sample_weight = same_data(fit, x, sample_weight)
     n_rows = x.shape[0] if kind == "weighted" else total_rows(sample_weight, x.shape[0])
-    if batch_size is None:
-        batch_size = max(1, _ROWS_AT_ONCE // n_rows)
-    batch_size = check_count("batch_size", batch_size, 1)
+    if batch_size is not None:
+        check_count("batch_size", batch_size, 1)
     tol = default_tolerance(x.dtype) if tol is None else tol
-    replicates = _replicate(
+    replicates = replicate(
         near.model,
         x,
         sample_weight,
@@ -248,7 +247,7 @@ def bootstrap(
         kind,
         n_rows,
         max_iter,
-        min(batch_size, n_replicates),
+        batch_size,
     )
     replicates = jax.tree.map(np.asarray, replicates)
     if fit.origin is not None:
@@ -271,27 +270,43 @@ def total_rows(sample_weight: Array | None, n: int) -> int:
     return int(weight.sum(dtype=np.float64))
 
 
-class _Replicates(NamedTuple):
+class Replicates(NamedTuple):
+    """Replicates of a fit, in its labels; the fields are those of `Bootstrap`."""
+
     draws: Sites
     params: Params
     status: Array
     spurious: Array
     clarity: Array
 
+    @property
+    def matched(self) -> Array:
+        """(S,) as `Bootstrap.matched`."""
+        return _matched(self.status, self.spurious, self.clarity)
+
+
+def _matched(status: Any, spurious: Any, clarity: Any) -> Any:
+    return (status == Status.CONVERGED) & ~spurious & ~(clarity < _AMBIGUOUS)
+
 
 @program(static_argnames=("kind", "n_rows", "max_iter", "batch_size"))
-def _replicate(
+def replicate(
     model: LatentModel,
     x: Array,
     sample_weight: Array | None,
     params: Params,
     keys: PRNGKeyArray,
-    tol: Array,
+    tol: Array | float,
     kind: str,
     n_rows: int,
     max_iter: int,
-    batch_size: int,
-) -> _Replicates:
+    batch_size: int | None = None,
+) -> Replicates:
+    """The pure function under `jaxgmm.bootstrap`, a replicate for each of ``keys``.
+
+    It works inside the user's own ``jit`` and ``vmap``; arguments are those of `bootstrap`, and
+    ``n_rows`` the number of rows that the weights stand for. The model has its prior as numbers.
+    """
     stride = -(-x.shape[0] // _LABEL_ROWS)
     judges = x[::stride]
     weight = None if sample_weight is None else sample_weight[::stride]
@@ -307,12 +322,14 @@ def _replicate(
         found = _directions(model.responsibilities(end.params, judges), weight)
         return end.params, end.status, end.spurious, found.T @ reference
 
+    if batch_size is None:
+        batch_size = max(1, _ROWS_AT_ONCE // n_rows)
     ends, status, spurious, likeness = map_in_batches(one, keys, batch_size)
     order = cheapest(-likeness)
     ends = jax.vmap(model.permute)(ends, order)
     draws = jax.vmap(lambda p: {**model.sites(p), **model.derived_sites(p)})(ends)
     # An exchange of two clear labels lowers two cosines from one to zero.
-    return _Replicates(draws, ends, status, spurious, margin(-likeness, order) / 2)
+    return Replicates(draws, ends, status, spurious, margin(-likeness, order) / 2)
 
 
 def map_in_batches(function: Any, keys: PRNGKeyArray, batch_size: int) -> Any:

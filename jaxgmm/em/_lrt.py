@@ -16,11 +16,12 @@ from jaxgmm._checks import check_count, check_key
 from jaxgmm._contract import LatentModel, Params
 from jaxgmm._origin import centred_rows
 from jaxgmm._programs import program
-from jaxgmm._results import Fit, Run, Status, fingerprint
+from jaxgmm._results import Fit, Status, fingerprint
 from jaxgmm._tables import naming_columns
 from jaxgmm.em._bootstrap import map_in_batches, total_rows
 from jaxgmm.em._fit import fit
 from jaxgmm.em._loop import default_tolerance, run
+from jaxgmm.em._search import best_of
 from jaxgmm.em._start import STARTS, Labeller, nearest_centre, seeds
 
 # Gain in the log likelihood that a run may leave: the statistic is of order one.
@@ -227,7 +228,7 @@ def _null_statistics(
     def one(key: PRNGKeyArray) -> tuple[Array, Array]:
         key_rows, key_null, key_larger = jax.random.split(key, 3)
         x = null.sample(params, key_rows, n_rows).astype(tol.dtype)
-        search = lambda model, starts: _best(
+        search = lambda model, starts: best_of(
             jax.vmap(lambda start: run(model, x, start, None, tol, max_iter))(starts)
         )
         drawn = _draws(null, x, None, key_null, n_init)
@@ -239,14 +240,6 @@ def _null_statistics(
         return 2 * gain, small_failed | large_failed
 
     return map_in_batches(one, keys, batch_size)
-
-
-def _best(record: Run) -> tuple[Run, Array]:
-    """The best run that ended well and is not spurious, and whether there is none."""
-    well = (record.status == Status.CONVERGED) | (record.status == Status.OUT_OF_ITERATIONS)
-    score = jnp.where(well & ~record.spurious, record.log_joint, -jnp.inf)
-    best = jnp.argmax(score)
-    return jax.tree.map(lambda leaf: leaf[best], record), score[best] == -jnp.inf
 
 
 @program(static_argnames="n_init")

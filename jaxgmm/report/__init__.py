@@ -14,14 +14,19 @@ from jaxgmm.report._plot_predictive import plot_predictive
 from jaxgmm.report._plot_restarts import plot_optima, plot_traces
 from jaxgmm.report._select import Selection, select
 from jaxgmm.report._several import Comparison
+from jaxgmm.report.study import Case, End, Outcome, Study, study
 
 __all__ = [
     "CRITERIA",
     "DECIDING",
+    "Case",
     "Comparison",
     "Curvature",
+    "End",
     "MergeTree",
+    "Outcome",
     "Selection",
+    "Study",
     "Verdict",
     "compare",
     "curvature",
@@ -38,4 +43,5 @@ __all__ = [
     "plot_traces",
     "plot_uncertainty",
     "select",
+    "study",
 ]

@@ -1,0 +1,184 @@
+"""Posteriors inside a program: the engines as pure functions, for thousands of data sets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from jaxgmm._checks import check_name
+from jaxgmm._contract import LatentModel, Params
+from jaxgmm._numerics import as_rows, precise
+from jaxgmm._results import Status
+from jaxgmm._spectrum import inverse_root
+from jaxgmm.bayes import _gibbs, _nuts
+from jaxgmm.bayes._chains import Starts, trail
+from jaxgmm.bayes._laplace import climb
+from jaxgmm.bayes._unconstrained import from_vector
+from jaxgmm.bayes._vb import ascend, default_tolerance
+
+# Chains whose log likelihood has a larger split R-hat are not one sample.
+_MIXED = 1.05
+
+# Of variational Bayes.
+_MOST_ROUNDS = 1000
+
+
+class Drawn(NamedTuple):
+    """Draws of one posterior.
+
+    Attributes
+    ----------
+    params : pytree (chain, draw, ...)
+        In the units of the data, labelled as drawn.
+    sound : bool array
+        Whether the engine did what it promises: a maximum with positive curvature, a bound that
+        converged, chains whose log likelihood has a split R-hat of at most 1.05.
+    """
+
+    params: Params
+    sound: Array
+
+
+class _Plan(NamedTuple):
+    n_chains: int
+    n_draws: int
+    n_warmup: int
+
+
+@precise
+def draw(
+    model: LatentModel,
+    x: Array,
+    start: Params,
+    key: PRNGKeyArray,
+    method: str = "gibbs",
+    n_chains: int = 4,
+    n_draws: int = 500,
+    n_warmup: int = 100,
+) -> Drawn:
+    """Draw from a posterior: `jaxgmm.sample` inside the user's own ``jit`` and ``vmap``.
+
+    No host checks and no matching of labels.
+
+    Parameters
+    ----------
+    model : LatentModel
+        Its prior as numbers and proper, and `LatentModel.settled` on the host beforehand.
+    x : (n, D) or (n,) array
+        Data.
+    start : parameters
+        Where every chain begins, such as the best of `jaxgmm.em.search`.
+    key : typed random key
+    method : str
+        ``"gibbs"``, ``"nuts"``, ``"laplace"`` or ``"vb"``.
+    n_chains, n_draws, n_warmup : int
+        Chains, draws of each, and what is thrown away before them. Static.
+
+    Returns
+    -------
+    Drawn
+
+    Raises
+    ------
+    ValueError
+        For an unknown method, or a prior that it cannot use.
+
+    Examples
+    --------
+    >>> import jax
+    >>> import jaxgmm as jg
+    >>> x = jg.datasets.load("faithful").x
+    >>> model = jg.Mixture(jg.Gaussian(), 2, prior="fraley-raftery").resolve(x)
+    >>> start = model.params(means=[[2.0, 55.0], [4.3, 80.0]], covariances=[[[1, 0], [0, 40]]] * 2)
+    >>> posterior = jax.jit(lambda key: jg.bayes.draw(model, x, start, key, n_draws=100))
+    >>> posterior(jax.random.key(1)).params.means.shape
+    (4, 100, 2, 2)
+    """
+    engine = WITHIN[check_name("method", method, WITHIN)]
+    # As in `sample`: engines run in JAX's default precision.
+    model, x, start = jax.tree.map(
+        lambda leaf: jnp.asarray(leaf, jnp.result_type(float)), (model, as_rows(x), start)
+    )
+    working = model.standardise(x)
+    plan = _Plan(n_chains, n_draws, n_warmup)
+    params, sound = engine(working, x, working.to_working(start), key, plan)
+    return Drawn(jax.vmap(jax.vmap(working.to_user))(params), sound)
+
+
+def _laplace(
+    model: LatentModel, x: Array, start: Params, key: PRNGKeyArray, plan: _Plan
+) -> tuple[Params, Array]:
+    top = climb(model, x, None, start, jnp.ones((), x.dtype))
+    root, definite = inverse_root(top.curvature, x.dtype == jnp.float32)
+    noise = jax.random.normal(key, (plan.n_chains, plan.n_draws, top.point.size), x.dtype)
+    at = lambda z: from_vector(model, top.point + root @ z, start)[0]
+    return jax.vmap(jax.vmap(at))(noise), top.arrived & definite
+
+
+def _vb(
+    model: LatentModel, x: Array, start: Params, key: PRNGKeyArray, plan: _Plan
+) -> tuple[Params, Array]:
+    statistics, _ = model.e_step(start, x)
+    end = ascend(model, x, None, statistics, default_tolerance(x.dtype), _MOST_ROUNDS)
+    found = model.updated(end.statistics)
+    keys = jax.random.split(key, (plan.n_chains, plan.n_draws))
+    return jax.vmap(jax.vmap(found.draw_prior))(keys), end.status == Status.CONVERGED
+
+
+def _by_gibbs(
+    model: LatentModel, x: Array, start: Params, key: PRNGKeyArray, plan: _Plan
+) -> tuple[Params, Array]:
+    chains = plan.n_chains
+    keys = jax.random.split(key, chains)
+    state = _gibbs._Chain(_copies(start, chains), keys, jnp.zeros(chains, bool))
+    kept = _gibbs._room(model, x, None, state, plan.n_draws)
+    # A sweep records what it starts from: the first one, the start, is no draw.
+    warmup = plan.n_warmup + 1
+    _, kept = _gibbs._advance(model, x, None, state, kept, 0, warmup + plan.n_draws, (warmup, 1))
+    return _chains(kept.params), _mixed(kept.log_likelihood)
+
+
+def _by_nuts(
+    model: LatentModel, x: Array, start: Params, key: PRNGKeyArray, plan: _Plan
+) -> tuple[Params, Array]:
+    data, starts = (model, x, None, start), Starts(_copies(start, plan.n_chains))
+    keys = jax.random.split(key, plan.n_chains)
+    state = _nuts._begin(*data, starts, keys, plan.n_warmup)
+    kept = trail(jax.eval_shape(_nuts._record, state), plan.n_draws)
+    target = jnp.asarray(_nuts._TARGET_ACCEPTANCE, x.dtype)
+    total = plan.n_warmup + plan.n_draws
+    _, kept = _nuts._advance(*data, target, state, kept, 0, total, plan.n_warmup, 1)
+    params = _nuts._constrained(model, start, kept["position"])
+    height = jax.vmap(jax.vmap(lambda p: model.log_likelihood(p, x)))(params)
+    return _chains(params), _mixed(height)
+
+
+# A new engine is a function here and a line.
+WITHIN: dict[str, Callable[..., tuple[Params, Array]]] = {
+    "laplace": _laplace,
+    "vb": _vb,
+    "gibbs": _by_gibbs,
+    "nuts": _by_nuts,
+}
+
+
+def _copies(params: Params, n_chains: int) -> Params:
+    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (n_chains, *leaf.shape)), params)
+
+
+def _chains(records: Any) -> Any:
+    """Records (draw, chain, ...) as (chain, draw, ...)."""
+    return jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), records)
+
+
+def _mixed(height: Float[Array, "s c"]) -> Array:
+    """Whether the halves of all chains agree on their height (Gelman and others, 2013, 11.4)."""
+    half = height.shape[0] // 2
+    halves = jnp.concatenate([height[:half], height[-half:]], axis=1)
+    within = jnp.mean(jnp.var(halves, axis=0, ddof=1))
+    between = jnp.var(jnp.mean(halves, axis=0), ddof=1)
+    return (half - 1) / half + between / within <= _MIXED**2

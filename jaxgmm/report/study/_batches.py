@@ -1,0 +1,228 @@
+"""All data sets of a study, a batch at a time: simulated, fitted and judged on the device."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Key, PRNGKeyArray
+
+from jaxgmm._contract import LatentModel, Params
+from jaxgmm._files import write
+from jaxgmm._programs import program
+from jaxgmm._progress import bar
+from jaxgmm._results import fingerprint
+from jaxgmm.report.study._case import Case, Found, Rows, Setting, searched, simulated
+from jaxgmm.report.study._methods import Method, Outcome
+
+# Data sets side by side: a processor is quickest with one at a time, its restarts beside each
+# other; other devices want many.
+_SIDE_BY_SIDE = {"cpu": None}
+_SIDE_BY_SIDE_ELSEWHERE = 64
+
+# What each data set draws has a key of its own, so that a method more changes no other number.
+_ROWS, _STARTS, _METHODS = 0, 1, 2
+
+
+class Problem(NamedTuple):
+    """The truth, the model that is fitted, and what its estimates should be."""
+
+    truth: LatentModel
+    params: Params
+    model: LatentModel
+    target: Params
+
+
+class Record(NamedTuple):
+    """What is kept of N data sets; each array has them first.
+
+    Attributes
+    ----------
+    outcomes : dict of Outcome
+        By method.
+    missed, elsewhere : (N,) bool arrays
+        Whether the optimum near the truth is higher than the best restart, or lower.
+    log_density, adjusted_rand : (N,) arrays
+        Scores of the truth itself.
+    seconds : dict of (B,) arrays
+        By method, of each batch and per data set; EM's search is ``"search"``.
+    """
+
+    outcomes: dict[str, Outcome]
+    missed: np.ndarray
+    elsewhere: np.ndarray
+    log_density: np.ndarray
+    adjusted_rand: np.ndarray
+    seconds: dict[str, np.ndarray]
+
+
+def run(
+    problem: Problem,
+    setting: Setting,
+    methods: Mapping[str, Method],
+    key: PRNGKeyArray,
+    n_datasets: int,
+    batch_size: int,
+    path: Path | None,
+    progress: bool,
+) -> Record:
+    """Every batch, from its file where there is one."""
+    mark = _mark(problem, setting, methods, key, batch_size)
+    records = []
+    with bar("data sets", progress, n_datasets) as shown:
+        for first in range(0, n_datasets, batch_size):
+            file = None if path is None else path / f"batch-{first:07d}.npz"
+            record = None if file is None else _read(file, mark)
+            if record is None:
+                # Beyond the last data set a batch repeats the first ones: it has one shape.
+                numbers = np.arange(first, first + batch_size)
+                record = _batch(problem, setting, methods, key, numbers)
+                if file is not None:
+                    write(file.parent, {file.name: _packed(record, mark)})
+            left = min(batch_size, n_datasets - first)
+            records.append(_first(record, left))
+            shown.update(left)
+    joined = jax.tree.map(lambda *leaves: np.concatenate(leaves), *records)
+    return joined._replace(outcomes={name: joined.outcomes[name] for name in methods})
+
+
+def _batch(
+    problem: Problem,
+    setting: Setting,
+    methods: Mapping[str, Method],
+    key: PRNGKeyArray,
+    numbers: np.ndarray,
+) -> Record:
+    keys = _keys(key, numbers)
+    rows = _simulate(problem.truth, problem.params, keys, setting)
+    fitted = problem.model, problem.target
+    seconds, outcomes = {}, {}
+    begin = time.perf_counter()
+    found = jax.block_until_ready(_search(*fitted, rows, keys, setting))
+    seconds["search"] = time.perf_counter() - begin
+    for name, method in methods.items():
+        begin = time.perf_counter()
+        said = _judge(problem.model, rows, found, keys, setting, method)
+        outcomes[name] = jax.tree.map(np.asarray, said)
+        seconds[name] = time.perf_counter() - begin
+    return Record(
+        outcomes,
+        np.asarray(found.missed),
+        np.asarray(found.elsewhere),
+        np.asarray(rows.log_density),
+        np.asarray(rows.adjusted_rand),
+        {name: np.array([passed / len(numbers)]) for name, passed in seconds.items()},
+    )
+
+
+@program()
+def _keys(key: PRNGKeyArray, numbers: Array) -> Key[Array, " b"]:
+    return jax.vmap(lambda number: jax.random.fold_in(key, number))(numbers)
+
+
+@program(static_argnames="setting")
+def _simulate(truth: LatentModel, params: Params, keys: Key[Array, " b"], setting: Setting) -> Rows:
+    one = lambda key: simulated(truth, params, jax.random.fold_in(key, _ROWS), setting)
+    return _each(one, keys)
+
+
+@program(static_argnames="setting")
+def _search(
+    model: LatentModel, target: Params, rows: Rows, keys: Key[Array, " b"], setting: Setting
+) -> Found:
+    def one(case: tuple[Rows, PRNGKeyArray]) -> Found:
+        rows, key = case
+        own = model.resolve(rows.x)
+        return searched(own, target, rows, jax.random.fold_in(key, _STARTS), setting)
+
+    return _each(one, (rows, keys))
+
+
+@program(static_argnames=("setting", "method"))
+def _judge(
+    model: LatentModel,
+    rows: Rows,
+    found: Found,
+    keys: Key[Array, " b"],
+    setting: Setting,
+    method: Method,
+) -> Outcome:
+    def one(case: tuple[Rows, Found, PRNGKeyArray]) -> Outcome:
+        rows, found, key = case
+        key = jax.random.fold_in(key, _METHODS)
+        return method(Case(model.resolve(rows.x), rows, found, key, setting))
+
+    return _each(one, (rows, found, keys))
+
+
+def _each(one: Any, cases: Any) -> Any:
+    count = len(jax.tree.leaves(cases)[0])
+    most = _SIDE_BY_SIDE.get(jax.default_backend(), _SIDE_BY_SIDE_ELSEWHERE)
+    if most is None:
+        return lax.map(one, cases)
+    # A smaller last batch would be compiled apart.
+    size = max(size for size in range(1, min(most, count) + 1) if count % size == 0)
+    return lax.map(one, cases, batch_size=size)
+
+
+def _first(record: Record, count: int) -> Record:
+    """The first data sets of a batch."""
+    kept = jax.tree.map(lambda leaf: leaf[:count], record._replace(seconds={}))
+    return kept._replace(seconds=record.seconds)
+
+
+# -- files ---------------------------------------------------------------------------------
+
+
+def _mark(
+    problem: Problem,
+    setting: Setting,
+    methods: Mapping[str, Method],
+    key: PRNGKeyArray,
+    batch_size: int,
+) -> str:
+    """A digest of all that decides the numbers of a batch."""
+    digest = hashlib.blake2b(digest_size=16)
+    named = [(name, getattr(method, "__qualname__", "")) for name, method in methods.items()]
+    said = jax.tree.structure(problem), setting, named, batch_size, jax.__version__
+    digest.update(repr(said).encode())
+    digest.update(fingerprint(jax.tree.leaves(problem), jax.random.key_data(key)).encode())
+    return digest.hexdigest()
+
+
+def _packed(record: Record, mark: str) -> bytes:
+    """A batch as the bytes of an npz file."""
+    leaves, _ = jax.tree.flatten_with_path(record)
+    arrays = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+    buffer = io.BytesIO()
+    np.savez(buffer, mark=np.array(mark), **arrays)
+    return buffer.getvalue()
+
+
+def _read(file: Path, mark: str) -> Record | None:
+    """The batch in a file; None where there is none."""
+    if not file.exists():
+        return None
+    with np.load(file) as arrays:
+        if str(arrays.get("mark")) != mark:
+            raise ValueError(
+                f"path: {file} belongs to another study (its truth, model, settings, key or "
+                "version of JAX differ); name another folder, or remove this one"
+            )
+        found = {name: arrays[name] for name in arrays.files if name != "mark"}
+    tree: dict[str, Any] = {}
+    for name, array in found.items():
+        *parents, last = name.split("/")
+        place = tree
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[last] = array
+    outcomes = {name: Outcome(**fields) for name, fields in tree.pop("outcomes").items()}
+    return Record(outcomes=outcomes, **tree)

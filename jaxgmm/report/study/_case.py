@@ -1,0 +1,157 @@
+"""One simulated data set: its rows, the fit in the labels of the truth, how it ended."""
+
+from __future__ import annotations
+
+import enum
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from jaxgmm import em
+from jaxgmm._assignment import cheapest, margin
+from jaxgmm._contract import LatentModel, Params
+from jaxgmm._labelling import AMBIGUOUS
+from jaxgmm._labels import drawn_labels
+from jaxgmm._relabel import directions
+from jaxgmm._results import SAME_OPTIMUM, Status
+from jaxgmm.report.study._quantities import Quantities, values
+
+
+class End(enum.IntEnum):
+    """What became of a method on a data set; the first that applies."""
+
+    USED = 0
+    COLLAPSED = 1
+    SPURIOUS = 2
+    NOT_CONVERGED = 3
+    NOT_A_MAXIMUM = 4
+    UNMATCHED = 5
+
+    @property
+    def words(self) -> str:
+        return self.name.lower().replace("_", " ")
+
+
+class Setting(NamedTuple):
+    """What is compiled for."""
+
+    quantities: Quantities
+    levels: tuple[float, ...]
+    n: int
+    n_labels: int  # of the truth
+    n_held_out: int
+    n_init: int
+    n_chains: int
+    n_draws: int
+    n_warmup: int
+    n_replicates: int
+    max_iter: int
+
+
+class Rows(NamedTuple):
+    """What was drawn from the truth, and what the truth itself scores on it."""
+
+    x: Float[Array, "n d"]
+    labels: Int[Array, " n"]
+    held_out: Float[Array, "m d"]
+    log_density: Array  # mean over the rows held out
+    adjusted_rand: Array
+
+
+class Found(NamedTuple):
+    """EM's answer, in the labels of the target."""
+
+    params: Params
+    end: Array
+    missed: Array  # the optimum near the truth is higher
+    elsewhere: Array  # the optimum near the truth is lower
+
+
+class Case(NamedTuple):
+    """What a method sees of a data set; ``model`` has its prior as numbers."""
+
+    model: LatentModel
+    rows: Rows
+    found: Found
+    key: PRNGKeyArray
+    setting: Setting
+
+    @property
+    def x(self) -> Array:
+        return self.rows.x
+
+    def values(self, params: Params) -> Float[Array, " q"]:
+        """The quantities of the study at parameters."""
+        return values(self.setting.quantities, self.model, params)
+
+
+def simulated(truth: LatentModel, params: Params, key: PRNGKeyArray, setting: Setting) -> Rows:
+    """Rows of the truth, with the labels that they came from."""
+    key_rows, key_labels, key_held_out = jax.random.split(key, 3)
+    x = truth.sample(params, key_rows, setting.n)
+    # Labels given rows: the two together are as if labels had been drawn first.
+    probability = truth.responsibilities(params, x)
+    labels = drawn_labels(key_labels, probability.T, 0)
+    held_out = truth.sample(params, key_held_out, setting.n_held_out)
+    return Rows(
+        x,
+        labels,
+        held_out,
+        jnp.mean(truth.log_prob(params, held_out)),
+        adjusted_rand(labels, jnp.argmax(probability, axis=1), *2 * (truth.n_components,)),
+    )
+
+
+def searched(
+    model: LatentModel, target: Params, rows: Rows, key: PRNGKeyArray, setting: Setting
+) -> Found:
+    """EM from random starts, and from the target to see which optimum lies near."""
+    search = em.search(model, rows.x, key, setting.n_init, max_iter=setting.max_iter)
+    near = em.run(model, rows.x, target, max_iter=setting.max_iter)
+    params, clarity = matched(model, search.best.params, target, rows.x)
+    gap = search.best.log_joint - near.log_joint
+    arrived = (near.status == Status.CONVERGED) & ~near.spurious & ~search.failed
+    end = first_of(
+        (search.failed & jnp.any(search.spurious), End.SPURIOUS),
+        (search.failed & jnp.any(search.status == Status.COLLAPSED), End.COLLAPSED),
+        (search.best.status != Status.CONVERGED, End.NOT_CONVERGED),
+        (clarity < AMBIGUOUS, End.UNMATCHED),
+    )
+    return Found(
+        params,
+        end,
+        missed=arrived & (gap < -SAME_OPTIMUM),
+        elsewhere=~search.failed & (~arrived | (gap > SAME_OPTIMUM)),
+    )
+
+
+def first_of(*cases: tuple[Array, End]) -> Array:
+    """The code of the first case that holds; `End.USED` where none does."""
+    holds, ends = zip(*cases, strict=True)
+    return jnp.select(holds, [jnp.int32(end) for end in ends], jnp.int32(End.USED))
+
+
+def matched(
+    model: LatentModel, params: Params, target: Params, x: Array
+) -> tuple[Params, Float[Array, ""]]:
+    """Parameters in the labels of others, as in `jaxgmm.bootstrap`, and how clear these are."""
+    likeness = directions(model.responsibilities(params, x).T) @ (
+        directions(model.responsibilities(target, x).T).T
+    )
+    order = cheapest(-likeness[None])
+    return model.permute(params, order[0]), margin(-likeness[None], order)[0] / 2
+
+
+def adjusted_rand(
+    one: Int[Array, " n"], other: Int[Array, " n"], k_one: int, k_other: int
+) -> Float[Array, ""]:
+    """Agreement of two partitions, zero for chance (Hubert and Arabie, 1985)."""
+    table = jax.nn.one_hot(one, k_one).T @ jax.nn.one_hot(other, k_other)
+    pairs = lambda counts: jnp.sum(counts * (counts - 1)) / 2
+    rows, columns = pairs(table.sum(axis=1)), pairs(table.sum(axis=0))
+    chance = rows * columns / pairs(table.sum())
+    span = (rows + columns) / 2 - chance
+    # Two partitions into one part each agree.
+    return jnp.where(span > 0, (pairs(table) - chance) / jnp.where(span > 0, span, 1), 1.0)

@@ -1,0 +1,267 @@
+"""The door to studies: checks, what estimates should be, batches, tables."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PRNGKeyArray
+
+from jaxgmm import bayes, em
+from jaxgmm._checks import check_count, check_key, check_name, key_numbers
+from jaxgmm._contract import LatentModel, Params
+from jaxgmm._files import check_folder
+from jaxgmm._given import forms_of_start, same_form
+from jaxgmm.report.study import _batches
+from jaxgmm.report.study._case import Setting
+from jaxgmm.report.study._methods import METHODS, Method
+from jaxgmm.report.study._quantities import quantities, values
+from jaxgmm.report.study._result import Study
+from jaxgmm.report.study._scores import scores
+
+# Numbers in the rows of a batch, and most data sets in one: what is lost by an interruption.
+_BATCH_NUMBERS, _MOST_IN_BATCH = 2**22, 100
+
+# Rows from which the target of a model that lacks the truth is estimated.
+_TARGET_ROWS = 50_000
+
+# What the study itself draws, beside the data sets.
+_LOOK, _TARGET = 2**32 - 1, 2**32 - 2
+
+
+def study(
+    truth: LatentModel,
+    params: Params,
+    *,
+    n: int,
+    key: PRNGKeyArray,
+    n_datasets: int = 1000,
+    methods: Sequence[str] | Mapping[str, str | Method] = ("em",),
+    model: LatentModel | None = None,
+    n_init: int = 16,
+    levels: Sequence[float] = (0.5, 0.89, 0.95),
+    n_chains: int = 4,
+    n_draws: int = 500,
+    n_warmup: int = 100,
+    n_replicates: int = 200,
+    n_held_out: int = 500,
+    max_iter: int = 1000,
+    path: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+) -> Study:
+    """Simulate data sets from a truth and see what each method says of it.
+
+    Data sets are drawn, fitted and judged on the device, a batch at a time; only summaries come
+    back.
+
+    Parameters
+    ----------
+    truth : LatentModel
+        The model that data are drawn from; its prior does not matter.
+    params : parameters
+        Those that data are drawn at, such as ``truth.params(...)`` makes. Their dtype is that of
+        the study.
+    n : int
+        Rows of each data set.
+    key : typed random key
+        Data set i has the key ``jax.random.fold_in(key, i)``, whatever the methods.
+    n_datasets : int
+        How many.
+    methods : sequence of str, or mapping
+        ``"em"`` (intervals by the information) and ``"em-sandwich"``; ``"bootstrap"``,
+        ``"bootstrap-weighted"``, ``"bootstrap-parametric"``; ``"laplace"``, ``"vb"``,
+        ``"gibbs"``, ``"nuts"``, which need a proper prior. A mapping names them anew, and its
+        values may be functions of a `jaxgmm.report.Case` that return a `jaxgmm.report.Outcome`.
+    model : LatentModel, optional
+        What is fitted, the truth by default. A data-dependent prior is resolved for each data
+        set. Where it is not the truth with another prior, its estimates are compared with those
+        of 50,000 rows, which stand for the parameters nearest to the truth (White, 1982).
+    n_init : int
+        Restarts of EM.
+    levels : sequence of float
+        Probabilities of the intervals.
+    n_chains, n_draws, n_warmup : int
+        Chains of each posterior, draws of each chain, and what goes before them.
+    n_replicates : int
+        Replicates of a bootstrap.
+    n_held_out : int
+        Rows on which densities are judged.
+    max_iter : int
+        Most M-steps of a restart.
+    path : path, optional
+        A folder with a file for each batch, whole or not there; a study that was interrupted goes
+        on from it with the same numbers.
+    progress : bool
+        Whether to show a bar, with an estimate of what is left.
+
+    Returns
+    -------
+    Study
+
+    Raises
+    ------
+    ValueError, TypeError
+        For arguments that do not fit, a prior that a method cannot use, and a folder that holds
+        another study.
+
+    Notes
+    -----
+    Labels of a fit are matched to the truth as in `jaxgmm.bootstrap`, those of draws to the fit by
+    Stephens' algorithm. A data set on which a method has no answer is left out of its tables and
+    counted in ``failures``; where only the labels are ambiguous, what no renaming changes stays.
+    The partition is compared with labels drawn given rows and truth, which are as if they had
+    been drawn before the rows.
+
+    References
+    ----------
+    Basford, Greenway, McLachlan and Peel (1997), Computational Statistics 12:1-17, and O'Hagan,
+    Murphy, Scrucca and Gormley (2019), Computational Statistics 34:1779-1813, for such studies;
+    Morris, White and Crowther (2019), Statistics in Medicine 38:2074-2102, for Monte-Carlo errors;
+    White (1982), Econometrica 50:1-25, for models without the truth.
+
+    Examples
+    --------
+    >>> import jax
+    >>> import jaxgmm as jg
+    >>> truth = jg.Mixture(jg.Gaussian("tied"), 2)
+    >>> params = truth.params(means=[0.0, 5.0], covariances=[[1.0]])
+    >>> found = jg.study(truth, params, n=100, n_datasets=40, key=jax.random.key(0), n_init=2)
+    >>> int(found.failures.loc["em", "used"])
+    40
+    >>> bool(0.6 < found.coverage.loc[("em", "means[0, x0]", 0.89), "coverage"] <= 1)
+    True
+    """
+    named = _methods(methods)
+    counts = {
+        "n": (n, 2),
+        "n_datasets": (n_datasets, 2),
+        "n_init": (n_init, 1),
+        "n_chains": (n_chains, 1),
+        "n_draws": (n_draws, 4),
+        "n_warmup": (n_warmup, 0),
+        "n_replicates": (n_replicates, 2),
+        "n_held_out": (n_held_out, 1),
+        "max_iter": (max_iter, 1),
+    }
+    for name, (count, least) in counts.items():
+        check_count(name, count, least)
+    check_key(key, "data sets are random")
+    levels = _levels(levels)
+    folder = None if path is None else Path(path)
+    if folder is not None:
+        check_folder(folder)
+    model = truth if model is None else model
+    look = _looked_at(truth, params, n, jax.random.fold_in(key, _LOOK))
+    _check_model(model, look, named)
+
+    contains = _kind(model) == _kind(truth)
+    target = params if contains else _target(truth, params, model, jax.random.fold_in(key, _TARGET))
+    model = model.settled(target)
+    sized = model.resolve(look)
+    names = tuple(f"x{j}" for j in range(look.shape[1]))
+    wanted = quantities(sized, target, names)
+    setting = Setting(
+        wanted, levels, n, truth.n_components, n_held_out, n_init, n_chains, n_draws, n_warmup,
+        n_replicates, max_iter,
+    )  # fmt: skip
+    most = max(1, min(_MOST_IN_BATCH, _BATCH_NUMBERS // look.size))
+    batch = -(-n_datasets // -(-n_datasets // most))
+    problem = _batches.Problem(truth, params, model, target)
+    record = _batches.run(problem, setting, named, key, n_datasets, batch, folder, progress)
+    found = scores(record, wanted, np.asarray(values(wanted, sized, target), float), levels)
+    settings = {
+        "truth": repr(truth),
+        "model": repr(model),
+        "contains_truth": contains,
+        "dtype": str(look.dtype),
+        "methods": tuple(named),
+        "levels": levels,
+        "seed": key_numbers(key),
+        **{name: count for name, (count, _) in counts.items()},
+    }
+    return Study(*found, settings, record)
+
+
+def _methods(methods: Sequence[str] | Mapping[str, str | Method]) -> dict[str, Method]:
+    if isinstance(methods, str):
+        methods = (methods,)
+    if not methods:
+        raise ValueError(f"methods: needs at least one of {', '.join(METHODS)}; found none")
+    if not isinstance(methods, Mapping):
+        methods = {name: name for name in methods}
+    return {
+        str(name): what if callable(what) else METHODS[check_name("methods", what, METHODS)]
+        for name, what in methods.items()
+    }
+
+
+def _levels(levels: Sequence[float]) -> tuple[float, ...]:
+    found = tuple(float(level) for level in np.atleast_1d(np.asarray(levels, float)))
+    for level in found:
+        if not 0 < level < 1:
+            raise ValueError(f"levels: need numbers between 0 and 1, such as 0.95; found {level:g}")
+    if not found:
+        raise ValueError("levels: needs at least one, such as (0.95,); found none")
+    return found
+
+
+def _looked_at(truth: LatentModel, params: Params, n: int, key: PRNGKeyArray) -> jax.Array:
+    """Rows of the truth; a refusal where the two do not fit together."""
+    if not isinstance(truth, LatentModel):
+        raise TypeError(
+            f"truth: needs a model such as jaxgmm.Mixture, found {type(truth).__name__}; pass "
+            "truth=fit.model and params=fit.params for a check of a fit"
+        )
+    leaves = jax.tree.leaves(params)
+    if not leaves or not all(hasattr(leaf, "dtype") for leaf in leaves):
+        raise TypeError(
+            "params: needs parameters of the truth, such as truth.params(...) makes; found "
+            f"{type(params).__name__}"
+        )
+    if not all(np.all(np.isfinite(leaf)) for leaf in leaves):
+        raise ValueError("params: hold a non-finite value; use finite ones")
+    refusal = (
+        f"params: do not fit {truth!r}: needs what truth.params(...) makes, found "
+        f"{type(params).__name__} with shapes {[jnp.shape(leaf) for leaf in leaves]}"
+    )
+    try:
+        x = truth.sample(params, key, n)
+        _, needed = forms_of_start(truth.resolve(x), x)
+    except (AttributeError, TypeError, IndexError) as error:
+        raise TypeError(refusal) from error
+    if not same_form(params, needed):
+        raise ValueError(refusal)
+    return x
+
+
+def _check_model(model: LatentModel, x: jax.Array, methods: Mapping[str, Method]) -> None:
+    if not isinstance(model, LatentModel):
+        raise TypeError(f"model: needs one such as jaxgmm.Mixture, found {type(model).__name__}")
+    model.check_model(x)
+    resolved = model.resolve(x)
+    resolved.check_mode()
+    if any(method is METHODS[name] for method in methods.values() for name in bayes.WITHIN):
+        resolved.check_samplable()
+    if any(method is METHODS[name] for method in methods.values() for name in ("gibbs", "vb")):
+        resolved.updated(resolved.statistics(lambda rows, _: _even(rows, resolved), x))
+
+
+def _even(rows: jax.Array, model: LatentModel) -> jax.Array:
+    return jnp.full((len(rows), model.n_components), 1 / model.n_components, rows.dtype)
+
+
+def _kind(model: LatentModel) -> tuple[Any, ...]:
+    """What models that differ in their prior share."""
+    return type(model), model.n_components, jax.tree.structure(getattr(model, "family", None))
+
+
+def _target(truth: LatentModel, params: Params, model: LatentModel, key: PRNGKeyArray) -> Params:
+    """The parameters of a model that are nearest to the truth, from many rows of it."""
+    key_rows, key_starts = jax.random.split(key)
+    x = truth.sample(params, key_rows, _TARGET_ROWS)
+    return em.fit(model, x, key=key_starts, n_init=16).params

@@ -1,0 +1,226 @@
+"""Studies: what they say where the truth about a method is known, and that they can go on."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+import jaxgmm as jg
+from jaxgmm.report.study import _batches
+from jaxgmm.report.study._case import adjusted_rand
+from jaxgmm.report.study._methods import METHODS, wald
+
+N, SETS, KEY = 40, 300, jax.random.key(5)
+LEVELS = (0.5, 0.89, 0.95)
+# Between a share and its exact value, in Monte-Carlo errors: 15 comparisons fail by chance in one
+# of 30,000 seeds.
+SIGMAS = 5.0
+
+TRUTH = jg.Mixture(jg.Gaussian("full"), 1)
+PARAMS = TRUTH.params(means=[[1.0, -2.0]], covariances=[[[2.0, 0.6], [0.6, 1.0]]])
+
+
+def too_sure(case):
+    """EM with standard errors of four fifths."""
+    right = METHODS["em"](case)
+    error, rest = 0.8 * right.standard_error, (right.end, right.log_density, right.adjusted_rand)
+    return wald(case, right.estimate, error, *rest)
+
+
+def made(truth=TRUTH, params=PARAMS, **options):
+    settings = {"n": N, "n_datasets": SETS, "key": KEY, "n_init": 2, "n_held_out": 50}
+    return jg.study(truth, params, **{**settings, "progress": False, **options})
+
+
+@pytest.fixture(scope="module")
+def one_component():
+    return made(methods={"em": "em", "too sure": too_sure})
+
+
+def test_one_component_has_the_coverage_of_normal_theory(one_component):
+    """Of Wald's intervals, by Student's t and chi-squared."""
+    coverage = one_component.coverage.loc["em"]
+    for level in LEVELS:
+        z = stats.norm.ppf((1 + level) / 2)
+        mean = 2 * stats.t(N - 1).cdf(z * np.sqrt((N - 1) / N)) - 1
+        reach = z * np.sqrt(2 / N)
+        chi2 = stats.chi2(N - 1).cdf
+        variance = chi2(N / (1 - reach)) - chi2(N / (1 + reach))
+        exact = {"means": mean, "covariances": variance}
+        for site, share in exact.items():
+            for feature in ("x0", "x1"):
+                place = feature if site == "means" else f"{feature}, {feature}"
+                found = coverage.loc[(f"{site}[0, {place}]", level)]
+                error = np.sqrt(share * (1 - share) / SETS)
+                assert abs(found["coverage"] - share) < SIGMAS * error
+                assert found["n_used"] == SETS
+
+
+def test_means_are_unbiased_and_their_errors_honest(one_component):
+    table = one_component.table.loc["em"].loc["means[0, x0]"]
+    assert abs(table["bias"]) < SIGMAS * table["bias_error"]
+    assert table["rmse"] == pytest.approx(np.sqrt(2.0 / N), abs=SIGMAS * table["rmse_error"])
+    assert table["ratio"] == pytest.approx(1, abs=SIGMAS * table["ratio_error"])
+    # Half the relative error of a variance that is chi-squared.
+    assert table["ratio_error"] == pytest.approx(np.sqrt(0.5 / SETS), rel=0.2)
+
+
+def test_standard_errors_too_small_by_a_fifth_are_caught_by_name(one_component):
+    ratios = one_component.findings[one_component.findings["what"] == "standard error / spread"]
+    assert set(ratios["method"]) == {"too sure"}
+    assert {"means[0, x0]", "means[0, x1]"} <= set(ratios["quantity"])
+    assert np.allclose(ratios["found"], 0.8, atol=0.15)
+    assert "too sure: " in repr(one_component)
+
+
+def test_estimates_and_errors_are_those_of_the_doors(one_component):
+    keys = _batches._keys(KEY, np.arange(2))
+    setting = dataclasses.make_dataclass("Rows", ["n", "n_held_out"], frozen=True)(N, 50)
+    rows = _batches._simulate(TRUTH, PARAMS, keys, setting)
+    fit = jg.fit(TRUTH, rows.x[1], key=jax.random.fold_in(keys[1], _batches._STARTS), n_init=2)
+    outcome = one_component.record.outcomes["em"]
+    labels = one_component.table.loc["em"].index
+    for kind, found in (("estimate", outcome.estimate), ("standard_error", outcome.standard_error)):
+        own = jg.standard_errors(fit, rows.x[1]).table[kind]
+        there = [labels.get_loc(name) for name in own.index[own.index != "weights[0]"]]
+        assert np.allclose(found[1, there], own[own.index != "weights[0]"], rtol=1e-8)
+
+
+def test_every_data_set_is_counted(one_component):
+    ends = one_component.failures.drop(columns=["missed", "elsewhere"])
+    assert (ends.sum(axis=1) == SETS).all()
+    assert (one_component.table["n_used"] == SETS).all()
+
+
+def test_a_study_that_was_interrupted_goes_on_with_the_same_numbers(tmp_path, monkeypatch):
+    whole, written = made(), []
+
+    def stop_at_the_third(folder, files):
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(files)
+        write(folder, files)
+
+    write = _batches.write
+    monkeypatch.setattr(_batches, "write", stop_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        made(path=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+    monkeypatch.undo()
+    resumed = made(path=tmp_path)
+    for one, other in zip(
+        jax.tree.leaves(whole.record._replace(seconds={})),
+        jax.tree.leaves(resumed.record._replace(seconds={})),
+        strict=True,
+    ):
+        assert np.array_equal(one, other)
+    assert list(resumed.record.outcomes) == ["em"]
+    with pytest.raises(ValueError, match=r"path: .* another study .*name another folder"):
+        made(path=tmp_path, key=jax.random.key(6))
+
+
+def test_a_second_study_compiles_nothing(compilations):
+    made()
+    with compilations:
+        made(key=jax.random.key(7), n_datasets=2 * SETS)
+    assert compilations.count == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"methods": ["me"]}, "methods: unknown name 'me'.*did you mean 'em'"),
+        ({"methods": []}, "methods: needs at least one of em,.*found none"),
+        ({"n": 1}, "n: must be at least 2, found 1"),
+        ({"n_datasets": 0}, "n_datasets: must be at least 2, found 0"),
+        ({"levels": [95]}, "levels: need numbers between 0 and 1, such as 0.95; found 95"),
+        ({"key": 3}, "key: needs a typed random key, found int"),
+        ({"truth": 3}, "truth: needs a model such as jaxgmm.Mixture, found int; pass truth=fit"),
+        ({"params": "these"}, "params: needs parameters of the truth, such as truth.params"),
+        ({"params": {"means": np.zeros(2)}}, "params: do not fit .*found dict with shapes"),
+        ({"model": 3}, "model: needs one such as jaxgmm.Mixture, found int"),
+        ({"methods": ["gibbs"]}, "prior: .*improper"),
+    ],
+)
+def test_bad_input_is_refused_with_what_to_do(options, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        made(**options)
+
+
+def test_adjusted_rand_is_that_of_scikit_learn():
+    metrics = pytest.importorskip("sklearn.metrics")
+    rng = np.random.default_rng(0)
+    for k_one, k_other in ((2, 3), (4, 2), (1, 1), (1, 3)):
+        one, other = rng.integers(k_one, size=50), rng.integers(k_other, size=50)
+        found = float(adjusted_rand(jnp.array(one), jnp.array(other), k_one, k_other))
+        assert found == pytest.approx(metrics.adjusted_rand_score(one, other), abs=1e-12)
+
+
+# -- two components ------------------------------------------------------------------------
+
+
+def two(dtype="float64", apart=6.0, prior="fraley-raftery"):
+    truth = jg.Mixture(jg.Gaussian("full"), 2, prior=prior)
+    params = truth.params(
+        weights=np.array([0.4, 0.6], dtype),
+        means=np.array([[0.0, 0.0], [apart, 0.0]], dtype),
+        covariances=np.array([[[1.0, 0.0], [0.0, 1.0]], [[1.0, 0.5], [0.5, 1.5]]], dtype),
+    )
+    return truth, params
+
+
+@pytest.mark.slow
+def test_separated_components_at_many_rows_have_nominal_coverage():
+    methods = ["em", "em-sandwich"]
+    found = made(*two(prior=None), n=2000, n_datasets=1000, n_init=4, methods=methods)
+    assert (found.failures["used"] == 1000).all()
+    coverage = found.coverage.reset_index()
+    error = np.sqrt(coverage["level"] * (1 - coverage["level"]) / coverage["n_used"])
+    assert np.all(np.abs(coverage["coverage"] - coverage["level"]) < SIGMAS * error + 0.005)
+    assert np.all(np.abs(found.table["ratio"] - 1) < SIGMAS * found.table["ratio_error"] + 0.005)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_every_method_covers_separated_components(dtype):
+    """Where all are right: 60 data sets cannot tell them from their promises."""
+    found = made(
+        *two(dtype), n=200, n_datasets=60, methods=list(METHODS), n_draws=100, n_replicates=100
+    )
+    assert found.settings["dtype"] == dtype
+    assert (found.failures["used"] > 50).all()
+    groups = found.groups
+    off = np.abs(groups["coverage_0.95"] - 0.95) / groups["error_0.95"]
+    assert np.all((off < SIGMAS) | (np.abs(groups["coverage_0.95"] - 0.95) < 0.06))
+    # The predictive density lies nearer to the truth than that of a point.
+    short = found.scores["below_truth"]
+    assert short["gibbs"] < short["em"]
+
+
+@pytest.mark.slow
+def test_a_model_without_the_truth_is_compared_with_the_nearest_parameters():
+    truth, params = two(prior=None)
+    model = jg.Mixture(jg.Gaussian("tied"), 2)
+    found = made(truth, params, model=model, n=500, n_datasets=300, methods=["em", "em-sandwich"])
+    assert not found.settings["contains_truth"]
+    tables = found.table["ratio"].unstack("method")
+    # White (1982): where the model is wrong the sandwich is right and the information is not.
+    off = np.abs(np.log(tables))
+    name = "covariances[x0, x1]"
+    assert off.loc[name, "em-sandwich"] < 0.1 < off.loc[name, "em"]
+
+
+@pytest.mark.slow
+def test_overlapping_components_are_counted_by_reason():
+    found = made(*two(apart=1.0, prior=None), n=50, n_datasets=200, n_init=8)
+    ends = found.failures.loc["em"]
+    assert ends["unmatched"] > 0
+    assert ends["elsewhere"] > 0
+    assert ends.drop(["missed", "elsewhere"]).sum() == 200
+    # Ambiguous labels leave what belongs to none.
+    used = found.table.loc["em"]
+    assert used.loc["overall mean[x0]", "n_used"] == ends["used"] + ends["unmatched"]
+    assert used.loc["means[0, x0]", "n_used"] == ends["used"]
