@@ -8,8 +8,10 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import textwrap
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -231,6 +233,11 @@ def _add_data_arguments(parser: argparse.ArgumentParser, restarts: int) -> None:
     )
     add("--seed", type=_count(0, below=2**32), default=0, metavar="S", help="default: 0")
     add("--float32", action="store_true", help="compute in single precision")
+    add(
+        "--no-cache",
+        action="store_true",
+        help="compile anew, and keep nothing for the next time (see docs/command-line.md)",
+    )
     add("--quiet", action="store_true", help="no progress on stderr")
 
 
@@ -393,8 +400,37 @@ def _read(args: argparse.Namespace) -> tuple[pd.DataFrame, Dataset]:
     import jax
 
     jax.config.update("jax_enable_x64", not args.float32)
+    if not args.no_cache:
+        _keep_programs(args)
     data = _load(args)
     return data.frame.astype("float32" if args.float32 else "float64"), data
+
+
+def _keep_programs(args: argparse.Namespace) -> None:
+    """What XLA compiles is there for the next process: JAX's own cache, in the user's folder."""
+    import jax
+    import platformdirs
+
+    if jax.config.jax_compilation_cache_dir is not None:  # the user's own
+        return
+    folder = Path(platformdirs.user_cache_dir("jaxgmm", appauthor=False))
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        if not args.quiet:
+            reason = f"{folder}: {error.strerror}"
+            print(
+                f"note: compiled programs are not kept for the next time ({reason})",
+                file=sys.stderr,
+            )
+        return
+    # What cannot be kept, on a disk that is full, is not needed either.
+    warnings.filterwarnings("ignore", message=".*persistent compilation cache")
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def _load(args: argparse.Namespace) -> Dataset:

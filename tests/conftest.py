@@ -1,6 +1,8 @@
 """Settings of the suite: 64 bits, a typed key, a counter of compilations."""
 
 import os
+import shutil
+import tempfile
 
 import jax
 import jaxlib
@@ -8,9 +10,21 @@ import pytest
 from jaxtyping import install_import_hook
 
 jax.config.update("jax_enable_x64", True)  # the float32 lane is float32 arrays under x64
-# Compilation is most of the suite's time, and the laws do not depend on how hard XLA tries;
-# what a user runs, with everything on, is the main job.
+# The laws do not depend on how hard XLA tries; what a user runs, with everything on, is the
+# main job.
 jax.config.update("jax_disable_most_optimizations", True)
+# Compilation is most of the suite's time: what one worker has compiled is there for the other, for
+# later modules and for new processes. Who makes the folder removes it.
+_FOLDER = None
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    _FOLDER = tempfile.mkdtemp(prefix="jaxgmm-tests-")
+    for _name, _value in {
+        "jax_compilation_cache_dir": _FOLDER,
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }.items():
+        jax.config.update(_name, _value)
+        os.environ[_name.upper()] = str(_value)
 # As in jaxgmm/_programs.py, for what tests compile themselves; XLA ends where it knows no flag.
 if jaxlib.__version__.startswith("0.10."):
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
@@ -37,6 +51,11 @@ _TYPED = (
 )
 with install_import_hook([f"jaxgmm.{name}" for name in _TYPED], "beartype.beartype"):
     import jaxgmm  # noqa: F401
+
+
+def pytest_unconfigure():
+    if _FOLDER is not None:
+        shutil.rmtree(_FOLDER, ignore_errors=True)
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ def monte_carlo_error(draws):
 # -- exactness ---------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_one_component_agrees_with_the_closed_form():
     """K = 1: the posterior is normal-inverse-Wishart; a weight of two is a row twice."""
     x = FAITHFUL[:60]
@@ -231,6 +232,7 @@ def test_an_unresolved_rule_says_so():
             call()
 
 
+@pytest.mark.slow
 def test_a_short_warm_up_keeps_the_curvature_as_mass_matrix():
     """A dense one learnt from these few draws of 41 dimensions takes 41 steps a draw."""
     rows = np.random.default_rng(0).standard_normal((300, 5))

@@ -26,6 +26,7 @@ def small_fit(prior="fraley-raftery", sample_weight=None, dtype=np.float64):
     return jg.fit(model, x, start=split_labels(x, 2), sample_weight=sample_weight), x
 
 
+@pytest.mark.slow
 def test_a_replicate_is_em_on_resampled_rows_from_the_fit(key):
     """The prior stays at the numbers that were resolved for the data."""
     fit, x = small_fit()
@@ -115,6 +116,7 @@ def test_replicates_take_the_labels_of_the_fit(key, monkeypatch):
     assert np.all(again.clarity > 0.5)
 
 
+@pytest.mark.slow
 def test_many_labels_are_matched_on_the_host(key):
     rng = np.random.default_rng(0)
     x = np.concatenate([10 * k + rng.normal(size=(20, 1)) for k in range(6)])
@@ -125,6 +127,7 @@ def test_many_labels_are_matched_on_the_host(key):
     assert np.allclose(boot.draws["means"][:, :, 0], 10 * np.arange(6), atol=1.5)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_matched_is_counted_and_never_averaged(key):
     fit, x = small_fit()
     stopped = jg.bootstrap(fit, x, key=key, n_replicates=5, max_iter=0)

@@ -310,6 +310,39 @@ def test_program_exit_codes():
     assert len(bad.stderr.splitlines()) == 1
 
 
+CACHE_OF_ITS_OWN = (
+    "import os; os.environ.pop('JAX_COMPILATION_CACHE_DIR', None); "
+    "os.environ['XDG_CACHE_HOME'] = {!r}"
+)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the folder has another name")
+def test_the_next_process_finds_what_was_compiled(tmp_path):
+    argv = ["fit", "galaxies", "-k", 1, "--restarts", 1, "--quiet"]
+    first = CACHE_OF_ITS_OWN.format(str(tmp_path))
+    kept = lambda: {path.name for path in (tmp_path / "jaxgmm").glob("*-cache")}
+    uncached = _program(*argv, "--no-cache", first=first)
+    assert (uncached.returncode, uncached.stderr) == (0, "")
+    assert not kept()
+    found = []
+    for _ in range(2):
+        ended = _program(*argv, first=first)
+        assert (ended.returncode, ended.stderr, ended.stdout) == (0, "", uncached.stdout)
+        found.append(kept())
+    assert found[0]
+    assert found[1] == found[0]
+
+
+def test_a_cache_that_cannot_be_written_is_a_note(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.touch()
+    ended = _program(
+        *["fit", "galaxies", "-k", 1, "--restarts", 1], first=CACHE_OF_ITS_OWN.format(str(blocked))
+    )
+    assert ended.returncode == 0
+    assert f"note: compiled programs are not kept for the next time ({blocked}" in ended.stderr
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has /dev/full")
 def test_output_that_nobody_takes():
     with open("/dev/full", "w") as full:
@@ -319,10 +352,10 @@ def test_output_that_nobody_takes():
 
 
 @pytest.mark.slow
-def test_a_full_disk_does_not_kill_the_program(tmp_path):
+def test_a_full_disk_does_not_kill_the_program(tmp_path, tmp_path_factory):
     pytest.importorskip("resource", reason="Windows limits no file sizes")
     first = "import os, resource as r; r.setrlimit(r.RLIMIT_FSIZE, (20_000, 20_000)); "
-    first += "os.environ.pop('JAX_COMPILATION_CACHE_DIR', None)"  # it is no part of the test
+    first += CACHE_OF_ITS_OWN.format(str(tmp_path_factory.mktemp("cache")))
     argv = ["compare", "galaxies", "-k", 1, "--restarts", 1, "--draws", 100, "--quiet"]
     ended = _program(*argv, "--method", "gibbs", "--out", tmp_path / "made", first=first)
     assert ended.returncode == 2, ended.stderr

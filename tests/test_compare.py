@@ -129,6 +129,7 @@ def test_a_verdict_prints_on_one_screen_and_has_its_details():
     assert "22 more optima" in "".join(lines)
 
 
+@pytest.mark.slow
 def test_a_ridge_is_not_identified_and_not_a_saddle():
     sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
     import three_coins

@@ -109,6 +109,7 @@ def test_units_change_the_evidence_by_their_volume():
     assert found[0] - found[1] == pytest.approx(X.size * np.log(60.0), abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("structure", ["full", "tied", "EEI"])
 def test_all_labellings_follow_from_a_few(structure):
     """The log density of complete data is linear in the permutation matrix."""

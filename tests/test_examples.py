@@ -11,7 +11,15 @@ import pytest
 EXAMPLES = sorted((pathlib.Path(__file__).parents[1] / "examples").glob("*.py"))
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+# The others need half a minute each.
+FAST = ("iris", "three_coins")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(e, marks=[pytest.mark.slow] * (e.stem not in FAST)) for e in EXAMPLES],
+    ids=lambda path: path.stem,
+)
 def test_example(path, tmp_path):
     result = subprocess.run(
         [sys.executable, "-W", "error", str(path), "--small"],

@@ -221,6 +221,7 @@ def faithful_fit(dtype="float64"):
     return jg.fit(model, FAITHFUL.astype(dtype), start=old_faithful()[0].params)
 
 
+@pytest.mark.slow
 def test_gibbs_and_nuts_draw_from_one_posterior():
     nuts, post = old_faithful()[1], faithful()
     for name in ("weights", "means", "covariances"):

@@ -86,6 +86,7 @@ def test_all_weights_have_errors_and_shapes_are_those_of_the_sites():
     assert total.standard_error == pytest.approx(0, abs=1e-8)
 
 
+@pytest.mark.slow
 def test_an_integer_weight_is_the_row_repeated():
     """Also with a prior, where the scores of the rows do not sum to zero."""
     weight = 1.0 + np.arange(272) % 3
@@ -149,6 +150,7 @@ def test_a_ridge_has_infinite_errors_except_for_what_the_data_identify():
         assert heads.standard_error == pytest.approx(np.sqrt(0.6 * 0.4 / 10), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_saddle_is_called_one():
     """Two equal components at the maximum of one: EM's steps stay, the likelihood rises."""
     model = jg.Mixture(jg.Gaussian("full"), 2)

@@ -41,6 +41,7 @@ def test_the_inverse_keeps_the_dtype():
     np.testing.assert_allclose(log_det, wide_log_det, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("derivative", [jax.grad, jax.hessian])
 def test_its_derivatives(derivative):
     rows, columns = np.tril_indices(DIM)

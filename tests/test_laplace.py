@@ -53,6 +53,7 @@ def the_posterior(measure="unconstrained", dtype="float64"):
 # -- the centre ----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_declared_centre_is_the_mode_of_em():
     post, fit = the_posterior("declared"), the_fit()
     for name, value in fit.model.sites(fit.params).items():
@@ -60,6 +61,7 @@ def test_the_declared_centre_is_the_mode_of_em():
     assert np.max(post.log_joint) < fit.log_joint
 
 
+@pytest.mark.slow
 def test_the_unconstrained_centre_is_the_minimum_of_numpyros_potential():
     program, args = the_fit().model.numpyro_model, (STANDARD,)
     at = unconstrain_fn(program, args, {}, the_posterior().diagnostics["centre"])
@@ -97,6 +99,7 @@ def test_a_saddle_is_told():
     assert np.all(np.isfinite(post.log_weights))
 
 
+@pytest.mark.slow
 def test_a_component_without_rows_has_a_mode_in_one_measure_only():
     """Under flat weights the declared density has its top at weight zero, infinitely far."""
     model = few_rows(1.0)
@@ -222,6 +225,7 @@ def scores(fit, x, truth, n_keys, **options):
     return apart / np.array([e.error for e in found]), apart, [e.pareto_k for e in found]
 
 
+@pytest.mark.slow
 def test_the_error_of_the_evidence_covers_where_the_posterior_is_skewed():
     """Eight rows for three variances: the t at the mode is off by .3, and reports a third of it."""
     x = np.array([[-2.0], [-1.5], [-1.0], [0.0], [0.3], [2.0], [2.2], [4.0]])
@@ -279,6 +283,7 @@ def eight_rows():
     return fit, x, scale / (dof - 2) * np.sqrt(2 / (dof - 4))
 
 
+@pytest.mark.slow
 def test_a_spread_that_good_weights_miss_has_a_pareto_k_of_its_own():
     fit, x, truth = eight_rows()
     name = "covariances[0, x0, x0]"

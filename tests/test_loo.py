@@ -34,6 +34,7 @@ def drawn(model, x, fit, copies=None):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_one_copy_of_a_row_is_left_out():
     options = {"loo": {"method": "gibbs", "n_draws": 5000}}
     select = functools.partial(

@@ -87,6 +87,7 @@ def test_float64_needles_a_million_deviations_apart(way):
     _assert_seen(fit, x, 2e-7)
 
 
+@pytest.mark.slow
 def test_samplers_settle_the_form_once():
     x, labels = _groups([np.zeros(2), np.array([1e6, 0.0])], np.eye(2))
     prior = jg.ConjugatePrior(mean=[5e5, 0.0], mean_precision=1e-12, dof=6.0, scale=np.eye(2))

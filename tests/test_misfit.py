@@ -52,6 +52,7 @@ NORMAL = np.random.default_rng(0).normal(size=200)
 TAILED = np.random.default_rng(1).standard_t(2, size=200)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_one_component(dtype):
     one = functools.partial(judged, dtype=dtype, n_init=1)

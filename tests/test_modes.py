@@ -39,6 +39,7 @@ def test_weights_are_copies():
     assert weighted == pytest.approx(repeated, rel=1e-10)
 
 
+@pytest.mark.slow
 def test_nothing_lies_around_a_saddle():
     """Two components at one place, among them those of the better fit."""
     x = np.concatenate([ROWS, ROWS + [10.0, 0.0]])

@@ -133,6 +133,7 @@ def _run(code):
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.slow
 def test_sampling_and_standard_errors():
     _run(ENGINES)
 

@@ -278,6 +278,7 @@ def test_rows_are_called_as_in_the_data_frame(index, names, tmp_path):
         assert np.array_equal(back[group]["obs"].values[:2], np.array(names))
 
 
+@pytest.mark.slow
 def test_a_sampler_keeps_the_index():
     frame = pd.DataFrame(FAITHFUL[:60], index=np.arange(60) + 100)
     model = jg.Mixture(jg.Gaussian("full"), 1, prior="fraley-raftery")

@@ -424,6 +424,7 @@ def test_one_feature_is_a_density(k):
     assert jg.report.plot_pairs(fit, x).axes[0].get_ylabel() == "rows"
 
 
+@pytest.mark.slow
 def test_three_features_are_a_grid_of_pairs():
     x = jg.datasets.load("iris").x[:, :3]
     fit = fitted(x, 2)
@@ -463,6 +464,7 @@ def test_arviz_plots_draws_what_is_exported(verdict):
     matplotlib.pyplot.close("all")
 
 
+@pytest.mark.slow
 def test_weights_of_rows_are_drawn():
     x = jg.datasets.load("faithful").x
     weights = np.arange(len(x)) % 3.0
@@ -473,6 +475,7 @@ def test_weights_of_rows_are_drawn():
     assert len(set(points.get_sizes())) == 2
 
 
+@pytest.mark.slow
 def test_a_single_restart_and_component():
     x = jg.datasets.load("faithful").x
     fit = fitted(x, 1, n_init=1)
@@ -508,6 +511,7 @@ def test_collapsed_and_spurious_restarts_are_named(verdict):
     assert low < verdict.fit.log_joint < verdict.fit.log_joint + 30 < high
 
 
+@pytest.mark.slow
 def test_float32(verdict):
     x = np.asarray(jg.datasets.load("faithful").x, np.float32)
     fit = fitted(x, 2)
@@ -518,6 +522,7 @@ def test_float32(verdict):
 # -- a model that is no mixture ----------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_model_without_components(verdict):
     path = pathlib.Path(__file__).parents[1] / "examples" / "three_coins.py"
     spec = importlib.util.spec_from_file_location("three_coins", path)

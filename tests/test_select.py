@@ -51,6 +51,7 @@ def test_old_faithful_agrees_with_mclusts_published_table():
     assert choice.best.model.family.name == "full"
 
 
+@pytest.mark.slow
 def test_galaxies_agree_with_mclust(galaxies):
     """mclust 6.0.0 at E; its ICL has BIC's sign and its own, looser tolerance."""
     table = galaxies.table
@@ -87,6 +88,7 @@ def test_weights_count_as_rows():
         assert weighted.table[name].iloc[0] == pytest.approx(repeated.table[name].iloc[0])
 
 
+@pytest.mark.slow
 def test_integrated_criteria_at_one_component_are_the_exact_evidence():
     """There variational Bayes is exact and there is one labelling; lower is better."""
     model = models(("V",), (1,), prior="fraley-raftery")
@@ -244,6 +246,7 @@ def test_room_for_more_components_changes_nothing(code):
     assert roomy.n_parameters(2) == model.n_parameters(2)
 
 
+@pytest.mark.slow
 def test_large_grids_free_their_programs(compilations, monkeypatch):
     grid = models(("E", "V"), (2,))
     whole = select(grid, GALAXIES, n_init=2)

@@ -72,6 +72,7 @@ def two_modes():
     return jg.compare(restarts(), around(mixed(0.3)))
 
 
+@pytest.mark.slow
 def test_most_mass_in_the_basin_of_a_lower_optimum():
     verdict = two_modes()
     assert verdict.point == "mode"
@@ -197,6 +198,7 @@ def test_chains_in_mirrored_modes_have_not_mixed():
     assert verdict.basins["share_high"][0] - verdict.basins["share_low"][0] > 0.6
 
 
+@pytest.mark.slow
 def test_chains_that_stay_apart_have_not_mixed():
     verdict = jg.compare(restarts(), around(np.repeat([[0], [1]], 500, axis=1)))
     assert not verdict.decided
@@ -253,6 +255,7 @@ def test_weighted_moments_are_those_of_copies():
     assert np.array_equal(post.thin(4).log_prior, post.log_prior[:, [0, 19]])
 
 
+@pytest.mark.slow
 def test_labels_of_the_fit_decide_names_and_nothing_else():
     fit, post = old_faithful()
     order = np.array([1, 0])
