@@ -161,6 +161,7 @@ def _mislabelled(data):
     "EM stopped before the mode",
     "still rises",
     not_said=(AGREE, "sd away"),
+    slow=True,
 )
 def stopped_far(**options):
     data = two(5.0, **options)
@@ -173,6 +174,7 @@ def stopped_far(**options):
     True,
     "EM stands at a saddle, not at a mode",
     "rises in three directions",
+    slow=True,
 )
 def saddle(**options):
     data = two(5.0, **options)
@@ -200,6 +202,7 @@ def minor_mode(**options):
     "so the two agree as far as one start of EM can tell",
     "nor that the draws have seen every mode",
     not_said=("so the two agree:",),
+    slow=True,
 )
 def minor_mode_alone(**options):
     data = lopsided(**options)
@@ -227,6 +230,7 @@ def stuck_below(**options):
     False,
     "no draw reached the optimum of 1 restart(s)",
     "by its Laplace evidence: the chains did not move between modes",
+    slow=True,
 )
 def stuck_above(**options):
     return stuck_below(**options)[0], minor_mode(**options)[1]
@@ -283,12 +287,14 @@ def another_prior(**options):
     return both(data)[0], both(data, mixture(concentration=20.0))[1]
 
 
-@situation("a posterior of other data", "refused", None, "are of other data or weights")
+@situation("a posterior of other data", "refused", None, "are of other data or weights", slow=True)
 def other_data(**options):
     return both(two(6.0, **options))[0], both(two(5.0, **options))[1]
 
 
-@situation("a posterior of the same rows in another order", "refused", None, "of other data")
+@situation(
+    "a posterior of the same rows in another order", "refused", None, "of other data", slow=True
+)
 def permuted_rows(**options):
     data = two(6.0, **options)
     turned = Data(data.x[::-1].copy(), data.labels[::-1])
@@ -336,6 +342,7 @@ def conflict(**options):
     True,
     "rows vary otherwise than the model says",
     not_said=(),
+    slow=True,
 )
 def conflict_exact(**options):
     data = single(**options)
@@ -370,6 +377,7 @@ def spurious_rows(**options):
     "a posterior under flat priors is improper: refused",
     None,
     "prior",
+    slow=True,
 )
 def spurious_likelihood(**options):
     data, few = spurious_rows(**options)
@@ -400,6 +408,7 @@ def single(n=ROWS, dtype="float64", seed=7):
     True,
     "heavier tails than the model",
     not_said=(),
+    slow=True,
 )
 def heavy_tails(**options):
     data = two(12.0, **options)
@@ -516,6 +525,7 @@ def switching(**options):
     True,
     AGREE,
     not_said=("ambiguous",),
+    slow=True,
 )
 def switching_relabelled(**options):
     fit, post = switching(**options)
@@ -565,6 +575,7 @@ def weighted(k=1, n=ROWS, dtype="float64", copies=3):
     "every number is that of tripled rows",
     True,
     AGREE,
+    slow=True,
 )
 def weights(**options):
     return weighted(**options)[0]

@@ -35,8 +35,8 @@ each_data = pytest.mark.parametrize(
 
 
 def _lane(structure, quick):
-    """scikit-learn's structures are in the quick lane, and of the others what a law names."""
-    return [pytest.mark.slow] * (structure in OTHERS and not quick)
+    """Two structures are in the quick lane, and of the others what a law names."""
+    return [pytest.mark.slow] * (structure not in ("full", "diag") and not quick)
 
 
 each_structure = pytest.mark.parametrize(

@@ -295,7 +295,7 @@ def _few(name):
     return X3[:n, :d], k, 0.98 * _hard(np.arange(n) % k, k) + 0.02 / k, refused
 
 
-@pytest.mark.parametrize("structure", ["full", "EII"])
+@pytest.mark.parametrize("structure", ["full", pytest.param("EII", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", FEW)
 def test_few_rows_without_a_prior(name, structure):
     x, k, start, refused = _few(name)
@@ -311,7 +311,9 @@ def test_few_rows_without_a_prior(name, structure):
     assert fit.spurious == (structure == "full")
 
 
-@pytest.mark.parametrize("name", FEW)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in ("n < D", "K > n"))) for n in FEW]
+)
 def test_few_rows_with_a_prior(name):
     x, k, start, _ = _few(name)
     fit = jg.fit(_model("full", "conjugate", k, x.shape[1]), x, start=start, max_iter=300)
@@ -357,7 +359,10 @@ def test_a_fit_far_from_one_is_the_same_fit(factor):
 
 
 @pytest.mark.parametrize("offset", [0.0, 1e4])
-@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize(
+    "structure",
+    [pytest.param(s, marks=[pytest.mark.slow] * (s != "full")) for s in STRUCTURES],
+)
 def test_two_rows_far_apart_keep_their_ridge(structure, offset, key):
     """scikit-learn's variances are 112 (spherical) and 60 (tied) here."""
     x = np.array([[9999.0], [0.0]], np.float32) + np.float32(offset)
