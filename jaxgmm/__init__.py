@@ -25,6 +25,8 @@ from jaxgmm.model import (
     Gaussian,
     GaussianParams,
     Mixture,
+    NumericalModel,
+    from_numpyro,
 )
 from jaxgmm.report import (
     Comparison,
@@ -53,6 +55,7 @@ __all__ = [
     "LikelihoodRatioTest",
     "MergeTree",
     "Mixture",
+    "NumericalModel",
     "Posterior",
     "Run",
     "Selection",
@@ -69,6 +72,7 @@ __all__ = [
     "evidence",
     "expected_labels",
     "fit",
+    "from_numpyro",
     "kmeans",
     "merge_components",
     "model",

@@ -77,6 +77,15 @@ class LatentModel(abc.ABC):
     moves: bool | ClassVar[bool] = False
     # Which labels there are, (K,), where the model is `padded`; None: all of them.
     present: Any = None
+    # Whether `m_step` maximises the expected log joint; else it is a step that may overshoot,
+    # of which ``share=`` takes a part, and EM refuses what falls.
+    closed: bool | ClassVar[bool] = True
+    # How often such a step is taken with the labels held, towards the maximum.
+    newton: int | ClassVar[int] = 1
+    # Whether responsibilities are enough to start from, by `first_params`.
+    starts_from_labels: ClassVar[bool] = True
+    # Whether labels may be renamed, by `permute`; else each has a meaning of its own.
+    exchangeable: bool | ClassVar[bool] = True
 
     # -- the definition ------------------------------------------------------
 
@@ -117,7 +126,8 @@ class LatentModel(abc.ABC):
         """The maximiser of the expected log joint.
 
         ``params`` are those of the E-step, or None at a start from responsibilities;
-        only a model without a closed form looks at them.
+        only a model without a closed form looks at them. One that is not `closed` takes a third
+        argument, the share of the step to go.
         """
 
     def updated(self, statistics: Statistics) -> LatentModel:
@@ -171,6 +181,16 @@ class LatentModel(abc.ABC):
         ``responsibilities`` may be a function of a block of rows and of the index of its
         first row, so that (n, K) numbers never exist at once.
         """
+
+    def form(self, x: Array) -> Params:
+        """Shapes and dtypes of the parameters for such rows."""
+
+        def first(responsibilities: Array) -> Params:
+            working = self.standardise(x)
+            return working.m_step(working.statistics(responsibilities, x))
+
+        shape = jax.ShapeDtypeStruct((x.shape[0], self.n_components), x.dtype)
+        return jax.eval_shape(first, shape)
 
     def first_params(
         self, labels: Callable[[Array, Array | int], Array], x: Array, sample_weight: Array | None
@@ -338,7 +358,7 @@ class LatentModel(abc.ABC):
 
     def permute(self, params: Params, order: Array) -> Params:
         """Rename the labels: new label k was ``order[k]``."""
-        return jax.tree.map(lambda leaf: leaf[order], params)
+        return jax.tree.map(lambda leaf: leaf[order], params) if self.exchangeable else params
 
     def derived_sites(self, params: Params) -> Sites:
         """Further quantities reported beside the sites."""
@@ -419,5 +439,8 @@ class LatentModel(abc.ABC):
         scale = 1.0 if sample_weight is None else sample_weight
         count = n_rows if x is None else x.shape[0]
         with numpyro.plate("obs", count), handlers.scale(scale=scale):
-            rows = None if x is None else as_rows(x)
-            numpyro.sample("x", self.likelihood(self.from_sites(sites)), obs=rows)
+            self._observe(self.from_sites(sites), None if x is None else as_rows(x), count)
+
+    def _observe(self, params: Params, rows: Array | None, count: int | None) -> None:
+        """The site ``x`` of `numpyro_model`, in its plate."""
+        numpyro.sample("x", self.likelihood(params), obs=rows)

@@ -15,12 +15,16 @@ from jaxgmm._contract import LatentModel, Params
 def forms_of_start(model: LatentModel, x: Array) -> tuple[jax.ShapeDtypeStruct, Params]:
     """Shapes and dtypes of responsibilities (n, K), and of parameters."""
     responsibilities = jax.ShapeDtypeStruct((x.shape[0], model.n_components), x.dtype)
+    return responsibilities, model.form(x)
 
-    def first_step(given: Array) -> Params:
-        working = model.standardise(x)
-        return working.m_step(working.statistics(given, x))
 
-    return responsibilities, jax.eval_shape(first_step, responsibilities)
+def no_labels(model: LatentModel) -> str:
+    """The refusal of responsibilities where they are not enough to start from."""
+    return (
+        f"start: {type(model).__name__} begins at parameters and not at labels, as its M-step is a "
+        'step from where it is; use start="prior", parameters, or a function of a key that returns '
+        "parameters"
+    )
 
 
 def same_form(given: Any, needed: Any, stack: bool = False) -> bool:
@@ -66,6 +70,7 @@ def check_start(
     width = getattr(model, "n_features", None)
     if width is not None and x.shape[1] != width:
         raise ValueError(f"x: the model was resolved for {width} column(s), found {x.shape[1]}")
+    labels = labels and model.starts_from_labels
     responsibilities, params = forms_of_start(model, x)
     for form in (responsibilities, params) if labels else (params,):
         if same_form(start, form):

@@ -133,8 +133,9 @@ def match_labels(
     check_options(method, rule, options)
     shape = jax.tree.leaves(params)[0].shape[:2]
     k, n, n_draws = model.n_components, x.shape[0], shape[0] * shape[1]
-    if k == 1:
-        return Labelling(jnp.zeros((*shape, 1), jnp.int32), jnp.full(shape, jnp.inf))
+    if k == 1 or not model.exchangeable:
+        as_drawn = jnp.broadcast_to(jnp.arange(k, dtype=jnp.int32), (*shape, k))
+        return Labelling(as_drawn, jnp.full(shape, jnp.inf))
     most = min(_MOST_ROWS, max(_LEAST_ROWS, _MOST_NUMBERS // (n_draws * k)))
     rows = x[:: -(-n // most)]
     flat, probabilities = _flat_draws(model, rows, params)

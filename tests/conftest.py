@@ -44,7 +44,7 @@ _TYPED = (
     "bayes._gibbs",
     "bayes._laplace",
     "bayes._nuts",
-    "bayes._unconstrained",
+    "_unconstrained",
     "bayes._vb",
     "bayes._smc",
     "report._curvature",

@@ -14,10 +14,10 @@ from jaxgmm._contract import LatentModel, Params
 from jaxgmm._numerics import as_rows, precise
 from jaxgmm._results import Status
 from jaxgmm._spectrum import inverse_root
+from jaxgmm._unconstrained import from_vector
 from jaxgmm.bayes import _gibbs, _nuts
 from jaxgmm.bayes._chains import Starts, trail
 from jaxgmm.bayes._laplace import climb
-from jaxgmm.bayes._unconstrained import from_vector
 from jaxgmm.bayes._vb import ascend, default_tolerance
 
 # Chains whose log likelihood has a larger split R-hat are not one sample.

@@ -24,10 +24,10 @@ from jaxgmm._evidence import Evidence
 from jaxgmm._numerics import block_rows, rounding_bound, sum_over_blocks
 from jaxgmm._programs import program
 from jaxgmm._spectrum import Spectrum, spectrum
+from jaxgmm._unconstrained import from_vector, log_units, to_vector
 from jaxgmm.bayes._ascent import Ascent, ascend
 from jaxgmm.bayes._chains import Draws, Schedule, Starts
 from jaxgmm.bayes._importance import Importance, importance
-from jaxgmm.bayes._unconstrained import from_vector, log_units, to_vector
 
 MEASURES = ("unconstrained", "declared")
 
@@ -313,7 +313,7 @@ def _weigh(
     The mean ratio of the two sums estimates the evidence, whether or not labellings
     overlap: it is importance sampling from the t with its labels shuffled at random.
     """
-    orders = _labellings(model.n_components)
+    orders = _labellings(model)
     at = lambda vector: from_vector(model, vector, start)[0]
 
     def relabelled(params: Params, order: Array) -> Params:
@@ -341,7 +341,7 @@ def _weigh(
     exchangeable = jnp.all(jnp.abs(jnp.array(swapped) - height) <= bound)
     # Labellings of one density are counted, those of several are visited.
     trips = jnp.where(exchangeable, 1, len(orders))
-    copies = jnp.where(exchangeable, math.lgamma(model.n_components + 1), 0.0)
+    copies = jnp.where(exchangeable, math.lgamma(_renamed(model) + 1), 0.0)
 
     def weigh(vector: Array) -> tuple[Array, Array]:
         params = at(vector)
@@ -357,11 +357,17 @@ def _weigh(
     return _Weighing(vectors, log_target.ravel(), log_proposal.ravel(), exchangeable, log_laplace)
 
 
-def _labellings(n_components: int) -> Array:
+def _renamed(model: LatentModel) -> int:
+    """How many labels may change their names."""
+    return model.n_components if model.exchangeable else 1
+
+
+def _labellings(model: LatentModel) -> Array:
     """Permutations to sum over: all, or none but the identity."""
-    if n_components > _MOST_LABELLED:
-        return jnp.arange(n_components)[None]
-    return jnp.array(list(itertools.permutations(range(n_components))))
+    k = _renamed(model)
+    if k > _MOST_LABELLED:
+        return jnp.arange(k)[None]
+    return jnp.array(list(itertools.permutations(range(k))))
 
 
 def _swaps(identity: Int[Array, " k"]) -> Int[Array, "_ k"]:
@@ -378,7 +384,7 @@ def _swaps(identity: Int[Array, " k"]) -> Int[Array, "_ k"]:
 
 
 def _evidence(model: LatentModel, weighing: _Weighing, found: Importance) -> Evidence:
-    k, method = model.n_components, "importance sampling from a multivariate t at the mode"
+    k, method = _renamed(model), "importance sampling from a multivariate t at the mode"
     if 1 < k <= _MOST_LABELLED:
         method += ", summed over all labellings"
     elif k > 1 and weighing.exchangeable:

@@ -26,14 +26,14 @@ from numpyro.infer.hmc_util import (
 
 from jaxgmm._contract import LatentModel, Params
 from jaxgmm._programs import program
-from jaxgmm.bayes._chains import Draws, Schedule, Starts, chains_first, iterate, run, rung, trail
-from jaxgmm.bayes._unconstrained import (
+from jaxgmm._unconstrained import (
     DENSE_LIMIT,
     from_vector,
     log_density,
     spread,
     to_vector,
 )
+from jaxgmm.bayes._chains import Draws, Schedule, Starts, chains_first, iterate, run, rung, trail
 
 # Smallest curvature, relative to the largest, that the first mass matrix believes in:
 # along flatter directions chains start within ten of the largest curvature's units.

@@ -1,8 +1,9 @@
 """Acceleration: wrappers around a step of EM that are steps themselves.
 
 Both see EM as a map of sufficient statistics to sufficient statistics, in the model's
-`coordinates` of them, in which any real vector is valid. After every two plain steps they
-leap along what those steps, and some before, say of the map; every update is one evaluation.
+`coordinates` of them, in which any real vector is valid; or, where the M-step is no function of
+statistics alone, of parameters to parameters. After every two plain steps they leap along what
+those steps, and some before, say of the map; every update is one evaluation.
 
 The objective never falls. A search that leapt to a lower point may go on from there for one
 cycle, unseen; if it is not above the last kept point by then, it goes back, and leaps
@@ -14,12 +15,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxgmm._checks import check_name
 from jaxgmm._contract import LatentModel
-from jaxgmm.em._step import Move, Point, Step, choose
+from jaxgmm._unconstrained import from_vector, to_vector
+from jaxgmm.em._step import Move, Point, Step, choose, next_params
 
 # Growth of the bound on the length of a leap after one that reached it, and its shrinkage
 # after one in vain (the defaults of Varadhan and Roland's SQUAREM).
@@ -113,12 +116,48 @@ def accelerated(model: LatentModel, step: Step, name: str | None) -> Step:
     return ACCELERATIONS[check_name("acceleration", name, ACCELERATIONS)](model, step)
 
 
+class _Statistics(NamedTuple):
+    """EM as a map of statistics: a leap is followed by an M-step."""
+
+    model: LatentModel
+
+    def of(self, point: Point) -> Array:
+        return self.model.coordinates(point.statistics)
+
+    def at(self, vector: Array, point: Point) -> Point:
+        """``point`` with other coordinates."""
+        return point._replace(statistics=self.model.from_coordinates(vector, point.statistics))
+
+    def mapped(self, tried: Array, new: Point) -> tuple[Array, Array]:
+        """An argument of the map and its value, once the point that it led to is evaluated."""
+        return tried, self.of(new)
+
+
+class _Parameters(NamedTuple):
+    """EM as a map of parameters: a leap is evaluated where it ends."""
+
+    model: LatentModel
+
+    def of(self, point: Point) -> Array:
+        return to_vector(self.model, point.params)
+
+    def at(self, vector: Array, point: Point) -> Point:
+        params = from_vector(self.model, vector, point.params)[0]
+        params = jax.tree.map(lambda a, like: a.astype(like.dtype), params, point.params)
+        unknown = jnp.full_like(point.log_likelihood, jnp.nan)
+        return point._replace(params=params, log_likelihood=unknown)
+
+    def mapped(self, tried: Array, new: Point) -> tuple[Array, Array]:
+        return self.of(new), to_vector(self.model, next_params(self.model, new))
+
+
 def _leaping(model: LatentModel, step: Step, leap: Leap, memory: int) -> Step:
     """Two steps and a leap, in turn."""
+    coordinates = _Statistics(model) if model.closed else _Parameters(model)
 
     def enter(point: Point, turn: int, longest: Array | float, inner: Any) -> _Search:
         """A search that knows nothing yet of the map about ``point``."""
-        unknown = jnp.full_like(model.coordinates(point.statistics), jnp.nan)
+        unknown = jnp.full_like(coordinates.of(point), jnp.nan)
         empty = jnp.zeros((memory, *unknown.shape), unknown.dtype)
         bound = jnp.asarray(longest, unknown.dtype)
         none = jnp.int32(0)
@@ -133,10 +172,8 @@ def _leaping(model: LatentModel, step: Step, leap: Leap, memory: int) -> Step:
         displacement, reached = leap(
             search.residual, search.argument_changes, search.residual_changes, longest
         )
-        plain = model.coordinates(here.statistics)
-        argument = jnp.where(leaps, search.argument + displacement, plain)
-        ahead = model.from_coordinates(argument, here.statistics)
-        origin = here._replace(statistics=choose(leaps, ahead, here.statistics))
+        tried = jnp.where(leaps, search.argument + displacement, coordinates.of(here))
+        origin = choose(leaps, coordinates.at(tried, here), here)
         new, inner, move = step.update(origin, search.inner)
 
         # A step of EM from the kept point is the loop's to judge, whatever it does.
@@ -146,7 +183,8 @@ def _leaping(model: LatentModel, step: Step, leap: Leap, memory: int) -> Step:
         given_up = (behind > _PATIENCE) | ((behind > 0) & ~new.sound)
         longest = jnp.where(leaps & better & reached, _GROWTH * longest, longest)
 
-        residual = model.coordinates(new.statistics) - argument
+        argument, value = coordinates.mapped(tried, new)
+        residual = value - argument
         known = jnp.all(jnp.isfinite(search.residual)) & jnp.all(jnp.isfinite(residual))
 
         def push(changes: Array, change: Array) -> Array:

@@ -329,7 +329,9 @@ def replicate(
     ends = jax.vmap(model.permute)(ends, order)
     draws = jax.vmap(lambda p: {**model.sites(p), **model.derived_sites(p)})(ends)
     # An exchange of two clear labels lowers two cosines from one to zero.
-    return Replicates(draws, ends, status, spurious, margin(-likeness, order) / 2)
+    clarity = margin(-likeness, order) / 2
+    clarity = clarity if model.exchangeable else jnp.full_like(clarity, jnp.inf)
+    return Replicates(draws, ends, status, spurious, clarity)
 
 
 def map_in_batches(function: Any, keys: PRNGKeyArray, batch_size: int) -> Any:

@@ -16,8 +16,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxgmm._checks import check_count, check_key, check_name, key_numbers, wider
 from jaxgmm._contract import LatentModel, Params, expected_labels
-from jaxgmm._given import forms_of_start, stacked
+from jaxgmm._given import forms_of_start, no_labels, stacked
 from jaxgmm._origin import centred_rows
+from jaxgmm._predictive import prior_draws
 from jaxgmm._programs import program
 from jaxgmm._results import SAME_OPTIMUM, Fit, Run, Status, fingerprint
 from jaxgmm._tables import feature_names, naming_columns, numeric
@@ -35,7 +36,7 @@ def fit(
     *,
     key: PRNGKeyArray | None = None,
     n_init: int = 16,
-    start: Any = "short-run",
+    start: Any = None,
     sample_weight: Any = None,
     tol: float | None = None,
     max_iter: int = 1000,
@@ -55,12 +56,13 @@ def fit(
         Needed where the start or the algorithm is random.
     n_init : int
         Number of random starts.
-    start : str, parameters, or array
-        ``"short-run"`` (the best of five runs of five steps from ``"k-means++"``),
+    start : str, parameters, array or function, optional
+        ``"short-run"`` (the default: the best of five runs of five steps from ``"k-means++"``),
         ``"k-means++"``, ``"k-means"``, ``"random"`` (rows as centres),
-        ``"random-responsibilities"``, ``"hierarchical"`` (Ward's linkage, runs once); a
-        parameter object; responsibilities (n, K); or a stack of S of either, which makes S
-        restarts.
+        ``"random-responsibilities"``, ``"hierarchical"`` (Ward's linkage, runs once); ``"prior"``
+        (draws of the prior, the default where the M-step is numerical); a function of a key that
+        returns parameters; a parameter object; responsibilities (n, K); or a stack of S of either,
+        which makes S restarts.
     sample_weight : (n,) array, optional
         Weights of the rows; two is the row twice, zero is no row.
     tol : float, optional
@@ -117,6 +119,12 @@ def fit(
     """
     if not isinstance(model, LatentModel):
         raise TypeError(f"model: needs a model such as jaxgmm.Mixture, found {model!r}")
+    check_count("n_init", n_init, 1)
+    if start is None:
+        start = "short-run" if model.starts_from_labels else _PRIOR
+    elif callable(start):
+        key, drawing = jax.random.split(check_key(key, "a function as start takes keys"))
+        start = jax.vmap(start)(jax.random.split(drawing, n_init))
     rows, weight = model.check_data(x, sample_weight)
     names, narrowed = feature_names(x), centred_rows(x, rows)
     if narrowed is not None and model.moves:
@@ -127,7 +135,6 @@ def fit(
         return dataclasses.replace(found, feature_names=names)
     table, x, sample_weight = x, rows, weight
     seed = None if key is None else key_numbers(check_key(key, "starts are random"))
-    check_count("n_init", n_init, 1)
     check_count("max_iter", max_iter, 0)
     check_name("algorithm", algorithm, ALGORITHMS)
     if acceleration is not None:
@@ -136,6 +143,11 @@ def fit(
             raise ValueError(
                 f"acceleration: {acceleration!r} is for algorithm='em', found {algorithm!r}"
             )
+    if algorithm != "em" and not model.closed:
+        raise ValueError(
+            f"algorithm: the M-step of this model is numerical, for which there is algorithm='em'; "
+            f"found {algorithm!r}"
+        )
     if tol is None:
         tol = default_tolerance(x.dtype)
     elif not (isinstance(tol, numbers.Real) and math.isfinite(tol) and tol >= 0):
@@ -150,8 +162,15 @@ def fit(
     if algorithm in RANDOM_ALGORITHMS:
         key, noise = jax.random.split(check_key(key, f"algorithm {algorithm!r} is random"))
     if isinstance(start, str):
-        kind = check_name("start", start, STARTS)
-        if kind in DETERMINISTIC:
+        kind = check_name("start", start, [*STARTS, _PRIOR])
+        if kind == _PRIOR:
+            key = check_key(key, f"start {kind!r} is random")
+            drawn = prior_draws(model, key, (n_init, 1), f'start: "{_PRIOR}"')
+            draws = [jax.tree.map(lambda leaf: leaf[:, 0].astype(x.dtype), drawn)]
+            kind = "parameters"
+        elif not model.starts_from_labels:
+            raise ValueError(no_labels(model))
+        elif kind in DETERMINISTIC:
             working = _standardised(model, x, sample_weight)
             draws = [jnp.asarray(ward_labels(working, x, sample_weight))[None]]
         else:
@@ -186,7 +205,7 @@ def fit(
         "seed": seed,
     }
     found, twin = _select(model, x, sample_weight, record, settings)
-    for push in range(_PUSHES if algorithm == "em" else 0):
+    for push in range(_PUSHES if algorithm == "em" and model.starts_from_labels else 0):
         if not _looks_like_saddle(found, twin):
             break
         pushed, _ = run_all(*first(_pushes(found, twin, push), "freed"))
@@ -287,6 +306,10 @@ def _best_of_short_runs(runs: list[tuple[Run, Params]]) -> Params:
     return jax.tree.map(chosen, *[ends for _, ends in runs])
 
 
+# The start at draws of the prior.
+_PRIOR = "prior"
+
+
 def _is_array(start: Any) -> bool:
     return isinstance(start, (np.ndarray, jax.Array, list))
 
@@ -294,6 +317,8 @@ def _is_array(start: Any) -> bool:
 def _given_starts(model: LatentModel, x: Array, start: Any) -> tuple[Any, str]:
     """The user's starts with a leading axis, checked, and what they are."""
     is_array = _is_array(start)
+    if is_array and not model.starts_from_labels:
+        raise ValueError(no_labels(model))
     if is_array:
         start = numeric("start", start)
         if not np.all(np.isfinite(start)) or np.any(start < 0):
@@ -304,9 +329,9 @@ def _given_starts(model: LatentModel, x: Array, start: Any) -> tuple[Any, str]:
     needed, kind = (responsibilities, "responsibilities") if is_array else (params, "parameters")
     if jax.tree.structure(start) != jax.tree.structure(needed):
         raise TypeError(
-            f"start: needs a name ({', '.join(STARTS)}), responsibilities (n, K), or parameters "
-            f"of this model, such as model.params(...) makes; found {type(start).__name__} of "
-            "another kind or structure"
+            f"start: needs a name ({', '.join([*STARTS, _PRIOR])}), responsibilities (n, K), "
+            "parameters of this model, such as model.params(...) makes, or a function of a key "
+            f"that returns them; found {type(start).__name__} of another kind or structure"
         )
     return stacked("start", kind, start, needed, x.dtype), kind
 

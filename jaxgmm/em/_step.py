@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jax import lax
+from jaxtyping import Array, Float
 
 from jaxgmm._contract import Assignment, LatentModel, Params, Statistics, expected_labels
-from jaxgmm._numerics import then
+from jaxgmm._numerics import rounding_bound, then
 
 
 class Point(NamedTuple):
@@ -77,12 +78,62 @@ def em_step(
     declared: bool = True,
 ) -> Step:
     """An M-step, then an E-step at the parameters it gave (Dempster, Laird and Rubin, 1977)."""
+    if not model.closed:
+        return _guarded_step(model, x, sample_weight)
 
     def update(point: Point, memory: None) -> tuple[Point, None, Array]:
         params = next_params(model, point)
         return evaluate(model, params, x, sample_weight, assign), memory, jnp.int32(Move.EM)
 
     return Step(lambda *_: None, update, declared=declared)
+
+
+def _guarded_step(model: LatentModel, x: Array, sample_weight: Array | None) -> Step:
+    """A share of an M-step that may overshoot, then an E-step; refused where that is lower.
+
+    The memory is the share: a quarter after a refusal, twice as much after a step that was kept,
+    at most all of it. By Fisher's identity the gradient of Q is that of the objective, so that a
+    short enough step rises.
+    """
+    total = jnp.asarray(x.shape[0], x.dtype) if sample_weight is None else jnp.sum(sample_weight)
+
+    m_step: Callable[..., Params] = model.m_step
+
+    def moved(point: Point, share: Array) -> Params:
+        first = m_step(point.statistics, point.params, share)
+        if model.newton == 1:
+            return first
+        held = _held_labels(model, point.params, x)
+
+        def again(_: Array, params: Params) -> Params:
+            statistics, _ = model.e_step(params, x, sample_weight, held)
+            return m_step(statistics, params, share)
+
+        return lax.fori_loop(1, model.newton, again, first)
+
+    def update(point: Point, share: Array) -> tuple[Point, Array, Array]:
+        first = jnp.isnan(point.log_likelihood)
+        params = choose(first, point.params, moved(point, share))
+        new = evaluate(model, params, x, sample_weight)
+        bound = rounding_bound(point.objective, total, model.cancellation(point.params))
+        # Up a pole is a way up too: the loop says where that leads.
+        higher = jnp.isfinite(new.objective) & (new.objective >= point.objective - bound)
+        kept, whole = first | higher, share == 1
+        move = jnp.where(kept, jnp.where(whole, Move.EM, Move.OTHER), Move.REFUSED)
+        share = jnp.where(kept, jnp.minimum(1, 2 * share), share / 4)
+        return choose(kept, new, point), share, move.astype(jnp.int32)
+
+    return Step(lambda *_: jnp.ones((), x.dtype), update)
+
+
+def _held_labels(model: LatentModel, params: Params, x: Array) -> Assignment:
+    """The labels of EM at ``params``, wherever the E-step is made."""
+
+    def assign(logits: Float[Array, "k n"], first_row: Array | int) -> tuple[Array, Array]:
+        rows = lax.dynamic_slice_in_dim(x, first_row, logits.shape[1])
+        return model.responsibilities(params, rows).T, expected_labels(logits, first_row)[1]
+
+    return assign
 
 
 def evaluate(

@@ -3,7 +3,9 @@
 from jaxgmm.model._family import ConjugateFamily, Family
 from jaxgmm.model._gaussian import Gaussian, GaussianParams
 from jaxgmm.model._mixture import Mixture
+from jaxgmm.model._numerical import NumericalModel
 from jaxgmm.model._prior import ConjugatePrior
+from jaxgmm.model._program import from_numpyro
 from jaxgmm.model._registry import STRUCTURES, UNIVARIATE
 
 __all__ = [
@@ -15,4 +17,6 @@ __all__ = [
     "Gaussian",
     "GaussianParams",
     "Mixture",
+    "NumericalModel",
+    "from_numpyro",
 ]

@@ -97,7 +97,7 @@ def _descend(value: Any, move: Any, point: Any, data: Any, here: Float[Array, " 
 
     def body(state: _State) -> _State:
         nearby = lambda step: value(move(state.point, step), data)
-        step, gain = _downwards(*_derivatives(nearby, here))
+        step, gain = _downwards(*derivatives(nearby, here))
         values = jax.vmap(lambda share: nearby(share * step))(shares)
         values = jnp.where(jnp.isfinite(values), values, jnp.inf)
         best = jnp.argmin(values)
@@ -122,7 +122,7 @@ def _descend(value: Any, move: Any, point: Any, data: Any, here: Float[Array, " 
     return lax.while_loop(lambda s: s.going & (s.rounds < MOST_ROUNDS), body, initial)
 
 
-def _derivatives(value: Callable[[Array], Array], at: Array) -> tuple[Array, Array]:
+def derivatives(value: Callable[[Array], Array], at: Array) -> tuple[Array, Array]:
     """Gradient and Hessian; compiled code holds the gradient once."""
 
     def twice(step: Array) -> tuple[Array, Array]:

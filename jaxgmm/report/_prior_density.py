@@ -99,5 +99,6 @@ def _marginal(distribution: Any, index: tuple[int, ...], grid: np.ndarray) -> np
         return None
     values = jnp.broadcast_to(grid.reshape(-1, *[1] * len(shape)), (len(grid), *shape))
     inside = np.asarray(distribution.support(values))
+    values = jnp.where(inside, values, distribution.support.feasible_like(values))
     log_density = np.asarray(distribution.log_prob(values), np.float64)
     return np.where(inside, np.exp(log_density), 0.0)[(slice(None), *own)]

@@ -27,10 +27,10 @@ def strict(value: Any) -> Any:
     """What JSON can hold: a number that is none, or infinite, is null; the rest is text."""
     if isinstance(value, dict):
         return {str(name): strict(inner) for name, inner in value.items()}
+    if isinstance(value, (np.generic, np.ndarray)) and np.ndim(value) == 0:
+        value = value.item()
     if isinstance(value, (list, tuple, np.ndarray)):
         return [strict(inner) for inner in value]
-    if isinstance(value, np.generic):
-        value = value.item()
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if value is None or value is pd.NaT or isinstance(value, (bool, int, str)):
