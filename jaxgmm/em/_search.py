@@ -96,6 +96,8 @@ def search(
         return as_run(working, ends), ends.point.params
 
     def first(key: PRNGKeyArray) -> Params:
+        if not working.starts_from_labels:
+            return working.to_working(model.draw_prior(key))
         label = STARTS["short-run"](key, working, x, sample_weight)
         return working.first_params(label, x, sample_weight)
 
