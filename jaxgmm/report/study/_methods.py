@@ -20,6 +20,9 @@ from jaxgmm.report.study._case import Case, End, adjusted_rand
 # Draws that a predictive density averages over; more change its third digit.
 _PREDICTIVE_DRAWS = 100
 
+# Engines whose draws are not independent.
+_CHAINS = ("gibbs", "nuts")
+
 # A bootstrap of which a larger share was lost tells no errors.
 _MOST_LOST = 0.5
 
@@ -92,7 +95,9 @@ def _bootstrap(case: Case, kind: str) -> Outcome:
 
 def _posterior(case: Case, method: str) -> Outcome:
     setting, x = case.setting, case.x
-    counts = setting.n_chains, setting.n_draws, setting.n_warmup
+    # Independent draws need no chains.
+    n_chains = setting.n_chains if method in _CHAINS else 1
+    counts = n_chains, setting.n_draws, setting.n_warmup
     drawn = bayes.draw(case.model, x, case.found.params, case.key, method, *counts)
     order = match_labels(case.model, x, drawn.params, case.found.params).order
     params = jax.tree.map(
@@ -126,8 +131,8 @@ def _summary(
     if kept is not None:
         drawn = jnp.where(kept[:, None], drawn, jnp.nan)
     levels = jnp.array(case.setting.levels)
-    ends = lambda tails: jnp.nanquantile(drawn, tails, axis=0)
-    low, high = ends((1 - levels) / 2), ends((1 + levels) / 2)
+    tails = jnp.concatenate([1 - levels, 1 + levels]) / 2
+    low, high = jnp.split(jnp.nanquantile(drawn, tails, axis=0), 2)
     return jnp.nanmean(drawn, axis=0), jnp.nanstd(drawn, axis=0, ddof=1), low, high
 
 
@@ -140,7 +145,7 @@ def _plug_in(case: Case) -> tuple[Array, Array]:
 
 def _predictive(case: Case, params: Params) -> tuple[Array, Array]:
     """Scores of the posterior's mean density, and of its mean labels."""
-    stride = -(-case.setting.n_chains * case.setting.n_draws // _PREDICTIVE_DRAWS)
+    stride = -(-len(jax.tree.leaves(params)[0]) // _PREDICTIVE_DRAWS)
     some = jax.tree.map(lambda leaf: leaf[::stride], params)
     count = len(jax.tree.leaves(some)[0])
     log_weights = jnp.full(count, -jnp.log(count))

@@ -86,7 +86,8 @@ def study(
     levels : sequence of float
         Probabilities of the intervals.
     n_chains, n_draws, n_warmup : int
-        Chains of each posterior, draws of each chain, and what goes before them.
+        Chains of ``"gibbs"`` and ``"nuts"``, draws of each, and what goes before them;
+        ``"laplace"`` and ``"vb"`` make ``n_draws`` independent ones.
     n_replicates : int
         Replicates of a bootstrap.
     n_held_out : int
@@ -248,11 +249,9 @@ def _check_model(model: LatentModel, x: jax.Array, methods: Mapping[str, Method]
     if any(method is METHODS[name] for method in methods.values() for name in bayes.WITHIN):
         resolved.check_samplable()
     if any(method is METHODS[name] for method in methods.values() for name in ("gibbs", "vb")):
-        resolved.updated(resolved.statistics(lambda rows, _: _even(rows, resolved), x))
-
-
-def _even(rows: jax.Array, model: LatentModel) -> jax.Array:
-    return jnp.full((len(rows), model.n_components), 1 / model.n_components, rows.dtype)
+        working = resolved.standardise(x)
+        even = jnp.full((len(x), model.n_components), 1 / model.n_components, x.dtype)
+        working.updated(working.statistics(even, x))
 
 
 def _kind(model: LatentModel) -> tuple[Any, ...]:
