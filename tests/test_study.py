@@ -1,6 +1,7 @@
 """Studies: what they say where the truth about a method is known, and that they can go on."""
 
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
@@ -87,6 +88,45 @@ def test_estimates_and_errors_are_those_of_the_doors(one_component):
         own = jg.standard_errors(fit, rows.x[1]).table[kind]
         there = [labels.get_loc(name) for name in own.index[own.index != "weights[0]"]]
         assert np.allclose(found[1, there], own[own.index != "weights[0]"], rtol=1e-8)
+
+
+def test_the_report_stands_alone_and_holds_every_frame(one_component, tmp_path):
+    page = one_component.save(tmp_path / "made")
+    text = page.read_text()
+    assert page.name == "study.html"
+    assert "http" not in text.replace("http://www.w3.org", "")
+    assert text.count("data:image/png;base64,") == 3
+    refuse = lambda constant: pytest.fail(f"{constant} is no JSON")
+    record = json.loads((page.parent / "study.json").read_text(), parse_constant=refuse)
+    assert record["conclusions"] == one_component.conclusions
+    first = record["coverage"][0]
+    at = one_component.coverage.loc[(first["method"], first["quantity"], first["level"])]
+    assert at["coverage"] == first["coverage"]
+    assert len(record["table"]) == len(one_component.table)
+    assert "| too sure |" in (page.parent / "study.md").read_text()
+    assert 'class="jaxgmm-verdict"' in one_component._repr_html_()
+    for name in ("coverage", "errors", "failures"):
+        assert f"figure-{name}" in text
+
+
+def test_the_first_sentence_is_what_may_be_concluded(one_component):
+    first = one_component.conclusions[0]
+    assert first.startswith(f"At n = {N}, over {SETS} data sets, em: 95% intervals cover ")
+    assert repr(one_component).startswith(first[:60])
+    assert any(
+        said.startswith("too sure: standard error / spread") for said in one_component.conclusions
+    )
+
+
+def test_the_code_in_the_report_makes_the_same_truth(one_component):
+    code = made(n_datasets=100).settings["code"]
+    head, call = code.split("found = ")
+    scope = {}
+    exec(head, scope)
+    assert np.array_equal(scope["params"].means, PARAMS.means)
+    assert np.array_equal(scope["params"].covariances, PARAMS.covariances)
+    assert f"n={N},\n" in call
+    assert "key=jax.random.key(5)" in call
 
 
 def test_every_data_set_is_counted(one_component):

@@ -41,12 +41,12 @@ class Setting(NamedTuple):
     levels: tuple[float, ...]
     n: int
     n_labels: int  # of the truth
-    n_held_out: int
     n_init: int
     n_chains: int
     n_draws: int
     n_warmup: int
     n_replicates: int
+    n_held_out: int
     max_iter: int
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from jaxgmm.report.study._batches import Record
+from jaxgmm.report.study._scores import Scores
 from jaxgmm.report.study._text import conclusions, screen
 
 
@@ -54,7 +57,81 @@ class Study:
     @property
     def conclusions(self) -> list[str]:
         """What may be concluded, in sentences."""
-        return conclusions(self.groups, self.findings, self.failures, self.settings)
+        return conclusions(self._frames, self.settings)
+
+    def plot_coverage(self, ax: Any = None) -> Any:
+        """Coverage of every quantity, a panel for each level, with bands of Monte-Carlo error.
+
+        Parameters
+        ----------
+        ax : array of matplotlib Axes, optional
+            One for each level.
+
+        Returns
+        -------
+        matplotlib Figure, or ``ax`` where it was given
+        """
+        from jaxgmm.report.study._plots import plot_coverage
+
+        return plot_coverage(self.coverage, ax)
+
+    def plot_errors(self, ax: Any = None) -> Any:
+        """Standard errors as shares of the spread of the estimates.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+
+        Returns
+        -------
+        matplotlib Figure, or ``ax`` where it was given
+        """
+        from jaxgmm.report.study._plots import plot_errors
+
+        return plot_errors(self.table, ax)
+
+    def plot_failures(self, ax: Any = None) -> Any:
+        """What became of the data sets, by method and reason.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+
+        Returns
+        -------
+        matplotlib Figure, or ``ax`` where it was given
+        """
+        from jaxgmm.report.study._plots import plot_failures
+
+        return plot_failures(self.failures, ax)
+
+    def save(self, folder: str | os.PathLike[str]) -> Path:
+        """Write the report: study.html, .md and .json, a CSV file for each frame, the figures.
+
+        ``study.html`` is self-contained, ``study.json`` has every frame at full precision.
+
+        Parameters
+        ----------
+        folder : path
+            Made where it does not exist.
+
+        Returns
+        -------
+        Path
+            Of the page.
+        """
+        from jaxgmm.report.study._page import save
+
+        return save(self._frames, self.conclusions, self.settings, Path(folder))
+
+    @property
+    def _frames(self) -> Scores:
+        return Scores(**{name: getattr(self, name) for name in Scores._fields})
 
     def __repr__(self) -> str:
-        return screen(self.conclusions, self.groups, self.failures, self.scores, self.findings)
+        return screen(self.conclusions, self._frames)
+
+    def _repr_html_(self) -> str:
+        from jaxgmm.report.study._page import notebook
+
+        return notebook(self._frames, self.conclusions)

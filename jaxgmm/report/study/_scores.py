@@ -16,6 +16,8 @@ from jaxgmm.report.study._quantities import Quantities
 
 # How often a study of methods that keep all their promises may call one of them wrong.
 FALSE_ALARM = 0.01
+RATIO = "standard error / spread"
+
 # Methods whose time is that of the search as well.
 _POINTS = ("em", "em-sandwich")
 
@@ -177,16 +179,15 @@ def _findings(table: pd.DataFrame, coverage: pd.DataFrame) -> pd.DataFrame:
     found = []
     for (method, quantity, level), row in coverage.iterrows():
         if row["n_used"] >= _FEWEST:
-            expected = np.sqrt(level * (1 - level) / row["n_used"])
+            z = (row["coverage"] - level) / np.sqrt(level * (1 - level) / row["n_used"])
             what = f"coverage of {100 * level:g}% intervals"
-            found.append((method, quantity, what, row["coverage"], level, expected))
+            found.append((method, quantity, what, row["coverage"], level, z))
     for (method, quantity), row in table.iterrows():
         if row["n_used"] >= _FEWEST:
-            what = "standard error / spread"
-            found.append((method, quantity, what, row["ratio"], 1.0, row["ratio_error"]))
-    names = ["method", "quantity", "what", "found", "promised", "error"]
-    frame = pd.DataFrame(found, columns=names)
-    frame["z"] = (frame["found"] - frame["promised"]) / frame["error"]
+            # Ratios are symmetric on the scale of logarithms.
+            z = np.log(row["ratio"]) / (row["ratio_error"] / row["ratio"])
+            found.append((method, quantity, RATIO, row["ratio"], 1.0, z))
+    frame = pd.DataFrame(found, columns=["method", "quantity", "what", "found", "promised", "z"])
     beyond = norm.isf(FALSE_ALARM / 2 / max(1, len(frame)))
     frame = frame[np.abs(frame["z"]) > beyond]
     return frame.sort_values("z", key=np.abs, ascending=False, ignore_index=True)

@@ -17,6 +17,7 @@ from jaxgmm._checks import check_count, check_key, check_name, key_numbers
 from jaxgmm._contract import LatentModel, Params
 from jaxgmm._files import check_folder
 from jaxgmm._given import forms_of_start, same_form
+from jaxgmm.report._notation import key_code, model_code, quoted
 from jaxgmm.report.study import _batches
 from jaxgmm.report.study._case import Setting
 from jaxgmm.report.study._methods import METHODS, Method
@@ -29,6 +30,17 @@ _BATCH_NUMBERS, _MOST_IN_BATCH = 2**22, 100
 
 # Rows from which the target of a model that lacks the truth is estimated.
 _TARGET_ROWS = 50_000
+
+# The least of each.
+_COUNTS = {
+    "n_init": 1,
+    "n_chains": 1,
+    "n_draws": 4,
+    "n_warmup": 0,
+    "n_replicates": 2,
+    "n_held_out": 1,
+    "max_iter": 1,
+}
 
 # What the study itself draws, beside the data sets.
 _LOOK, _TARGET = 2**32 - 1, 2**32 - 2
@@ -138,19 +150,12 @@ def study(
     True
     """
     named = _methods(methods)
-    counts = {
-        "n": (n, 2),
-        "n_datasets": (n_datasets, 2),
-        "n_init": (n_init, 1),
-        "n_chains": (n_chains, 1),
-        "n_draws": (n_draws, 4),
-        "n_warmup": (n_warmup, 0),
-        "n_replicates": (n_replicates, 2),
-        "n_held_out": (n_held_out, 1),
-        "max_iter": (max_iter, 1),
-    }
-    for name, (count, least) in counts.items():
-        check_count(name, count, least)
+    given = (n_init, n_chains, n_draws, n_warmup, n_replicates, n_held_out, max_iter)
+    counts = dict(zip(_COUNTS, given, strict=True))
+    check_count("n", n, 2)
+    check_count("n_datasets", n_datasets, 2)
+    for name, least in _COUNTS.items():
+        check_count(name, counts[name], least)
     check_key(key, "data sets are random")
     levels = _levels(levels)
     folder = None if path is None else Path(path)
@@ -166,10 +171,7 @@ def study(
     sized = model.resolve(look)
     names = tuple(f"x{j}" for j in range(look.shape[1]))
     wanted = quantities(sized, target, names)
-    setting = Setting(
-        wanted, levels, n, truth.n_components, n_held_out, n_init, n_chains, n_draws, n_warmup,
-        n_replicates, max_iter,
-    )  # fmt: skip
+    setting = Setting(wanted, levels, n, truth.n_components, **counts)
     most = max(1, min(_MOST_IN_BATCH, _BATCH_NUMBERS // look.size))
     batch = -(-n_datasets // -(-n_datasets // most))
     problem = _batches.Problem(truth, params, model, target)
@@ -183,9 +185,29 @@ def study(
         "methods": tuple(named),
         "levels": levels,
         "seed": key_numbers(key),
-        **{name: count for name, (count, _) in counts.items()},
+        "n": n,
+        "n_datasets": n_datasets,
+        **counts,
     }
+    settings["code"] = _code(truth, params, model, settings)
     return Study(*found, settings, record)
+
+
+def _code(truth: LatentModel, params: Params, model: LatentModel, settings: dict[str, Any]) -> str:
+    """Python that makes the study again."""
+    sites = {name: np.asarray(site).tolist() for name, site in truth.sites(params).items()}
+    arrays = "".join(f"    {quoted(name)}: jnp.array({site}),\n" for name, site in sites.items())
+    lines = [
+        "import jax\nimport jax.numpy as jnp\nimport jaxgmm as jg\n",
+        'jax.config.update("jax_enable_x64", True)  # for data in double precision',
+        f"truth = {model_code(truth, str(truth.n_components))}",
+        f"params = truth.from_sites({{\n{arrays}}})",
+        f"model = {model_code(model, str(model.n_components))}",
+    ]
+    asked = ("n", "n_datasets", "methods", "levels", *_COUNTS)
+    options = "".join(f"    {name}={settings[name]!r},\n" for name in asked)
+    call = f"    truth, params, model=model, key={key_code(settings['seed'])},\n{options}"
+    return "\n".join([*lines, f"found = jg.study(\n{call})", 'found.save("study")\n'])
 
 
 def _methods(methods: Sequence[str] | Mapping[str, str | Method]) -> dict[str, Method]:

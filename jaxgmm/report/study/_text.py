@@ -7,18 +7,18 @@ from typing import Any
 
 import pandas as pd
 
+from jaxgmm.report.study._scores import RATIO, Scores
+
 _WIDTH = 100
 # Lines of what is not as promised.
-_MOST_SHOWN = 8
+_ON_SCREEN = 8
 
 
-def conclusions(
-    groups: pd.DataFrame, findings: pd.DataFrame, failures: pd.DataFrame, settings: dict[str, Any]
-) -> list[str]:
+def conclusions(found: Scores, settings: dict[str, Any]) -> list[str]:
     """Sentences, the most important first."""
-    level = max(settings["levels"])
+    level, findings, failures = max(settings["levels"]), found.findings, found.failures
     said = []
-    for method, rows in groups.groupby(level="method", sort=False):
+    for method, rows in found.groups.groupby(level="method", sort=False):
         parts = [
             f"{group} {share(row[f'coverage_{level:g}'], row[f'error_{level:g}'])}"
             for (_, group), row in rows.iterrows()
@@ -29,11 +29,15 @@ def conclusions(
     said += [f"{method}: {_worst(rows)}" for method, rows in findings.groupby("method", sort=False)]
     if not len(findings):
         said.append("Nothing is off by more than Monte-Carlo error.")
-    lost = failures.drop(columns=["used", "missed", "elsewhere"])
-    for method, row in lost.iterrows():
-        if row.any():
-            reasons = ", ".join(f"{count} {why}" for why, count in row.items() if count)
-            said.append(f"{method}: of the data sets {reasons}; they are left out")
+    lost: dict[str, list[str]] = {}
+    for method, row in failures.drop(columns=["used", "missed", "elsewhere"]).iterrows():
+        reasons = ", ".join(f"{count} {why}" for why, count in row.items() if count)
+        lost.setdefault(reasons, []).append(str(method))
+    said += [
+        f"{', '.join(methods)}: data sets left out, {reasons}"
+        for reasons, methods in lost.items()
+        if reasons
+    ]
     missed, elsewhere = failures[["missed", "elsewhere"]].iloc[0]
     if missed:
         said.append(f"On {missed} data set(s) no restart reached the optimum near the truth")
@@ -43,10 +47,12 @@ def conclusions(
 
 
 def _worst(rows: pd.DataFrame) -> str:
-    row, more = rows.iloc[0], len(rows) - 1
+    # Errors of the wrong size are why intervals do not cover: they come first.
+    sizes = rows[rows["what"] == RATIO]
+    row, others = (sizes if len(sizes) else rows).iloc[0], len(rows) - 1
     found = f"{row['what']} of {row['quantity']} is {row['found']:.3f}"
     off = f"promised {row['promised']:g} ({row['z']:+.1f} Monte-Carlo errors)"
-    return f"{found}, {off}" + (f", and {more} more" if more else "")
+    return f"{found}, {off}" + (f", and {others} more" if others else "")
 
 
 def share(value: float, error: float) -> str:
@@ -81,7 +87,35 @@ def shown_failures(failures: pd.DataFrame) -> pd.DataFrame:
     return shown.rename_axis(None)
 
 
-def shown_findings(findings: pd.DataFrame) -> pd.DataFrame:
+def shown_table(table: pd.DataFrame) -> pd.DataFrame:
+    """That of one method."""
+    shown = pd.DataFrame(index=table.index.rename(None))
+    shown["truth"] = table["truth"].map("{:.4g}".format)
+    shown["used"] = table["n_used"]
+    for name in ("bias", "rmse"):
+        shown[name] = _with_error(table[name], table[f"{name}_error"])
+    shown["spread"] = table["spread"].map("{:.4g}".format)
+    shown["standard error"] = table["standard_error"].map("{:.4g}".format)
+    shown["ratio"] = _with_error(table["ratio"], table["ratio_error"])
+    return shown
+
+
+def shown_coverage(coverage: pd.DataFrame) -> pd.DataFrame:
+    """Quantities in rows; methods and levels in columns."""
+    cells = pd.Series(
+        [share(row["coverage"], row["error"]) for _, row in coverage.iterrows()], coverage.index
+    )
+    shown = cells.unstack(["method", "level"], sort=False)
+    shown.columns = [f"{method}, {100 * level:g}%" for method, level in shown.columns]
+    return shown.rename_axis(None)
+
+
+def _with_error(values: pd.Series, errors: pd.Series) -> list[str]:
+    return [f"{v:.4g} ± {e:.1g}" for v, e in zip(values, errors, strict=True)]
+
+
+def shown_findings(findings: pd.DataFrame, most: int) -> pd.DataFrame:
+    findings = findings.head(most)
     shown = findings[["method", "quantity", "what"]].copy()
     shown["found"] = findings["found"].map("{:.3f}".format)
     shown["promised"] = findings["promised"].map("{:g}".format)
@@ -89,22 +123,21 @@ def shown_findings(findings: pd.DataFrame) -> pd.DataFrame:
     return shown.set_index("method").rename_axis(None)
 
 
-def screen(
-    said: list[str],
-    groups: pd.DataFrame,
-    failures: pd.DataFrame,
-    scores: pd.DataFrame,
-    findings: pd.DataFrame,
-) -> str:
+def more(findings: pd.DataFrame, most: int) -> str:
+    """What is said of rows that are not shown."""
+    left = len(findings) - most
+    return f"{left} more in findings" if left > 0 else ""
+
+
+def screen(said: list[str], found: Scores) -> str:
     """One screen."""
     parts = [
         "\n".join(textwrap.fill(line, _WIDTH, subsequent_indent="  ") for line in said),
-        "What became of the data sets\n" + shown_failures(failures).to_string(),
-        "Scores\n" + shown_scores(scores).to_string(),
+        "What became of the data sets\n" + shown_failures(found.failures).to_string(),
+        "Scores\n" + shown_scores(found.scores).to_string(),
     ]
+    findings = found.findings
     if len(findings):
-        first = shown_findings(findings).head(_MOST_SHOWN).to_string()
-        more = len(findings) - _MOST_SHOWN
-        tail = f"\n... {more} more in findings" if more > 0 else ""
-        parts.append(f"Not as promised, beyond Monte-Carlo error\n{first}{tail}")
+        first, tail = shown_findings(findings, _ON_SCREEN).to_string(), more(findings, _ON_SCREEN)
+        parts.append(f"Not as promised, beyond Monte-Carlo error\n{first}\n{tail}".rstrip())
     return "\n\n".join(parts)
