@@ -1,6 +1,7 @@
 """Mixture models written once: compiled EM beside the NumPyro posterior of the same model."""
 
 from jaxgmm import bayes, datasets, em, model, report
+from jaxgmm._archive import load
 from jaxgmm._contract import LatentModel, expected_labels
 from jaxgmm._posterior import Posterior
 from jaxgmm._results import Fit, Run, Status
@@ -74,6 +75,7 @@ __all__ = [
     "fit",
     "from_numpyro",
     "kmeans",
+    "load",
     "merge_components",
     "model",
     "report",

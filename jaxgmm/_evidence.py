@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from jaxgmm._archive import stored
 
+
+@stored
 class Evidence(NamedTuple):
     """Log of the integral of prior times likelihood, over all labellings.
 

@@ -13,6 +13,7 @@ from jax import lax
 from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Float
 
+from jaxgmm._archive import stored
 from jaxgmm._tables import refuse_masked
 
 # One block of rows and what is computed of it stay in the cache of a core; other devices
@@ -34,6 +35,7 @@ _LONGEST_PRODUCT = 16
 _ROUNDING_FACTOR = 64.0
 
 
+@stored
 class Affine(NamedTuple):
     """The map ``z = (x - shift) / scale`` between user's and working units."""
 

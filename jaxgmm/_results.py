@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import hashlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -13,6 +14,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array
 
+from jaxgmm._archive import save, stored
 from jaxgmm._contract import LatentModel, Params
 from jaxgmm._origin import about, narrowed
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+@stored
 class Status(enum.IntEnum):
     """Why a run of EM ended; the number is what compiled code carries.
 
@@ -89,6 +92,7 @@ def _span(values: Any, form: str) -> str:
     return low if low == high else f"{low} to {high}"
 
 
+@stored
 class Run(NamedTuple):
     """Everything one start led to; a leading axis stacks several starts.
 
@@ -151,6 +155,7 @@ class Run(NamedTuple):
         )
 
 
+@stored
 @dataclasses.dataclass(frozen=True, repr=False)
 class Fit:
     """A point estimate with the record of every restart.
@@ -230,6 +235,28 @@ class Fit:
     start: str = "given"
     seed: tuple[int, ...] | None = None
     origin: np.ndarray | None = None
+
+    def save(self, path: str | Path) -> Path:
+        """Write the fit to one file, which `jaxgmm.load` reads.
+
+        Parameters
+        ----------
+        path : str or Path
+            Such as ``fit.npz``; replaced where it exists, and whole or not there.
+
+        Returns
+        -------
+        Path
+            The file.
+
+        Raises
+        ------
+        TypeError
+            For a model, a family or a distribution of one's own, which is code.
+        OSError
+            Where it cannot be written.
+        """
+        return save(self, path)
 
     def moved(self, offset: np.ndarray, digest: str) -> Fit:
         """The fit of rows moved by ``offset``, whose fingerprint is ``digest``."""

@@ -15,6 +15,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.distributions import constraints
 
+from jaxgmm._archive import stored
 from jaxgmm._checks import check_names, unknown_name
 from jaxgmm._contract import Assignment, Prior, Sites
 from jaxgmm._numerics import Affine, anywhere, block_rows, stack, weighted_moments
@@ -62,6 +63,7 @@ def _digits_lost(dtype: Any) -> float:
     return _LOST[jnp.dtype(dtype).name]
 
 
+@stored
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class GaussianParams:
@@ -93,6 +95,7 @@ class GaussianParams:
         return structure_named(self.structure).expand(self.covariance_site, *self.means.shape[-2:])
 
 
+@stored
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Gaussian(Family):

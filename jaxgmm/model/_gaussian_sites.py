@@ -12,6 +12,7 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 
+from jaxgmm._archive import stored
 from jaxgmm._contract import Prior, Sites
 from jaxgmm._numerics import Affine
 from jaxgmm._proper import innermost
@@ -33,6 +34,7 @@ _BOUNDED = (
 _HOLDS_SPREAD = (dist.InverseWishart, dist.InverseGamma, dist.LogNormal)
 
 
+@stored
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class GaussianSites(SitePrior):

@@ -15,6 +15,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.distributions import constraints
 
+from jaxgmm._archive import stored
 from jaxgmm._checks import check_count, check_name
 from jaxgmm._contract import (
     Assignment,
@@ -40,6 +41,7 @@ from jaxgmm.model._weights import SIMPLEX, STICKS, Weighting
 _EMPTY_ROWS = 1e-3
 
 
+@stored
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, repr=False)
 class Mixture(LatentModel):

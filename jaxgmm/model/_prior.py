@@ -9,7 +9,10 @@ import jax
 import numpyro.distributions as dist
 from numpyro.distributions import constraints
 
+from jaxgmm._archive import stored
 
+
+@stored
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ConjugatePrior:
@@ -74,6 +77,7 @@ class ConjugatePrior:
         return dataclasses.replace(self, concentration=concentration)
 
 
+@stored
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class PriorRule:

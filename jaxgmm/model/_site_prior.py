@@ -13,11 +13,13 @@ import numpyro.distributions as dist
 from jaxtyping import Array
 from numpyro.distributions import constraints
 
+from jaxgmm._archive import stored
 from jaxgmm._proper import described, innermost, instead, support_of
 from jaxgmm.model._family import Site
 from jaxgmm.model._weights import SIMPLEX, STICKS, Weighting
 
 
+@stored
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class SitePrior:

@@ -1,5 +1,6 @@
 """Verdicts: the only room that sees a point fit and a posterior together."""
 
+from jaxgmm.report import _frame as _frame  # tables in files
 from jaxgmm.report._compare import Verdict, compare
 from jaxgmm.report._criteria import CRITERIA, DECIDING
 from jaxgmm.report._curvature import Curvature, curvature

@@ -10,6 +10,7 @@ from typing import overload
 import jax
 import pandas as pd
 
+from jaxgmm import _archive
 from jaxgmm._posterior import Posterior
 from jaxgmm._results import Fit, check_precision
 from jaxgmm.report._approximations import approximations
@@ -35,6 +36,7 @@ from jaxgmm.report._targets import alike
 _SEED = 0
 
 
+@_archive.stored
 @dataclasses.dataclass(frozen=True, repr=False)
 class Verdict:
     """What the posterior says of the fit.
@@ -104,7 +106,7 @@ class Verdict:
         return notebook(self)
 
     def save(self, folder: str | Path) -> Path:
-        """Write the report, the figures and the draws.
+        """Write the report, the figures and the draws; or one file, which `jaxgmm.load` reads.
 
         ``report.html`` is self-contained, ``report.md`` shows the figures beside it,
         ``report.json`` has every table and number at full precision, and ``posterior.nc``
@@ -113,13 +115,16 @@ class Verdict:
         Parameters
         ----------
         folder : str or Path
-            Made if it does not exist; files of the same names are replaced.
+            Made if it does not exist; files of the same names are replaced. A name that ends in
+            ``.npz`` is that of the one file.
 
         Returns
         -------
         Path
-            The page.
+            The page, or the file.
         """
+        if Path(folder).suffix == ".npz":
+            return _archive.save(self, folder)
         from jaxgmm.report._save import save
 
         return save(self, Path(folder))

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import PRNGKeyArray
 
-from jaxgmm import em
+from jaxgmm import _archive, em
 from jaxgmm._checks import check_count, check_key, check_name, key_numbers
 from jaxgmm._contract import LatentModel
 from jaxgmm._progress import bar
@@ -29,6 +29,7 @@ _DEFAULT = ("bic", "icl", "aic")
 _FEW_ROWS = 10_000
 
 
+@_archive.stored
 @dataclasses.dataclass(frozen=True, repr=False)
 class Selection:
     """What `select` found.
@@ -111,20 +112,23 @@ class Selection:
         return plot_criterion(self, ax, criterion)
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
-        """Write the report: select.html, .md, .json and .csv, and criteria.png.
+        """Write the report: select.html, .md, .json and .csv, and criteria.png; or one file.
 
         ``select.html`` is self-contained, ``select.json`` has every number at full precision.
 
         Parameters
         ----------
         folder : path
-            Made where it does not exist.
+            Made where it does not exist. A name that ends in ``.npz`` is that of one file, which
+            `jaxgmm.load` reads.
 
         Returns
         -------
         Path
-            Of the page.
+            Of the page, or of the file.
         """
+        if Path(folder).suffix == ".npz":
+            return _archive.save(self, folder)
         from jaxgmm.report._select_page import save
 
         return save(self, Path(folder))

@@ -1,0 +1,331 @@
+"""Results as one file: arrays as NumPy writes them, and a record in JSON of what they are.
+
+Nothing is unpickled or evaluated: a file names kinds that the library knows, distributions of
+NumPyro's and their arguments, and numbers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import inspect
+import io
+import json
+import math
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from numpyro.distributions import constraints
+
+from jaxgmm._files import write
+
+_FORMAT, _VERSION = "jaxgmm", 1
+_RECORD = "record.json"
+# Members of equal content make equal files, whenever they are written.
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+
+Kind = TypeVar("Kind", bound=type)
+
+
+class _Stored(NamedTuple):
+    """How a kind is taken apart into named parts, and put together."""
+
+    kind: type
+    apart: Callable[[Any], Mapping[str, Any]]
+    together: Callable[[dict[str, Any]], Any]
+
+
+_KINDS: dict[str, _Stored] = {}
+
+
+def stored(kind: Kind) -> Kind:
+    """Decorate a dataclass, named tuple or enum that files may hold: its fields are its parts."""
+    make: Any = kind
+    if issubclass(kind, enum.Enum):
+        store(kind, lambda value: {"name": value.name}, lambda parts: make[parts["name"]])
+        return kind
+    plain = dataclasses.is_dataclass(kind)
+    names = [field.name for field in dataclasses.fields(make)] if plain else list(make._fields)
+
+    def together(parts: dict[str, Any]) -> Any:
+        if set(parts) != set(names):
+            raise _Unreadable(f"has a {kind.__name__} of another version of jaxgmm")
+        if not plain:
+            return make(**parts)
+        # As it was: not as it would be checked and made of what users write.
+        made = object.__new__(make)
+        for name, part in parts.items():
+            object.__setattr__(made, name, part)
+        return made
+
+    store(kind, lambda value: {name: getattr(value, name) for name in names}, together)
+    return kind
+
+
+def store(
+    kind: type,
+    apart: Callable[[Any], Mapping[str, Any]],
+    together: Callable[[dict[str, Any]], Any],
+) -> None:
+    """Let files hold a kind of which these are the parts."""
+    _KINDS[kind.__name__] = _Stored(kind, apart, together)
+
+
+def save(value: Any, path: str | Path) -> Path:
+    """Write a result to one file, whole or not at all."""
+    path, arrays = Path(path), _Arrays()
+    tree = _encode(value, type(value).__name__.lower(), arrays)
+    record = {"format": _FORMAT, "version": _VERSION, "value": tree}
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in [*arrays.members(), (_RECORD, json.dumps(record, indent=1).encode())]:
+            info = zipfile.ZipInfo(name, _EPOCH)
+            info.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(info, content)
+    write(path.parent, {path.name: buffer.getbuffer()})
+    return path
+
+
+def load(path: str | Path) -> Any:
+    """What ``save`` of a fit, a posterior, a verdict or a selection has written.
+
+    Every number comes back bit for bit, the model and its prior included.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+
+    Returns
+    -------
+    Fit, Posterior, Verdict or Selection
+        What was saved.
+
+    Raises
+    ------
+    OSError
+        Where the file cannot be read.
+    ValueError
+        For a file that is something else, is truncated or damaged, or was written by a newer
+        version of jaxgmm; for numbers in double precision where JAX's 64-bit switch is off.
+
+    Notes
+    -----
+    Nothing is unpickled or evaluated. The arrays are a NumPy archive, which `numpy.load` reads too.
+
+    Examples
+    --------
+    >>> import pathlib
+    >>> import tempfile
+    >>> import jax
+    >>> import jaxgmm as jg
+    >>> x = jg.datasets.load("galaxies").x
+    >>> fit = jg.fit(jg.Mixture(jg.Gaussian("tied"), 2), x, key=jax.random.key(0), n_init=2)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     again = jg.load(fit.save(pathlib.Path(folder) / "fit.npz"))
+    >>> again.log_joint == fit.log_joint
+    True
+    """
+    path = Path(path)
+    with path.open("rb") as file:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                return _read(archive)
+        except _Unreadable as error:
+            raise ValueError(f"{path}: {error}") from None
+        except zipfile.BadZipFile:
+            raise ValueError(
+                f"{path}: is no file of jaxgmm's, or one that is truncated or damaged; load takes "
+                "what .save of a result has written"
+            ) from None
+        except (KeyError, ValueError, TypeError, EOFError, AttributeError, OSError) as error:
+            raise ValueError(f"{path}: is damaged ({error}); save it again") from error
+
+
+class _Unreadable(Exception):
+    """Says what is the matter with a file."""
+
+
+def _read(archive: zipfile.ZipFile) -> Any:
+    if _RECORD not in archive.namelist():
+        raise _Unreadable("is an archive, but not one of jaxgmm's")
+    record = json.loads(archive.read(_RECORD))
+    if not isinstance(record, dict) or record.get("format") != _FORMAT:
+        raise _Unreadable("is an archive, but not one of jaxgmm's")
+    if record["version"] > _VERSION:
+        raise _Unreadable(
+            f"has the format {record['version']} of a newer jaxgmm, and this one reads up to "
+            f"{_VERSION}; upgrade jaxgmm"
+        )
+
+    def array(name: str) -> np.ndarray:
+        with archive.open(f"{name}.npy") as member:
+            return np.lib.format.read_array(member, allow_pickle=False)
+
+    return _decode(record["value"], array)
+
+
+class _Arrays:
+    """Arrays that a record names; one that occurs twice is written once."""
+
+    def __init__(self) -> None:
+        self._names: dict[int, str] = {}
+        self._kept: list[Any] = []
+
+    def name(self, array: Any) -> str:
+        if id(array) not in self._names:
+            self._names[id(array)] = f"a{len(self._kept)}"
+            self._kept.append(array)  # as long as it is kept, nothing else has its id
+        return self._names[id(array)]
+
+    def members(self) -> Any:
+        for array in self._kept:
+            buffer = io.BytesIO()
+            np.lib.format.write_array(buffer, np.asarray(array), allow_pickle=False)
+            yield f"{self._names[id(array)]}.npy", buffer.getvalue()
+
+
+def _encode(value: Any, name: str, arrays: _Arrays) -> Any:
+    """A value as JSON; ``name`` is where it stands, for refusals."""
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    if type(value) in (int, float):
+        return value if type(value) is int or math.isfinite(value) else {"float": repr(value)}
+    if isinstance(value, (jax.Array, np.ndarray, np.generic)):
+        if isinstance(value, np.ndarray) and value.dtype == object:
+            parts = [_encode(v, f"{name}[{i}]", arrays) for i, v in enumerate(value.ravel())]
+            return {"objects": parts, "shape": value.shape}
+        origin = "jax" if isinstance(value, jax.Array) else "numpy"
+        return {origin: arrays.name(value), "scalar": isinstance(value, np.generic)}
+    inner = lambda part, item: _encode(item, f"{name}.{part}", arrays)
+    if type(value).__name__ in _KINDS and type(value) is _KINDS[type(value).__name__].kind:
+        parts = _KINDS[type(value).__name__].apart(value)
+        return {"kind": type(value).__name__, "parts": {n: inner(n, p) for n, p in parts.items()}}
+    if isinstance(value, (list, tuple)):
+        if hasattr(value, "_fields"):
+            raise _refusal(value, name)
+        return {
+            type(value).__name__: [_encode(v, f"{name}[{i}]", arrays) for i, v in enumerate(value)]
+        }
+    if isinstance(value, Mapping):
+        return {
+            "dict": [
+                [inner("key", k), _encode(v, f"{name}[{k!r}]", arrays)] for k, v in value.items()
+            ]
+        }
+    if isinstance(value, dist.Distribution):
+        arguments = _arguments(value, name)
+        return {
+            "distribution": type(value).__name__,
+            "arguments": {n: inner(n, p) for n, p in arguments.items()},
+            # Arguments may have become arrays inside since.
+            "leaves": [inner("leaves", leaf) for leaf in jax.tree.leaves(value)],
+        }
+    support = _SUPPORTS.get(id(value))
+    if support is not None:
+        return {"support": support}
+    raise _refusal(value, name)
+
+
+def _decode(tree: Any, array: Callable[[str], np.ndarray]) -> Any:
+    if not isinstance(tree, dict):
+        return tree
+    inner = lambda part: _decode(part, array)
+    if "float" in tree:
+        return float(tree["float"])
+    if "numpy" in tree:
+        found = array(tree["numpy"])
+        return found[()] if tree["scalar"] else found
+    if "jax" in tree:
+        return _as_jax(array(tree["jax"]))
+    if "objects" in tree:
+        objects = np.empty(len(tree["objects"]), object)
+        objects[:] = [inner(part) for part in tree["objects"]]
+        return objects.reshape(tree["shape"])
+    if "list" in tree:
+        return [inner(part) for part in tree["list"]]
+    if "tuple" in tree:
+        return tuple(inner(part) for part in tree["tuple"])
+    if "dict" in tree:
+        return {inner(key): inner(part) for key, part in tree["dict"]}
+    if "support" in tree:
+        return getattr(constraints, _known(tree["support"], set(_SUPPORTS.values())))
+    if "distribution" in tree:
+        named = _known(tree["distribution"], set(dist.__all__))
+        made = getattr(dist, named)(**{n: inner(p) for n, p in tree["arguments"].items()})
+        return jax.tree.unflatten(
+            jax.tree.structure(made), [inner(leaf) for leaf in tree["leaves"]]
+        )
+    kind = _KINDS[_known(tree["kind"], set(_KINDS))]
+    return kind.together({name: inner(part) for name, part in tree["parts"].items()})
+
+
+def _known(name: str, names: set[str]) -> str:
+    if name not in names:
+        raise _Unreadable(f"holds {name!r}, which this version of jaxgmm does not know")
+    return name
+
+
+def _as_jax(found: np.ndarray) -> jax.Array:
+    made = jnp.asarray(found)
+    if made.dtype != found.dtype:
+        raise _Unreadable(
+            f"holds {found.dtype}, and JAX's 64-bit switch is off in this process; set the "
+            "environment variable JAX_ENABLE_X64=1, or call "
+            'jax.config.update("jax_enable_x64", True) first'
+        )
+    return made
+
+
+def _refusal(value: Any, name: str) -> TypeError:
+    kind = type(value)
+    return TypeError(
+        f"{name}: files hold the library's own kinds, found {kind.__module__}.{kind.__qualname__}; "
+        "what you wrote yourself is code: keep the code, and the parameters with numpy.savez"
+    )
+
+
+# -- distributions -----------------------------------------------------------------------
+
+# Supports that are values, by name.
+_SUPPORTS = {
+    id(value): name
+    for name, value in vars(constraints).items()
+    if isinstance(value, constraints.Constraint) and not name.startswith("_")
+}
+# Where either of several arguments says the same, the one that NumPyro computes with.
+_TRIANGLE = "scale_tril"
+
+
+def _arguments(value: dist.Distribution, name: str) -> dict[str, Any]:
+    """What a distribution was made with; a `TypeError` where that does not make it again."""
+    kind = type(value)
+    if getattr(dist, kind.__name__, None) is not kind:
+        raise _refusal(value, name)
+    accepted = list(inspect.signature(kind.__init__).parameters)[1:]
+    if _TRIANGLE in accepted:
+        accepted = [a for a in accepted if not a.endswith("_matrix")]
+    missing = object()
+    arguments = {a: getattr(value, a, missing) for a in accepted if a != "validate_args"}
+    arguments = {a: given for a, given in arguments.items() if given is not missing}
+    try:
+        same = _same(kind(**arguments), value)
+    except (TypeError, ValueError):
+        same = False
+    if not same:
+        raise TypeError(f"{name}: files cannot hold this {kind.__name__}; write it another way")
+    return arguments
+
+
+def _same(one: Any, other: Any) -> bool:
+    (some, structure), (others, like) = jax.tree.flatten(one), jax.tree.flatten(other)
+    return structure == like and all(
+        np.array_equal(a, b) and jnp.result_type(a) == jnp.result_type(b)
+        for a, b in zip(some, others, strict=True)
+    )

@@ -1,0 +1,218 @@
+"""Results on disk: every number back bit for bit, and files that are something else refused."""
+
+import dataclasses
+import io
+import json
+import os
+import subprocess
+import sys
+import zipfile
+
+import jax
+import numpy as np
+import numpyro.distributions as dist
+import pandas as pd
+import pytest
+
+import jaxgmm as jg
+
+X = np.random.default_rng(3).standard_normal((40, 2)) + 5 * (np.arange(40) % 2)[:, None]
+CONJUGATE = jg.ConjugatePrior(mean=[0.0, 0.0], mean_precision=0.1, dof=4.0, scale=np.eye(2))
+BY_SITE = {
+    "weights": dist.Dirichlet(np.array([2.0, 3.0])),
+    "means": dist.Normal(0, 5),
+    "scales": dist.HalfNormal(2),
+    "correlations": dist.LKJ(2, 1.5),
+}
+PRIORS = {
+    "none": None,
+    "fraley-raftery": "fraley-raftery",
+    "conjugate": CONJUGATE,
+    "sticks": dataclasses.replace(CONJUGATE, stick_breaking=True),
+    "by site": BY_SITE,
+    "expanded": BY_SITE | {"means": dist.StudentT(4.0, 0.0, 9.0).expand((2,)).to_event(1)},
+}
+
+
+def fitted(structure="full", prior="fraley-raftery", dtype="float64", **model):
+    made = jg.Mixture(jg.Gaussian(structure), 2, prior=prior, **model)
+    return jg.fit(made, X.astype(dtype), key=jax.random.key(0), n_init=2, max_iter=40)
+
+
+def same(one, other):
+    """Kind by kind and bit by bit."""
+    assert type(one) is type(other)
+    if isinstance(one, pd.DataFrame):
+        pd.testing.assert_frame_equal(one, other, check_exact=True)
+    elif isinstance(one, (jax.Array, np.ndarray, np.generic)):
+        assert one.dtype == other.dtype
+        np.testing.assert_array_equal(one, other)
+    elif dataclasses.is_dataclass(one):
+        for field in dataclasses.fields(one):
+            same(getattr(one, field.name), getattr(other, field.name))
+    elif isinstance(one, dict):
+        assert list(one) == list(other)
+        for name in one:
+            same(one[name], other[name])
+    elif isinstance(one, (list, tuple)):
+        assert len(one) == len(other)
+        for a, b in zip(one, other, strict=True):
+            same(a, b)
+    elif isinstance(one, dist.Distribution):
+        same(jax.tree.leaves(one), jax.tree.leaves(other))
+        assert jax.tree.structure(one) == jax.tree.structure(other)
+    else:
+        np.testing.assert_equal(one, other)
+
+
+def returned(value, tmp_path):
+    path = value.save(tmp_path / "kept.npz")
+    assert [file.name for file in tmp_path.iterdir()] == ["kept.npz"]
+    again = jg.load(path)
+    same(again, value)
+    return again
+
+
+@pytest.mark.parametrize("prior", PRIORS)
+def test_a_fit_comes_back_under_every_prior(prior, tmp_path):
+    fit = fitted(prior=PRIORS[prior])
+    again = returned(fit, tmp_path)
+    assert repr(again) == repr(fit)
+    assert float(again.model.log_joint(again.params, X)) == float(
+        fit.model.log_joint(fit.params, X)
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("structure", jg.model.STRUCTURES)
+def test_a_fit_comes_back_in_every_structure(structure, dtype, tmp_path):
+    returned(fitted(structure, dtype=dtype), tmp_path)
+
+
+def test_fixed_weights_come_back(tmp_path):
+    returned(fitted(prior=None, weights="equal"), tmp_path)
+
+
+def test_a_posterior_comes_back_and_goes_on(tmp_path):
+    fit = fitted()
+    x = pd.DataFrame(X, columns=["a", "b"], index=pd.Index([f"row {i}" for i in range(len(X))]))
+    few = {"n_chains": 2, "n_draws": 20, "n_warmup": 10, "progress": False}
+    post = jg.sample(fit.model, x, key=jax.random.key(1), method="gibbs", start=fit, **few)
+    again = returned(post, tmp_path)
+    verdict, other = jg.compare(fit, post), jg.compare(fit, again)
+    same(other.table, verdict.table)
+    assert other.summary == verdict.summary
+    returned(verdict, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["nuts", "laplace", "vb", "svi", "smc"])
+def test_posteriors_of_every_engine_come_back(method, tmp_path):
+    fit = fitted()
+    few = {"n_chains": 2, "n_draws": 40, "progress": False}
+    returned(
+        jg.sample(fit.model, X, key=jax.random.key(1), method=method, start=fit, **few), tmp_path
+    )
+
+
+def test_a_selection_comes_back(tmp_path):
+    models = [jg.Mixture(jg.Gaussian("tied"), k) for k in (1, 2)]
+    choice = jg.select(models, X, key=jax.random.key(0), n_init=2)
+    again = returned(choice, tmp_path)
+    assert again.best.bic == choice.best.bic
+
+
+def test_the_arrays_are_numpys(tmp_path):
+    path = fitted().save(tmp_path / "fit.npz")
+    with np.load(path, allow_pickle=False) as arrays:
+        names = [name for name in arrays.files if name != "record.json"]
+        assert any(np.array_equal(arrays[name], fitted().trace) for name in names)
+
+
+# -- what is refused -----------------------------------------------------------------
+
+
+def archive(**members):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as made:
+        for name, content in members.items():
+            made.writestr(name.replace("_", "."), content)
+    return buffer.getvalue()
+
+
+def record(**changes):
+    return archive(record_json=json.dumps({"format": "jaxgmm", "version": 1, "value": 1} | changes))
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "no file of jaxgmm's"),
+        (b"x0,x1\n1,2\n", "no file of jaxgmm's"),
+        (archive(a_npy=b""), "not one of jaxgmm's"),
+        (archive(record_json="{}"), "not one of jaxgmm's"),
+        (archive(record_json="[1"), "damaged"),
+        (record(version=99), "newer jaxgmm"),
+        (record(value={"kind": "Popen", "parts": {"args": "true"}}), "'Popen', which"),
+        (record(value={"distribution": "__loader__", "arguments": {}}), "'__loader__', which"),
+        (record(value={"numpy": "a0", "scalar": False}), "damaged"),
+    ],
+)
+def test_what_is_no_result_is_refused(content, says, tmp_path):
+    path = tmp_path / "some.npz"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=says) as refusal:
+        jg.load(path)
+    assert str(path) in str(refusal.value)
+
+
+def test_a_truncated_file_is_refused(tmp_path):
+    path = fitted().save(tmp_path / "fit.npz")
+    whole = path.read_bytes()
+    for size in (len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        with pytest.raises(ValueError, match="truncated or damaged"):
+            jg.load(path)
+    flipped = bytearray(whole)
+    flipped[len(whole) // 3] ^= 0xFF
+    path.write_bytes(bytes(flipped))
+    with pytest.raises(ValueError, match="damaged"):
+        jg.load(path)
+
+
+def test_objects_are_not_unpickled(tmp_path):
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([os.system], object), allow_pickle=True)
+    path = tmp_path / "some.npz"
+    told = {"format": "jaxgmm", "version": 1, "value": {"numpy": "a0", "scalar": False}}
+    with zipfile.ZipFile(path, "w") as made:
+        made.writestr("record.json", json.dumps(told))
+        made.writestr("a0.npy", buffer.getvalue())
+    with pytest.raises(ValueError, match="damaged"):
+        jg.load(path)
+
+
+def test_no_file_is_an_os_error(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        jg.load(tmp_path / "none.npz")
+
+
+def test_what_is_code_is_not_saved(tmp_path):
+    class Mine(dist.Normal):
+        pass
+
+    fit = fitted(prior=BY_SITE | {"means": Mine(0.0, 5.0)})
+    with pytest.raises(TypeError, match=r"fit\.model\.prior\.distributions\['means'\].*Mine"):
+        fit.save(tmp_path / "fit.npz")
+    assert not list(tmp_path.iterdir())
+
+
+def test_double_precision_needs_its_switch(tmp_path):
+    path = fitted().save(tmp_path / "fit.npz")
+    code = f"import jaxgmm as jg; jg.load({str(path)!r})"
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert "ValueError" in run.stderr
+    assert "JAX_ENABLE_X64=1" in run.stderr
