@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import math
 import numbers
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -124,7 +125,7 @@ def fit(
         start = "short-run" if model.starts_from_labels else _PRIOR
     elif callable(start):
         key, drawing = jax.random.split(check_key(key, "a function as start takes keys"))
-        start = jax.vmap(start)(jax.random.split(drawing, n_init))
+        start = _drawn(start, jax.random.split(drawing, n_init))
     rows, weight = model.check_data(x, sample_weight)
     names, narrowed = feature_names(x), centred_rows(x, rows)
     if narrowed is not None and model.moves:
@@ -223,6 +224,11 @@ def _fit_about(
     given = None if isinstance(start, str) or _is_array(start) else start
     moved, given = model.translate(-origin, given)
     return fit(moved, x, start=start if given is None else given, **options)
+
+
+@program(static_argnames="start")
+def _drawn(start: Callable[[PRNGKeyArray], Params], keys: PRNGKeyArray) -> Params:
+    return jax.vmap(start)(keys)
 
 
 @program()
