@@ -1,4 +1,7 @@
-"""The command line: ``jaxgmm compare | fit | select | data``, also as ``python -m jaxgmm``."""
+"""The command line, ``jaxgmm compare | fit | select | predict | sample | data``.
+
+Also as ``python -m jaxgmm``.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from jaxgmm.datasets import Dataset
 
 _BAD_INPUT, _INTERRUPTED = 2, 130
+_COMMANDS = "{compare,fit,select,predict,sample,data}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("jaxgmm", version("jaxgmm"))
         return 0
     if args.command is None:
-        parser.error("needs a command: compare, fit, select or data")
+        parser.error("needs a command: compare, fit, select, predict, sample or data")
     try:
         with _interruptible():
             args.run(args)
@@ -120,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Gaussian mixtures by EM, beside the posterior of the very same model.",
     )
     parser.add_argument("--version", action="store_true", help="print the version")
-    commands = parser.add_subparsers(dest="command", metavar="{compare,fit,select,data}")
+    commands = parser.add_subparsers(dest="command", metavar=_COMMANDS)
 
     compare = commands.add_parser(
         "compare",
@@ -149,6 +153,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_model_arguments(fit)
     fit.add_argument("--json", metavar="FILE", help="also write the fit as JSON")
+    fit.add_argument("--save", metavar="FILE", help="also keep the fit, for predict and sample")
     fit.set_defaults(run=_fit)
 
     select = commands.add_parser(
@@ -184,6 +189,26 @@ def _parser() -> argparse.ArgumentParser:
     )
     select.set_defaults(run=_select)
 
+    predict = commands.add_parser(
+        "predict",
+        help="labels and probabilities of rows under a fit that was kept",
+        description="Print, as CSV, the most probable component of each row, its probabilities "
+        "and the log density of the row.",
+    )
+    predict.add_argument("fit", metavar="FIT", help="what fit --save has written")
+    _add_reading_arguments(predict)
+    predict.set_defaults(run=_predict)
+
+    sample = commands.add_parser(
+        "sample",
+        help="rows drawn from a fit that was kept",
+        description="Print rows drawn from the fitted mixture, as CSV.",
+    )
+    sample.add_argument("fit", metavar="FIT", help="what fit --save has written")
+    sample.add_argument("-n", type=_count(1), default=100, metavar="N", help="default: 100")
+    _add_seed(sample)
+    sample.set_defaults(run=_sample)
+
     data = commands.add_parser(
         "data",
         help="the bundled data sets",
@@ -208,7 +233,13 @@ def _counts(text: str) -> list[int]:
     return list(dict.fromkeys(counts))
 
 
-def _add_data_arguments(parser: argparse.ArgumentParser, restarts: int) -> None:
+def _add_seed(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--seed", type=_count(0, below=2**32), default=0, metavar="S", help="default: 0"
+    )
+
+
+def _add_reading_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("data", metavar="DATA", help="faithful, galaxies, iris, or a file: CSV (also .gz), Parquet")
     add(
@@ -224,6 +255,12 @@ def _add_data_arguments(parser: argparse.ArgumentParser, restarts: int) -> None:
         action=argparse.BooleanOptionalAction,
         help="whether the first line of a text file names the columns (default: as it looks)",
     )
+
+
+def _add_data_arguments(parser: argparse.ArgumentParser, restarts: int) -> None:
+    _add_reading_arguments(parser)
+    _add_seed(parser)
+    add = parser.add_argument
     add(
         "--restarts",
         type=_count(1),
@@ -231,7 +268,6 @@ def _add_data_arguments(parser: argparse.ArgumentParser, restarts: int) -> None:
         metavar="N",
         help=f"EM starts (default: {restarts})",
     )
-    add("--seed", type=_count(0, below=2**32), default=0, metavar="S", help="default: 0")
     add("--float32", action="store_true", help="compute in single precision")
     add(
         "--no-cache",
@@ -302,6 +338,8 @@ def _fit(args: argparse.Namespace) -> None:
     with _stage(args, f"EM: {args.restarts} start(s)"):
         fit = jg.fit(model, x, key=jax.random.key(args.seed), n_init=args.restarts)
     print(_fit_text(fit))
+    if args.save is not None:
+        fit.save(args.save)
     if args.json is not None:
         path = Path(args.json)
         write(path.parent, {path.name: json.dumps(_fit_record(fit, args), indent=2) + "\n"})
@@ -340,6 +378,51 @@ def _select(args: argparse.Namespace) -> None:
             progress=bar,
         )
     _report(args, choice, lambda: choice.save(out))
+
+
+def _predict(args: argparse.Namespace) -> None:
+    import numpy as np
+    import pandas as pd
+
+    fit = _kept(args)
+    data = _load(args)
+    columns = list(data.frame.columns)
+    if all(name in columns for name in fit.feature_names):
+        columns = list(fit.feature_names)
+    elif len(columns) != len(fit.feature_names):
+        raise ValueError(
+            f"{args.data}: the fit is of the columns {', '.join(fit.feature_names)}, found "
+            f"{', '.join(columns)}; choose with --columns"
+        )
+    x = data.frame[columns].to_numpy(np.asarray(fit.params.weights).dtype)
+    probability = np.asarray(fit.model.responsibilities(fit.params, x))
+    table = pd.DataFrame(probability, columns=[f"p{k}" for k in range(probability.shape[1])])
+    table.insert(0, "component", probability.argmax(axis=1))
+    table["log_density"] = np.asarray(fit.model.log_prob(fit.params, x))
+    table.to_csv(sys.stdout, index=False)
+
+
+def _sample(args: argparse.Namespace) -> None:
+    import jax
+    import numpy as np
+    import pandas as pd
+
+    fit = _kept(args)
+    rows = fit.model.sample(fit.params, jax.random.key(args.seed), args.n)
+    pd.DataFrame(np.asarray(rows), columns=list(fit.feature_names)).to_csv(sys.stdout, index=False)
+
+
+def _kept(args: argparse.Namespace) -> Fit:
+    """The fit in a file."""
+    import jax
+
+    import jaxgmm as jg
+
+    jax.config.update("jax_enable_x64", True)
+    fit = jg.load(args.fit)
+    if not isinstance(fit, jg.Fit):
+        raise ValueError(f"{args.fit}: holds a {type(fit).__name__}; a fit is needed")
+    return fit
 
 
 def _all_structures(x: pd.DataFrame) -> list[str]:
@@ -411,7 +494,8 @@ def _keep_programs(args: argparse.Namespace) -> None:
     import jax
     import platformdirs
 
-    if jax.config.jax_compilation_cache_dir is not None:  # the user's own
+    settings: Any = jax.config
+    if settings.jax_compilation_cache_dir is not None:  # the user's own
         return
     folder = Path(platformdirs.user_cache_dir("jaxgmm", appauthor=False))
     try:

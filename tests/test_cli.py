@@ -1,6 +1,7 @@
 """The command line: what it prints, what it writes, and one clear line for bad input."""
 
 import contextlib
+import io
 import json
 import os
 import pathlib
@@ -10,6 +11,7 @@ import sys
 
 import jax
 import numpy as np
+import pandas as pd
 import pytest
 from helpers import full_disk
 
@@ -56,6 +58,36 @@ def test_fit_prints_tables_and_writes_json(capsys, tmp_path):
     assert sum(end["restarts"] for end in record["optima"]) == 8
     np.testing.assert_allclose(record["log_joint"], -1157.165053, atol=1e-5)
     np.testing.assert_allclose(sorted(record["weights"]), [0.35608, 0.64392], atol=1e-5)
+
+
+def test_a_fit_is_kept_for_labels_and_rows(capsys, tmp_path):
+    kept = tmp_path / "fit.npz"
+    assert _exit_code("fit", "faithful", "-k", 2, "--restarts", 4, "--save", kept) == 0
+    fit, x = jg.load(kept), jg.datasets.load("faithful").x
+    capsys.readouterr()
+    assert _exit_code("predict", kept, "faithful") == 0
+    table = pd.read_csv(io.StringIO(capsys.readouterr().out))
+    assert list(table) == ["component", "p0", "p1", "log_density"]
+    np.testing.assert_array_equal(table["component"], fit.model.predict(fit.params, x))
+    np.testing.assert_allclose(table["log_density"].sum(), fit.log_likelihood, rtol=1e-12)
+    # Columns go by name, in whatever order.
+    swapped = tmp_path / "swapped.csv"
+    jg.datasets.load("faithful").frame[["waiting", "eruptions"]].to_csv(swapped, index=False)
+    assert _exit_code("predict", kept, swapped) == 0
+    again = pd.read_csv(io.StringIO(capsys.readouterr().out))
+    pd.testing.assert_frame_equal(again, table)
+    assert _exit_code("sample", kept, "-n", 5, "--seed", 3) == 0
+    drawn = pd.read_csv(io.StringIO(capsys.readouterr().out))
+    assert list(drawn) == ["eruptions", "waiting"]
+    rows = fit.model.sample(fit.params, jax.random.key(3), 5)
+    np.testing.assert_allclose(drawn, rows, rtol=1e-12)
+    # What does not fit is one line.
+    assert _exit_code("predict", kept, "iris") == 2
+    assert "the fit is of the columns eruptions, waiting" in capsys.readouterr().err
+    assert _exit_code("predict", swapped, "faithful") == 2
+    assert "no file of jaxgmm's" in capsys.readouterr().err
+    assert _exit_code("sample", tmp_path / "none.npz") == 2
+    assert "No such file" in capsys.readouterr().err
 
 
 def test_fit_is_the_library_call(capsys, tmp_path):
