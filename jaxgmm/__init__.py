@@ -30,11 +30,13 @@ from jaxgmm.model import (
     from_numpyro,
 )
 from jaxgmm.report import (
+    Calibration,
     Comparison,
     MergeTree,
     Selection,
     Study,
     Verdict,
+    calibrate,
     compare,
     merge_components,
     select,
@@ -43,6 +45,7 @@ from jaxgmm.report import (
 
 __all__ = [
     "Bootstrap",
+    "Calibration",
     "Comparison",
     "ConjugateFamily",
     "ConjugatePrior",
@@ -67,6 +70,7 @@ __all__ = [
     "bayes",
     "bootstrap",
     "bootstrap_lrt",
+    "calibrate",
     "compare",
     "datasets",
     "em",

@@ -25,6 +25,7 @@ ROOM_FUNCTIONS = [
 # What a function returns is shown in the examples of that function.
 MADE_BY = {
     "Bootstrap": jg.bootstrap,
+    "Calibration": jg.calibrate,
     "Fit": jg.fit,
     "LikelihoodRatioTest": jg.bootstrap_lrt,
     "KMeans": jg.kmeans,

@@ -36,6 +36,12 @@ def made(truth=TRUTH, params=PARAMS, **options):
     return jg.study(truth, params, **{**settings, "progress": False, **options})
 
 
+def simulated(numbers):
+    """The rows of some of these data sets."""
+    setting = dataclasses.make_dataclass("Rows", ["n", "n_held_out"], frozen=True)(N, 50)
+    return _batches._simulate(TRUTH, PARAMS, _batches._keys(KEY, numbers), setting)
+
+
 @pytest.fixture(scope="module")
 def one_component():
     return made(methods={"em": "em", "too sure": too_sure})
@@ -78,9 +84,7 @@ def test_standard_errors_too_small_by_a_fifth_are_caught_by_name(one_component):
 
 
 def test_estimates_and_errors_are_those_of_the_doors(one_component):
-    keys = _batches._keys(KEY, np.arange(2))
-    setting = dataclasses.make_dataclass("Rows", ["n", "n_held_out"], frozen=True)(N, 50)
-    rows = _batches._simulate(TRUTH, PARAMS, keys, setting)
+    keys, rows = _batches._keys(KEY, np.arange(2)), simulated(np.arange(2))
     fit = jg.fit(TRUTH, rows.x[1], key=jax.random.fold_in(keys[1], _batches._STARTS), n_init=2)
     outcome = one_component.record.outcomes["em"]
     labels = one_component.table.loc["em"].index
@@ -116,6 +120,26 @@ def test_the_first_sentence_is_what_may_be_concluded(one_component):
     assert any(
         said.startswith("too sure: standard error / spread") for said in one_component.conclusions
     )
+
+
+def test_how_often_criteria_pick_the_truth(tmp_path):
+    """One component against one without correlation, which is 0.42."""
+    models = [dataclasses.replace(TRUTH, family=jg.Gaussian(name)) for name in ("diag", "full")]
+    found = made(select=models, n_datasets=100)
+    picked = found.selection["picked"].unstack("model")
+    assert np.allclose(picked.sum(axis=1), 1)
+    assert found.selection["truth"].tolist() == 3 * [False, True]
+    # AIC asks for less than BIC at 40 rows, so it picks the larger one more often.
+    full = repr(TRUTH)
+    assert picked.loc["aic", full] > picked.loc["bic", full] > 0.5
+    assert picked.loc["icl", full] == picked.loc["bic", full]  # one component has one label
+    # The likelihood ratio of zero correlation, in closed form from each data set.
+    rows = simulated(np.arange(100))
+    ratio = np.array([-N * np.log(1 - np.corrcoef(x.T)[0, 1] ** 2) for x in np.asarray(rows.x)])
+    assert picked.loc["bic", full] == pytest.approx(np.mean(ratio > np.log(N)))
+    assert picked.loc["aic", full] == pytest.approx(np.mean(ratio > 2))
+    assert any("picked by BIC on" in said for said in found.conclusions)
+    assert "Choice of models" in found.save(tmp_path).read_text()
 
 
 def test_the_code_in_the_report_makes_the_same_truth(one_component):
@@ -181,7 +205,8 @@ def test_a_second_study_compiles_nothing(compilations):
         ({"truth": 3}, "truth: needs a model such as jaxgmm.Mixture, found int; pass truth=fit"),
         ({"params": "these"}, "params: needs parameters of the truth, such as truth.params"),
         ({"params": {"means": np.zeros(2)}}, "params: do not fit .*found dict with shapes"),
-        ({"model": 3}, "model: needs one such as jaxgmm.Mixture, found int"),
+        ({"model": 3}, "model: needs models such as jaxgmm.Mixture, found int"),
+        ({"select": [TRUTH, 3]}, "select: needs models such as jaxgmm.Mixture, found int"),
         ({"methods": ["gibbs"]}, "prior: .*improper"),
     ],
 )
@@ -232,9 +257,10 @@ def test_every_method_covers_separated_components(dtype):
     )
     assert found.settings["dtype"] == dtype
     assert (found.failures["used"] > 50).all()
-    groups = found.groups
-    off = np.abs(groups["coverage_0.95"] - 0.95) / groups["error_0.95"]
-    assert np.all((off < SIGMAS) | (np.abs(groups["coverage_0.95"] - 0.95) < 0.06))
+    # Wald's and percentile intervals of variances are short at 80 rows.
+    groups = found.groups.drop(["covariances", "overall covariance"], level="group")
+    off = np.abs(groups["coverage_0.95"] - 0.95) / np.maximum(groups["error_0.95"], 0.01)
+    assert np.all(off < SIGMAS)
     # The predictive density lies nearer to the truth than that of a point.
     short = found.scores["below_truth"]
     assert short["gibbs"] < short["em"]

@@ -15,11 +15,12 @@ from jaxgmm.report._plot_predictive import plot_predictive
 from jaxgmm.report._plot_restarts import plot_optima, plot_traces
 from jaxgmm.report._select import Selection, select
 from jaxgmm.report._several import Comparison
-from jaxgmm.report.study import Case, End, Outcome, Study, study
+from jaxgmm.report.study import Calibration, Case, End, Outcome, Study, calibrate, study
 
 __all__ = [
     "CRITERIA",
     "DECIDING",
+    "Calibration",
     "Case",
     "Comparison",
     "Curvature",
@@ -29,6 +30,7 @@ __all__ = [
     "Selection",
     "Study",
     "Verdict",
+    "calibrate",
     "compare",
     "curvature",
     "merge_components",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Key, PRNGKeyArray
@@ -20,6 +21,7 @@ from jaxgmm._programs import program
 from jaxgmm._progress import bar
 from jaxgmm._results import fingerprint
 from jaxgmm.report.study._case import Case, Found, Rows, Setting, searched, simulated
+from jaxgmm.report.study._criteria import criteria
 from jaxgmm.report.study._methods import Method, Outcome
 
 # Data sets side by side: a processor is quickest with one at a time, its restarts beside each
@@ -28,16 +30,17 @@ _SIDE_BY_SIDE = {"cpu": None}
 _SIDE_BY_SIDE_ELSEWHERE = 64
 
 # What each data set draws has a key of its own, so that a method more changes no other number.
-_ROWS, _STARTS, _METHODS = 0, 1, 2
+_ROWS, _STARTS, _METHODS, _SELECT = 0, 1, 2, 3
 
 
 class Problem(NamedTuple):
-    """The truth, the model that is fitted, and what its estimates should be."""
+    """The truth, the model that is fitted, what its estimates should be, models to choose from."""
 
     truth: LatentModel
     params: Params
     model: LatentModel
     target: Params
+    candidates: tuple[LatentModel, ...] = ()
 
 
 class Record(NamedTuple):
@@ -51,6 +54,8 @@ class Record(NamedTuple):
         Whether the optimum near the truth is higher than the best restart, or lower.
     log_density, adjusted_rand : (N,) arrays
         Scores of the truth itself.
+    criteria : dict of (N, M) arrays
+        By name, of the models to choose from; infinite where one has no fit.
     seconds : dict of (B,) arrays
         By method, of each batch and per data set; EM's search is ``"search"``.
     """
@@ -60,6 +65,7 @@ class Record(NamedTuple):
     elsewhere: np.ndarray
     log_density: np.ndarray
     adjusted_rand: np.ndarray
+    criteria: dict[str, np.ndarray]
     seconds: dict[str, np.ndarray]
 
 
@@ -112,12 +118,17 @@ def _batch(
         said = _judge(problem.model, rows, found, keys, setting, method)
         outcomes[name] = jax.tree.map(np.asarray, said)
         seconds[name] = time.perf_counter() - begin
+    compared = [
+        _compare(candidate, rows, keys, jnp.asarray(i), setting)
+        for i, candidate in enumerate(problem.candidates)
+    ]
     return Record(
         outcomes,
         np.asarray(found.missed),
         np.asarray(found.elsewhere),
         np.asarray(rows.log_density),
         np.asarray(rows.adjusted_rand),
+        {name: np.stack([each[name] for each in compared], axis=1) for name in dict(*compared[:1])},
         {name: np.array([passed / len(numbers)]) for name, passed in seconds.items()},
     )
 
@@ -160,6 +171,18 @@ def _judge(
         return method(Case(model.resolve(rows.x), rows, found, key, setting))
 
     return _each(one, (rows, found, keys))
+
+
+@program(static_argnames="setting")
+def _compare(
+    model: LatentModel, rows: Rows, keys: Key[Array, " b"], number: Array, setting: Setting
+) -> dict[str, Array]:
+    def one(case: tuple[Array, PRNGKeyArray]) -> dict[str, Array]:
+        x, key = case
+        key = jax.random.fold_in(jax.random.fold_in(key, _SELECT), number)
+        return criteria(model, x, key, setting)
+
+    return _each(one, (rows.x, keys))
 
 
 def _each(one: Any, cases: Any) -> Any:
@@ -225,4 +248,4 @@ def _read(file: Path, mark: str) -> Record | None:
             place = place.setdefault(parent, {})
         place[last] = array
     outcomes = {name: Outcome(**fields) for name, fields in tree.pop("outcomes").items()}
-    return Record(outcomes=outcomes, **tree)
+    return Record(outcomes=outcomes, criteria=tree.pop("criteria", {}), **tree)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from jaxgmm._files import Content, write
 from jaxgmm.report._document import (
     Block,
@@ -29,6 +31,7 @@ from jaxgmm.report.study._text import (
     shown_findings,
     shown_groups,
     shown_scores,
+    shown_selection,
     shown_table,
 )
 
@@ -59,20 +62,33 @@ _FINDINGS_NOTE = (
 )
 
 
-def save(found: Scores, said: list[str], settings: dict[str, Any], folder: Path) -> Path:
+_SELECTION_NOTE = (
+    "On which share of the data sets each criterion is lowest for each model; a star marks the "
+    "truth, but for its prior."
+)
+
+
+def save(
+    found: Scores,
+    selection: pd.DataFrame,
+    said: list[str],
+    settings: dict[str, Any],
+    folder: Path,
+) -> Path:
     """See `Study.save`."""
     figures = _figures(found)
-    document = _document(found, said, settings, figures)
+    document = _document(found, selection, said, settings, figures)
     files: dict[str, Content] = {figure.file: figure.png for figure in figures}
-    files |= {f"{name}.csv": frame.to_csv() for name, frame in found._asdict().items()}
-    files["study.json"] = dumps(_record(found, said, settings))
+    frames = {**found._asdict(), "selection": selection}
+    files |= {f"{name}.csv": frame.to_csv() for name, frame in frames.items()}
+    files["study.json"] = dumps(_record(frames, said, settings))
     files["study.md"] = markdown(document)
     files["study.html"] = page(document)
     write(folder, files)
     return folder / "study.html"
 
 
-def notebook(found: Scores, said: list[str]) -> str:
+def notebook(found: Scores, selection: pd.DataFrame, said: list[str]) -> str:
     """What a notebook shows."""
     return fragment(
         [
@@ -80,13 +96,18 @@ def notebook(found: Scores, said: list[str]) -> str:
             Table(shown_groups(found.groups)),
             Table(shown_failures(found.failures)),
             Table(shown_scores(found.scores)),
+            *_selection(selection),
             *_findings(found),
         ]
     )
 
 
 def _document(
-    found: Scores, said: list[str], settings: dict[str, Any], figures: list[Illustration]
+    found: Scores,
+    selection: pd.DataFrame,
+    said: list[str],
+    settings: dict[str, Any],
+    figures: list[Illustration],
 ) -> Document:
     sections = [
         Section("conclusion", "Conclusion", _conclusion(found, said)),
@@ -94,6 +115,11 @@ def _document(
             "groups", "Coverage by kind", [Words(_GROUPS_NOTE), Table(shown_groups(found.groups))]
         ),
         Section("findings", "Not as promised", _findings(found) or [Words("Nothing.")]),
+        *(
+            [Section("selection", "Choice of models", _selection(selection))]
+            if len(selection)
+            else []
+        ),
         Section("figures", "Figures", [*figures]),
         Section("failures", "What became of the data sets", _failures(found)),
         Section("scores", "Scores", [Words(_SCORES_NOTE), Table(shown_scores(found.scores))]),
@@ -121,6 +147,12 @@ def _findings(found: Scores) -> list[Block]:
     left = more(found.findings, _MOST_FINDINGS)
     table = Table(shown_findings(found.findings, _MOST_FINDINGS))
     return [Words(_FINDINGS_NOTE), table, *([Words(left)] if left else [])]
+
+
+def _selection(selection: pd.DataFrame) -> list[Block]:
+    if not len(selection):
+        return []
+    return [Words(_SELECTION_NOTE), Table(shown_selection(selection))]
 
 
 def _failures(found: Scores) -> list[Block]:
@@ -167,7 +199,9 @@ def _pairs(settings: dict[str, Any]) -> list[tuple[str, str]]:
     return [(name, text(value)) for name, value in settings.items() if name != "code"]
 
 
-def _record(found: Scores, said: list[str], settings: dict[str, Any]) -> dict[str, Any]:
-    frames = {name: rows(frame) for name, frame in found._asdict().items()}
+def _record(
+    frames: dict[str, pd.DataFrame], said: list[str], settings: dict[str, Any]
+) -> dict[str, Any]:
+    tables = {name: rows(frame) for name, frame in frames.items()}
     head = {"kind": "study", "conclusions": said, "settings": settings}
-    return {**head, **frames, "versions": dict(versions())}
+    return {**head, **tables, "versions": dict(versions())}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
@@ -37,13 +38,9 @@ def quantities(model: LatentModel, params: Params, names: tuple[str, ...]) -> Qu
 
     A weight that must be one, or that is fixed, is left out.
     """
-    whole = {name: np.asarray(value) for name, value in _whole(model, params).items()}
     found = []
-    for site, value in whole.items():
-        for index in itertools.product(*map(range, value.shape)):
-            if list(index) == sorted(index):  # of a symmetric matrix one half
-                at = ", ".join(names[i] for i in index)
-                found.append(Quantity(site, index, f"{site}[{at}]" if at else site))
+    for site, value in moments(model, params).items():
+        found += [Quantity(site, index, label) for index, label in entries(site, value, names)]
     sites = jax.tree.map(np.asarray, model.sites(params))
     found += [Quantity(*one) for one in coordinates(model, sites, names)]
     moves = jax.jacfwd(lambda t: values(tuple(found), model, model.retract(params, t)))
@@ -53,11 +50,21 @@ def quantities(model: LatentModel, params: Params, names: tuple[str, ...]) -> Qu
 
 def values(wanted: Quantities, model: LatentModel, params: Params) -> Float[Array, " q"]:
     """The quantities at one point."""
-    sites = {**model.sites(params), **_whole(model, params)}
+    sites = {**model.sites(params), **moments(model, params)}
     return jnp.stack([sites[q.site][q.index] for q in wanted])
 
 
-def _whole(model: LatentModel, params: Params) -> Sites:
+def entries(
+    name: str, value: Array, names: tuple[str, ...]
+) -> Iterator[tuple[tuple[int, ...], str]]:
+    """Where the numbers of a moment stand, those of a symmetric matrix once, and their names."""
+    for index in itertools.product(*map(range, value.shape)):
+        if list(index) == sorted(index):
+            at = ", ".join(names[i] for i in index)
+            yield index, f"{name}[{at}]" if at else name
+
+
+def moments(model: LatentModel, params: Params) -> Sites:
     """Moments of the density as a whole, and the probability that two rows share a component."""
     sites = {**model.derived_sites(params), **model.sites(params)}
     if not {"weights", "means", "covariances_full"} <= set(sites):

@@ -39,6 +39,10 @@ class Study:
     findings : DataFrame
         What is not as promised beyond Monte-Carlo error, the worst first: a study in which every
         method keeps its promises has a row here once in a hundred.
+    selection : DataFrame
+        A row per criterion and model of ``select``: on which share of the data sets it was
+        ``picked``, whether it is the ``truth`` but for its prior, and on how many it had
+        ``no_fit``. Empty without ``select``.
     settings : dict
         What was asked for.
     record : Record
@@ -51,13 +55,14 @@ class Study:
     failures: pd.DataFrame
     scores: pd.DataFrame
     findings: pd.DataFrame
+    selection: pd.DataFrame
     settings: dict[str, Any]
     record: Record
 
     @property
     def conclusions(self) -> list[str]:
         """What may be concluded, in sentences."""
-        return conclusions(self._frames, self.settings)
+        return conclusions(self._frames, self.selection, self.settings)
 
     def plot_coverage(self, ax: Any = None) -> Any:
         """Coverage of every quantity, a panel for each level, with bands of Monte-Carlo error.
@@ -122,16 +127,17 @@ class Study:
         """
         from jaxgmm.report.study._page import save
 
-        return save(self._frames, self.conclusions, self.settings, Path(folder))
+        parts = self._frames, self.selection, self.conclusions, self.settings
+        return save(*parts, Path(folder))
 
     @property
     def _frames(self) -> Scores:
         return Scores(**{name: getattr(self, name) for name in Scores._fields})
 
     def __repr__(self) -> str:
-        return screen(self.conclusions, self._frames)
+        return screen(self.conclusions, self._frames, self.selection)
 
     def _repr_html_(self) -> str:
         from jaxgmm.report.study._page import notebook
 
-        return notebook(self._frames, self.conclusions)
+        return notebook(self._frames, self.selection, self.conclusions)

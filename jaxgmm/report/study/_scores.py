@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
+from jaxgmm._contract import LatentModel
 from jaxgmm.report.study._batches import Record
 from jaxgmm.report.study._case import End
+from jaxgmm.report.study._criteria import CRITERIA
 from jaxgmm.report.study._methods import Outcome
 from jaxgmm.report.study._quantities import Quantities
 
@@ -131,6 +133,8 @@ def _group_rows(
             row: dict[str, object] = {"method": name, "group": group, "n_used": int(rows.sum())}
             for i, level in enumerate(levels):
                 mean, error = _mean(inside[rows, i][:, own].mean(axis=1))
+                # Where all or none are inside, their spread is no measure.
+                error = error or share_error(mean, int(rows.sum()))
                 row |= {f"coverage_{level:g}": mean, f"error_{level:g}": error}
             yield row
 
@@ -191,6 +195,32 @@ def _findings(table: pd.DataFrame, coverage: pd.DataFrame) -> pd.DataFrame:
     beyond = norm.isf(FALSE_ALARM / 2 / max(1, len(frame)))
     frame = frame[np.abs(frame["z"]) > beyond]
     return frame.sort_values("z", key=np.abs, ascending=False, ignore_index=True)
+
+
+def selection(
+    values: dict[str, np.ndarray], models: tuple[LatentModel, ...], right: list[bool]
+) -> pd.DataFrame:
+    """A row for each criterion and model; ``values`` are (N, M) by criterion."""
+    rows = []
+    for name in CRITERIA if values else ():
+        of = values[name]
+        known = np.isfinite(of).any(axis=1)
+        best = np.argmin(of[known], axis=1)
+        for i, model in enumerate(models):
+            picked = float(np.mean(best == i)) if len(best) else np.nan
+            rows.append(
+                {
+                    "criterion": name,
+                    "model": repr(model),
+                    "picked": picked,
+                    "error": share_error(picked, len(best)),
+                    "truth": right[i],
+                    "no_fit": int(np.sum(~np.isfinite(of[:, i]))),
+                    "n_used": len(best),
+                }
+            )
+    columns = ["criterion", "model", "picked", "error", "truth", "no_fit", "n_used"]
+    return pd.DataFrame(rows, columns=columns).set_index(["criterion", "model"])
 
 
 def share_error(share: float, count: int) -> float:

@@ -23,7 +23,7 @@ from jaxgmm.report.study._case import Setting
 from jaxgmm.report.study._methods import METHODS, Method
 from jaxgmm.report.study._quantities import quantities, values
 from jaxgmm.report.study._result import Study
-from jaxgmm.report.study._scores import scores
+from jaxgmm.report.study._scores import scores, selection
 
 # Numbers in the rows of a batch, and most data sets in one: what is lost by an interruption.
 _BATCH_NUMBERS, _MOST_IN_BATCH = 2**22, 100
@@ -55,6 +55,7 @@ def study(
     n_datasets: int = 1000,
     methods: Sequence[str] | Mapping[str, str | Method] = ("em",),
     model: LatentModel | None = None,
+    select: Sequence[LatentModel] = (),
     n_init: int = 16,
     levels: Sequence[float] = (0.5, 0.89, 0.95),
     n_chains: int = 4,
@@ -93,8 +94,10 @@ def study(
         What is fitted, the truth by default. A data-dependent prior is resolved for each data
         set. Where it is not the truth with another prior, its estimates are compared with those
         of 50,000 rows, which stand for the parameters nearest to the truth (White, 1982).
+    select : sequence of LatentModel
+        Models that BIC, ICL and AIC choose from on each data set, as `jaxgmm.select` does.
     n_init : int
-        Restarts of EM.
+        Restarts of EM, of each model.
     levels : sequence of float
         Probabilities of the intervals.
     n_chains, n_draws, n_warmup : int
@@ -161,9 +164,11 @@ def study(
     folder = None if path is None else Path(path)
     if folder is not None:
         check_folder(folder)
-    model = truth if model is None else model
+    model, candidates = truth if model is None else model, tuple(select)
     look = _looked_at(truth, params, n, jax.random.fold_in(key, _LOOK))
     _check_model(model, look, named)
+    for candidate in candidates:
+        _check_model(candidate, look, {}, "select")
 
     contains = _kind(model) == _kind(truth)
     target = params if contains else _target(truth, params, model, jax.random.fold_in(key, _TARGET))
@@ -174,7 +179,7 @@ def study(
     setting = Setting(wanted, levels, n, truth.n_components, **counts)
     most = max(1, min(_MOST_IN_BATCH, _BATCH_NUMBERS // look.size))
     batch = -(-n_datasets // -(-n_datasets // most))
-    problem = _batches.Problem(truth, params, model, target)
+    problem = _batches.Problem(truth, params, model, target, candidates)
     record = _batches.run(problem, setting, named, key, n_datasets, batch, folder, progress)
     found = scores(record, wanted, np.asarray(values(wanted, sized, target), float), levels)
     settings = {
@@ -190,7 +195,9 @@ def study(
         **counts,
     }
     settings["code"] = _code(truth, params, model, settings)
-    return Study(*found, settings, record)
+    right = [_kind(candidate) == _kind(truth) for candidate in candidates]
+    chosen = selection(record.criteria, candidates, right)
+    return Study(*found, selection=chosen, settings=settings, record=record)
 
 
 def _code(truth: LatentModel, params: Params, model: LatentModel, settings: dict[str, Any]) -> str:
@@ -262,9 +269,12 @@ def _looked_at(truth: LatentModel, params: Params, n: int, key: PRNGKeyArray) ->
     return x
 
 
-def _check_model(model: LatentModel, x: jax.Array, methods: Mapping[str, Method]) -> None:
+def _check_model(
+    model: LatentModel, x: jax.Array, methods: Mapping[str, Method], argument: str = "model"
+) -> None:
     if not isinstance(model, LatentModel):
-        raise TypeError(f"model: needs one such as jaxgmm.Mixture, found {type(model).__name__}")
+        found = type(model).__name__
+        raise TypeError(f"{argument}: needs models such as jaxgmm.Mixture, found {found}")
     model.check_model(x)
     resolved = model.resolve(x)
     resolved.check_mode()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from jaxgmm.report.study._scores import RATIO, Scores
@@ -14,7 +15,7 @@ _WIDTH = 100
 _ON_SCREEN = 8
 
 
-def conclusions(found: Scores, settings: dict[str, Any]) -> list[str]:
+def conclusions(found: Scores, selection: pd.DataFrame, settings: dict[str, Any]) -> list[str]:
     """Sentences, the most important first."""
     level, findings, failures = max(settings["levels"]), found.findings, found.failures
     said = []
@@ -43,6 +44,13 @@ def conclusions(found: Scores, settings: dict[str, Any]) -> list[str]:
         said.append(f"On {missed} data set(s) no restart reached the optimum near the truth")
     if elsewhere:
         said.append(f"On {elsewhere} data set(s) the highest optimum is not the one near the truth")
+    right = selection[selection["truth"]]
+    if len(right):
+        picks = [
+            f"{str(name).upper()} on {share(row['picked'], row['error'])}"
+            for (name, _), row in right.iterrows()
+        ]
+        said.append(f"The truth's model is picked by {', '.join(picks)} of the data sets")
     return [sentence.removesuffix(".") + "." for sentence in said]
 
 
@@ -123,19 +131,30 @@ def shown_findings(findings: pd.DataFrame, most: int) -> pd.DataFrame:
     return shown.set_index("method").rename_axis(None)
 
 
+def shown_selection(selection: pd.DataFrame) -> pd.DataFrame:
+    """Models in rows, criteria in columns; the truth has a star."""
+    cells = [share(row["picked"], row["error"]) for _, row in selection.iterrows()]
+    shown = pd.Series(cells, selection.index).unstack("criterion", sort=False)
+    right = selection.groupby(level="model", sort=False)["truth"].first().loc[shown.index]
+    return shown.set_axis(shown.index + np.where(right, " *", "")).rename_axis(columns=None)
+
+
 def more(findings: pd.DataFrame, most: int) -> str:
     """What is said of rows that are not shown."""
     left = len(findings) - most
     return f"{left} more in findings" if left > 0 else ""
 
 
-def screen(said: list[str], found: Scores) -> str:
+def screen(said: list[str], found: Scores, selection: pd.DataFrame) -> str:
     """One screen."""
     parts = [
         "\n".join(textwrap.fill(line, _WIDTH, subsequent_indent="  ") for line in said),
         "What became of the data sets\n" + shown_failures(found.failures).to_string(),
         "Scores\n" + shown_scores(found.scores).to_string(),
     ]
+    if len(selection):
+        title = "How often each model is picked (* the truth)"
+        parts.append(f"{title}\n{shown_selection(selection).to_string()}")
     findings = found.findings
     if len(findings):
         first, tail = shown_findings(findings, _ON_SCREEN).to_string(), more(findings, _ON_SCREEN)

@@ -1,0 +1,309 @@
+"""The door to calibration: draws from the prior, rows from them, ranks among what is drawn back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from jax import lax
+from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
+
+from jaxgmm import bayes, em
+from jaxgmm._checks import check_count, check_key, check_name, key_numbers
+from jaxgmm._contract import LatentModel, Params
+from jaxgmm._numerics import at_once
+from jaxgmm._predictive import prior_draws
+from jaxgmm._programs import program
+from jaxgmm._progress import bar
+from jaxgmm._results import Status
+from jaxgmm.report.study._calibration import Calibration
+from jaxgmm.report.study._case import End, first_of
+from jaxgmm.report.study._quantities import SHARED, entries, moments
+from jaxgmm.report.study._ranks import rank_table
+
+# Of a model, parameters and rows: numbers by name.
+Watched = Callable[[LatentModel, Params, Array], Mapping[str, Array]]
+# The next member of a reversible chain that leaves the posterior as it is.
+Kernel = Callable[[LatentModel, Array, Params, PRNGKeyArray], Params]
+
+_MOST_IN_BATCH = 250
+
+# Chains that begin at the fit, and what they throw away.
+_CHAINS = 4
+
+
+class _Plan(NamedTuple):
+    """What is compiled for."""
+
+    method: str | Kernel
+    watched: Watched
+    n: int
+    n_kept: int
+    thinning: int
+    n_warmup: int
+    n_init: int
+
+
+def calibrate(
+    model: LatentModel,
+    *,
+    n: int,
+    key: PRNGKeyArray,
+    method: str | Kernel = "gibbs",
+    n_datasets: int = 1000,
+    quantities: Watched | None = None,
+    n_draws: int = 99,
+    thinning: int = 5,
+    n_warmup: int = 100,
+    n_init: int = 4,
+    level: float = 0.95,
+    progress: bool = True,
+) -> Calibration:
+    """Is a posterior right? Ranks of draws from the prior among draws of the posterior.
+
+    Parameters
+    ----------
+    model : LatentModel
+        With a proper prior, as numbers.
+    n : int
+        Rows of each data set.
+    key : typed random key
+    method : str or callable
+        ``"gibbs"``, ``"nuts"`` (chains that begin at EM's fit), ``"laplace"``, ``"vb"``, or
+        ``"em"``: the normal approximation of each quantity at EM's fit. Or a function
+        ``(model, x, params, key)`` that returns the next member of a reversible chain, which is
+        run from the truth both ways.
+    n_datasets : int
+        Draws from the prior.
+    quantities : callable, optional
+        A function ``(model, params, x)`` that returns numbers by name; of what no renaming of
+        labels changes unless the labels differ in their prior. By default moments of the density,
+        the probability that two rows share a component, the smallest weight, and the log
+        likelihood.
+    n_draws : int
+        Draws L that ranks are taken among.
+    thinning : int
+        Members of a chain for each of these.
+    n_warmup, n_init : int
+        What goes before the draws of a chain, and restarts of EM.
+    level : float
+        Probability that right draws stay in the bands of all quantities.
+    progress : bool
+        Whether to show a bar.
+
+    Returns
+    -------
+    Calibration
+
+    Raises
+    ------
+    ValueError, TypeError
+        For a prior that has no draws, and arguments that do not fit.
+
+    Notes
+    -----
+    A function of parameters and rows, such as the log likelihood, sees errors that functions of the
+    parameters alone can miss (Modrák and others, 2023). Ranks of a reversible chain are uniform
+    however slowly it mixes, where the truth stands at a random place of it (Gandy and Scott, 2021).
+
+    References
+    ----------
+    Talts, Betancourt, Simpson, Vehtari and Gelman (2018), arXiv:1804.06788; Säilynoja, Bürkner and
+    Vehtari (2022), Statistics and Computing 32:32, for the bands; Gandy and Scott (2021),
+    arXiv:2001.06465; Modrák and others (2023), Bayesian Analysis, doi:10.1214/23-BA1404.
+
+    Examples
+    --------
+    >>> import jax
+    >>> import jaxgmm as jg
+    >>> prior = jg.ConjugatePrior(mean=[0.0], mean_precision=0.5, dof=5.0, scale=[[2.0]])
+    >>> model = jg.Mixture(jg.Gaussian("full"), 1, prior=prior)
+    >>> found = jg.calibrate(
+    ...     model, n=10, method="vb", key=jax.random.key(0), n_datasets=100, n_init=1
+    ... )
+    >>> found.uniform
+    True
+    """
+    counts = {
+        "n": (n, 2),
+        "n_datasets": (n_datasets, 20),
+        "n_draws": (n_draws, 4),
+        "thinning": (thinning, 1),
+        "n_warmup": (n_warmup, 0),
+        "n_init": (n_init, 1),
+    }
+    for name, (count, least) in counts.items():
+        check_count(name, count, least)
+    check_key(key, "parameters and data sets are random")
+    if not 0 < level < 1:
+        raise ValueError(f"level: needs a number between 0 and 1, such as 0.95; found {level!r}")
+    if not callable(method):
+        check_name("method", method, ("em", *bayes.WITHIN))
+    model = _sized(model)
+    key_look, key_sets = jax.random.split(key)
+    looked = prior_draws(model, key_look, (1, 1), "model")
+    model = model.settled(jax.tree.map(lambda leaf: leaf[0, 0], looked))
+
+    chains = method in ("gibbs", "nuts")
+    n_kept = -(-n_draws // _CHAINS) * _CHAINS if chains else n_draws
+    plan = _Plan(method, quantities or _watched, n, n_kept, thinning, n_warmup, n_init)
+    batch = -(-n_datasets // -(-n_datasets // _MOST_IN_BATCH))
+    numbers = np.arange(-(-n_datasets // batch) * batch).reshape(-1, batch)
+    ranks, ends = [], []
+    with bar("data sets", progress, n_datasets) as shown:
+        for some in numbers:
+            found, end = _ranked(model, key_sets, some, plan)
+            ranks.append(found)
+            ends.append(np.asarray(end))
+            shown.update(min(batch, n_datasets - int(some[0])))
+    joined = {
+        n: np.concatenate([np.asarray(one[n]) for one in ranks])[:n_datasets] for n in ranks[0]
+    }
+    end = np.concatenate(ends)[:n_datasets]
+    names = list(joined)
+    kept = np.stack(list(joined.values()), axis=1)
+    kept[~np.isin(end, (End.USED, End.NOT_CONVERGED))] = -1
+    settings = {
+        "model": repr(model),
+        "method": getattr(method, "__name__", method),
+        "level": level,
+        "n_kept": n_kept,
+        "seed": key_numbers(key),
+        **{name: count for name, (count, _) in counts.items()},
+    }
+    failures = pd.Series({e.words: int(np.sum(end == e)) for e in End}, name="data sets")
+    return Calibration(rank_table(kept, names, n_kept, level), kept, failures, settings)
+
+
+def _sized(model: LatentModel) -> LatentModel:
+    """The model as numbers that draws can be made of."""
+    if not isinstance(model, LatentModel):
+        raise TypeError(f"model: needs one such as jaxgmm.Mixture, found {type(model).__name__}")
+    if getattr(model, "n_features", 0) is None:
+        mean = getattr(getattr(model, "prior", None), "mean", None)
+        if mean is None:
+            raise ValueError(
+                f"model: {model!r} has no prior as numbers to draw from; give a ConjugatePrior, or "
+                "model.resolve(x) for rows x"
+            )
+        model = model.resolve(jnp.zeros((2, np.size(mean))))
+    model.check_samplable()
+    return model
+
+
+def _watched(model: LatentModel, params: Params, x: Array) -> dict[str, Array]:
+    """Quantities that no renaming of labels changes."""
+    names = tuple(f"x{j}" for j in range(x.shape[1]))
+    found = {
+        label: value[index]
+        for name, value in moments(model, params).items()
+        if name != SHARED or model.n_components > 1
+        for index, label in entries(name, value, names)
+    }
+    weights = model.sites(params).get("weights")
+    if weights is not None and model.n_components > 1:
+        found["smallest weight"] = jnp.min(weights)
+    return {**found, "log likelihood": model.log_likelihood(params, x)}
+
+
+@program(static_argnames="plan")
+def _ranked(
+    model: LatentModel, key: PRNGKeyArray, numbers: Int[Array, " b"], plan: _Plan
+) -> tuple[dict[str, Array], Array]:
+    """Ranks of a batch of data sets, and how each ended."""
+
+    def one(number: Array) -> tuple[dict[str, Array], Array]:
+        keys = jax.random.split(jax.random.fold_in(key, number), 4)
+        truth = model.draw_prior(keys[0])
+        x = model.sample(truth, keys[1], plan.n)
+        own = plan.watched(model, truth, x)
+        make = _by_kernel if callable(plan.method) else _from_fit
+        drawn, end = make(model, x, truth, keys[2], plan)
+        # What the normal approximation has no errors of is not drawn.
+        own = {name: own[name] for name in drawn}
+        ties = jax.random.split(keys[3], len(own))
+        ranks = [_rank(k, drawn[name], own[name]) for k, name in zip(ties, own, strict=True)]
+        return dict(zip(own, ranks, strict=True)), end
+
+    batch = at_once(plan.n * model.n_components, float) if callable(plan.method) else 1
+    size = max(s for s in range(1, min(batch, len(numbers)) + 1) if len(numbers) % s == 0)
+    return lax.map(one, numbers, batch_size=size) if size > 1 else lax.map(one, numbers)
+
+
+def _rank(key: PRNGKeyArray, drawn: Float[Array, " s"], own: Array) -> Int[Array, ""]:
+    # A chain that stands still ties with the truth but for rounding.
+    rounding = 1e-9 if drawn.dtype == jnp.float64 else 1e-5
+    tied = jnp.isclose(drawn, own, rtol=rounding, atol=rounding)
+    n_tied = jnp.sum(tied)
+    return jnp.sum(~tied & (drawn < own)) + jax.random.randint(key, (), 0, n_tied + 1)
+
+
+def _by_kernel(
+    model: LatentModel, x: Array, truth: Params, key: PRNGKeyArray, plan: _Plan
+) -> tuple[dict[str, Array], Array]:
+    """A chain in which the truth stands at a random place."""
+    key_place, key_steps = jax.random.split(key)
+    place = jax.random.randint(key_place, (), 0, plan.n_kept + 1)
+    kernel: Any = plan.method
+
+    def step(params: Params, step: tuple[Array, Key[Array, " t"]]) -> tuple[Params, Mapping]:
+        i, keys = step
+        params = jax.tree.map(lambda a, b: jnp.where(i == place, a, b), truth, params)
+        again = lambda params, key: (kernel(model, x, params, key), None)
+        params, _ = lax.scan(again, params, keys)
+        return params, plan.watched(model, params, x)
+
+    steps = jnp.arange(plan.n_kept), jax.random.split(key_steps, (plan.n_kept, plan.thinning))
+    return dict(lax.scan(step, truth, steps)[1]), jnp.int32(End.USED)
+
+
+def _from_fit(
+    model: LatentModel, x: Array, truth: Params, key: PRNGKeyArray, plan: _Plan
+) -> tuple[dict[str, Array], Array]:
+    """Draws as `jaxgmm.sample` makes them, from the best of EM's restarts."""
+    key_fit, key_draws = jax.random.split(key)
+    search = em.search(model, x, key_fit, plan.n_init)
+    start = search.best.params
+    failed = (
+        (search.failed & jnp.any(search.spurious), End.SPURIOUS),
+        (search.failed, End.COLLAPSED),
+    )
+    if plan.method == "em":
+        return _normal(model, x, start, key_draws, plan, search.best.status, failed)
+    chains = plan.method in ("gibbs", "nuts")
+    n_chains, thinning = (_CHAINS, plan.thinning) if chains else (1, 1)
+    n_draws = plan.n_kept // n_chains * thinning
+    counts = n_chains, n_draws, plan.n_warmup
+    drawn = bayes.draw(model, x, start, key_draws, str(plan.method), *counts)
+    params = jax.tree.map(
+        lambda leaf: leaf[:, thinning - 1 :: thinning].reshape(-1, *leaf.shape[2:]), drawn.params
+    )
+    found = dict(jax.vmap(lambda one: plan.watched(model, one, x))(params))
+    return found, first_of(*failed, (~drawn.sound, End.NOT_CONVERGED))
+
+
+def _normal(
+    model: LatentModel,
+    x: Array,
+    point: Params,
+    key: PRNGKeyArray,
+    plan: _Plan,
+    status: Array,
+    failed: tuple[tuple[Array, End], ...],
+) -> tuple[dict[str, Array], Array]:
+    """Draws of each quantity's normal approximation, but of the likelihood, which is at its top."""
+    names = [name for name in plan.watched(model, point, x) if name != "log likelihood"]
+    vector = lambda params: jnp.stack([plan.watched(model, params, x)[name] for name in names])
+    errors = em.local_errors(model, point, x, vector)
+    noise = jax.random.normal(key, (plan.n_kept, len(names)), errors.values.dtype)
+    drawn = errors.values + errors.information * noise
+    end = first_of(
+        *failed,
+        (status != Status.CONVERGED, End.NOT_CONVERGED),
+        (~errors.stationary, End.NOT_A_MAXIMUM),
+    )
+    return {name: drawn[:, j] for j, name in enumerate(names)}, end

@@ -1,0 +1,102 @@
+"""The result of a calibration."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Calibration:
+    """Ranks of what was drawn from the prior among draws of its posterior.
+
+    Attributes
+    ----------
+    table : DataFrame
+        A row per quantity: ``n_used``; ``p_value`` of uniform ranks by the bands and
+        ``chi2_p_value`` by chi-squared, each of this quantity alone; ``uniform``: inside bands
+        that hold all quantities at once with probability ``level``; ``mean_rank``, a half for
+        right draws; ``spread``, one for right draws, more where they are too narrow; and
+        ``meaning``, what that says of the draws.
+    ranks : (N, Q) int array
+        From 0 to L; -1 where a data set has no answer.
+    failures : Series
+        How many data sets ended how; those that are not ``used`` and not ``not converged`` have
+        no ranks.
+    settings : dict
+        What was asked for.
+    """
+
+    table: pd.DataFrame
+    ranks: np.ndarray
+    failures: pd.Series
+    settings: dict[str, Any]
+
+    @property
+    def uniform(self) -> bool:
+        """Whether the ranks of every quantity stay inside their band."""
+        return bool(self.table["uniform"].all())
+
+    @property
+    def conclusions(self) -> list[str]:
+        """What may be concluded, in sentences."""
+        asked, off = self.settings, self.table[~self.table["uniform"]]
+        who = f"{asked['method']} at n = {asked['n']}, over {asked['n_datasets']} data sets"
+        if not len(off):
+            said = [f"{who}: the ranks of all {len(self.table)} quantities are uniform."]
+        else:
+            names = ", ".join(f"{name} ({why})" for name, why in off["meaning"].items())
+            said = [f"{who}: ranks are not uniform: {names}."]
+        lost = {why: count for why, count in self.failures.items() if count and why != "used"}
+        if lost:
+            said.append("Data sets: " + ", ".join(f"{n} {why}" for why, n in lost.items()) + ".")
+        return said
+
+    def plot(self, ax: Any = None) -> Any:
+        """Distribution functions of the ranks less that of uniform ones, in their bands.
+
+        Parameters
+        ----------
+        ax : array of matplotlib Axes, optional
+            One for each quantity.
+
+        Returns
+        -------
+        matplotlib Figure, or ``ax`` where it was given
+        """
+        from jaxgmm.report.study._plot_ranks import plot_ranks
+
+        return plot_ranks(self.table, self.ranks, self.settings, ax)
+
+    def save(self, folder: str | os.PathLike[str]) -> Path:
+        """Write the report: calibration.html, .md, .json and .csv, and ranks.png.
+
+        Parameters
+        ----------
+        folder : path
+            Made where it does not exist.
+
+        Returns
+        -------
+        Path
+            Of the page.
+        """
+        from jaxgmm.report.study._calibration_page import save
+
+        parts = self.table, self.ranks, self.failures, self.settings
+        return save(self.conclusions, *parts, Path(folder))
+
+    def __repr__(self) -> str:
+        from jaxgmm.report.study._calibration_page import screen
+
+        return screen(self.conclusions, self.table)
+
+    def _repr_html_(self) -> str:
+        from jaxgmm.report.study._calibration_page import notebook
+
+        return notebook(self.conclusions, self.table, self.ranks, self.settings)

@@ -1,0 +1,110 @@
+"""A calibration as text, for notebooks, and on disk."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from jaxgmm._files import Content, write
+from jaxgmm.report._document import (
+    Block,
+    Document,
+    Illustration,
+    Pairs,
+    Section,
+    Table,
+    Words,
+    versions,
+)
+from jaxgmm.report._html import fragment, image, page
+from jaxgmm.report._markdown import markdown
+from jaxgmm.report._record import dumps, rows
+from jaxgmm.report.study._plot_ranks import plot_ranks
+
+_TITLE = "Ranks of prior draws among posterior draws"
+_NOTE = (
+    "Parameters are drawn from the prior, rows from them, and draws of the posterior given the "
+    "rows: the rank of the former among the latter is uniform where the sampler is right (Talts "
+    "and others, 2018). p-values are those of each quantity alone; a quantity is called uniform "
+    "inside bands that hold all of them at once."
+)
+_CAPTION = (
+    "Distribution functions of the ranks less that of uniform ones. Below and then above the line: "
+    "draws too wide; the other way round: too narrow; to one side only: shifted."
+)
+
+
+def save(
+    said: list[str],
+    table: pd.DataFrame,
+    ranks: np.ndarray,
+    failures: pd.Series,
+    settings: dict[str, Any],
+    folder: Path,
+) -> Path:
+    """See `Calibration.save`."""
+    figure = Illustration("ranks", _TITLE, _CAPTION, _picture(table, ranks, settings, 150))
+    ends = pd.DataFrame({"data sets": failures[failures > 0]})
+    sections = [
+        Section("conclusion", "Conclusion", _conclusion(said, table)),
+        Section("figure", "Ranks", [figure]),
+        Section("quantities", "Quantities", [Words(_NOTE), Table(shown(table))]),
+        Section("failures", "What became of the data sets", [Table(ends)]),
+        Section("settings", "Settings", [Pairs([(n, str(v)) for n, v in settings.items()])]),
+        Section("versions", "Versions", [Pairs(versions())]),
+    ]
+    subject = [settings["model"], f"by {settings['method']}"]
+    document = Document("Is the posterior right?", subject, sections)
+    record = {
+        "kind": "calibration",
+        "conclusions": said,
+        "table": rows(table),
+        "ranks": ranks,
+        "failures": failures.to_dict(),
+        "settings": settings,
+        "versions": dict(versions()),
+    }
+    files: dict[str, Content] = {figure.file: figure.png, "calibration.csv": table.to_csv()}
+    files["calibration.json"] = dumps(record)
+    files["calibration.md"] = markdown(document)
+    files["calibration.html"] = page(document)
+    write(folder, files)
+    return folder / "calibration.html"
+
+
+def notebook(
+    said: list[str], table: pd.DataFrame, ranks: np.ndarray, settings: dict[str, Any]
+) -> str:
+    picture = image(_picture(table, ranks, settings, 100), _TITLE)
+    return fragment([*_conclusion(said, table), Table(shown(table))], picture)
+
+
+def screen(said: list[str], table: pd.DataFrame) -> str:
+    words = [textwrap.fill(line, 100, subsequent_indent="  ") for line in said]
+    return "\n".join([*words, "", shown(table).to_string()])
+
+
+def shown(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with readable cells."""
+    found = pd.DataFrame({"used": table["n_used"]}, index=table.index.rename(None))
+    found["p-value"] = table["p_value"].map("{:.4f}".format)
+    found["chi-squared p"] = table["chi2_p_value"].map("{:.2g}".format)
+    found["mean rank"] = table["mean_rank"].map("{:.3f}".format)
+    found["spread"] = table["spread"].map("{:.3f}".format)
+    found["ranks"] = table["meaning"].where(~table["uniform"], "uniform")
+    return found
+
+
+def _conclusion(said: list[str], table: pd.DataFrame) -> list[Block]:
+    first, *rest = said
+    return [Words(first, "decided" if table["uniform"].all() else "undecided"), *map(Words, rest)]
+
+
+def _picture(table: pd.DataFrame, ranks: np.ndarray, settings: dict[str, Any], dpi: int) -> bytes:
+    from jaxgmm.report._figure import png
+
+    return png(plot_ranks(table, ranks, settings, None), dpi)
