@@ -1,6 +1,6 @@
 """Mixture models written once: compiled EM beside the NumPyro posterior of the same model."""
 
-from jaxgmm import bayes, datasets, em, model, report
+from jaxgmm import bayes, datasets, em, families, model, report
 from jaxgmm._archive import load
 from jaxgmm._contract import LatentModel, expected_labels
 from jaxgmm._posterior import Posterior
@@ -26,6 +26,7 @@ from jaxgmm.model import (
     Gaussian,
     GaussianParams,
     Mixture,
+    MixtureParams,
     NumericalModel,
     from_numpyro,
 )
@@ -59,6 +60,7 @@ __all__ = [
     "LikelihoodRatioTest",
     "MergeTree",
     "Mixture",
+    "MixtureParams",
     "NumericalModel",
     "Posterior",
     "Run",
@@ -76,6 +78,7 @@ __all__ = [
     "em",
     "evidence",
     "expected_labels",
+    "families",
     "fit",
     "from_numpyro",
     "kmeans",

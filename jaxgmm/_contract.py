@@ -10,13 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
-from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from numpyro import handlers
-from numpyro.distributions import biject_to
 
 from jaxgmm._numerics import as_rows, normalise
 from jaxgmm._proper import innermost, instead
+from jaxgmm._within import at_edge, freedom, inwards, stepped
 
 Params = Any
 Statistics = Any
@@ -77,6 +76,8 @@ class LatentModel(abc.ABC):
     moves: bool | ClassVar[bool] = False
     # Which labels there are, (K,), where the model is `padded`; None: all of them.
     present: Any = None
+    # Whether statistics have `coordinates`; else parameters are extrapolated.
+    has_coordinates: bool | ClassVar[bool] = False
     # Whether `m_step` maximises the expected log joint; else it is a step that may overshoot,
     # of which ``share=`` takes a part, and EM refuses what falls.
     closed: bool | ClassVar[bool] = True
@@ -317,26 +318,47 @@ class LatentModel(abc.ABC):
 
     def coordinates(self, statistics: Statistics) -> Array:
         """Statistics as a vector that any real numbers may replace, for extrapolation."""
-        return ravel_pytree(statistics)[0]
+        raise NotImplementedError
 
     def from_coordinates(self, vector: Array, like: Statistics) -> Statistics:
         """The inverse of `coordinates`, with the total weight of ``like``."""
-        return ravel_pytree(like)[1](vector)
+        raise NotImplementedError
 
     def retract(self, params: Params, tangent: Float[Array, " p"]) -> Params:
         """Parameters a step away: a smooth map of `tangent_size` numbers, zero to ``params``.
 
-        Here the step is taken in NumPyro's unconstrained coordinates of each site.
+        Here each site is moved within its support, and stays on an edge where it is there.
         """
         moved: Sites = {}
         sites, start = self.sites(params), 0
         for name, conditional in self.prior_sites().items():
-            to_site = biject_to(conditional(moved or sites).support)
-            origin = to_site.inv(sites[name])
-            step = tangent[start : start + origin.size].reshape(origin.shape)
-            moved[name] = to_site(origin + step)
-            start += origin.size
+            support = conditional(moved or sites).support
+            size = freedom(support, sites[name])
+            moved[name] = stepped(support, sites[name], tangent[start : start + size])
+            start += size
         return self.from_sites(moved)
+
+    def edges(self, params: Params) -> Bool[Array, " p"]:
+        """Which of the numbers that `retract` takes move a value close to an edge of its support.
+
+        There the likelihood may have drawn it, and a standard error means little.
+        """
+        sites = self.sites(params)
+        return jnp.concatenate(
+            [at_edge(d(sites).support, sites[name]) for name, d in self.prior_sites().items()]
+        )
+
+    def inwards(self, params: Params, margin: Array | float) -> Params:
+        """Parameters that keep a distance from the edges of their supports, for starts of chains.
+
+        What is on an edge has no finite unconstrained coordinates.
+        """
+        sites = self.sites(params)
+        held = {
+            name: inwards(d(sites).support, sites[name], margin)
+            for name, d in self.prior_sites().items()
+        }
+        return self.from_sites(held)
 
     def padded(self, n_components: int) -> LatentModel | None:
         """The same model with room for more labels, none of which a row can have.
@@ -354,7 +376,7 @@ class LatentModel(abc.ABC):
         """How many numbers `retract` takes."""
         sites = self.sites(params)
         prior = self.prior_sites().items()
-        return sum(biject_to(d(sites).support).inv(sites[name]).size for name, d in prior)
+        return sum(freedom(d(sites).support, sites[name]) for name, d in prior)
 
     def permute(self, params: Params, order: Array) -> Params:
         """Rename the labels: new label k was ``order[k]``."""

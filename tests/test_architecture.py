@@ -12,7 +12,8 @@ import jaxgmm
 
 ROOT = Path(jaxgmm.__file__).parent
 ROOMS = {"model", "em", "bayes", "datasets"}
-DOORS = {"__init__", "__main__", "_sample", "sklearn"}  # _sample: fit, then draw
+# _sample: fit, then draw; families: a shelf of the model's.
+DOORS = {"__init__", "__main__", "_sample", "families", "sklearn"}
 FILES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
 GROUND = [file for file in FILES if file.parent == Path() and file.name[0] == "_"]
 GROUND = [file for file in GROUND if file.stem not in DOORS]

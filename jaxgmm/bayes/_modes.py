@@ -19,6 +19,7 @@ from jaxgmm._unconstrained import from_vector, log_units, to_vector
 from jaxgmm.bayes._importance import Importance, importance
 from jaxgmm.bayes._laplace import Bell, bell_of, climb, student_draws
 from jaxgmm.bayes._sample import to_working
+from jaxgmm.bayes._starts import EDGE_MARGIN, inwards
 
 # A top farther from its start than this share of its own Gaussian is another mode's.
 _OWN = 0.999
@@ -153,7 +154,7 @@ def _prepared(
     model, rows, weight, modes = jax.tree.map(
         lambda a: jnp.asarray(a, jnp.result_type(float)), (model, rows, weight, modes)
     )
-    working, modes = to_working(model, rows, weight, modes)
+    working, modes = to_working(model, rows, weight, inwards(model, modes, EDGE_MARGIN))
     working = working.settled(modes)
     leaves, form = jax.tree.flatten(modes)
     each = [jax.tree.unflatten(form, mode) for mode in zip(*leaves, strict=True)]

@@ -23,6 +23,9 @@ _DEFAULT_CHAINS = 4
 # Engines that begin at every start: the others know one, or begin in the prior.
 _AT_EVERY_START = ("nuts", "gibbs", "vb")
 
+# A fit may lie on an edge, which no chain reaches: it starts so far inside.
+EDGE_MARGIN = 1e-3
+
 # Chains start from every distinct optimum that is not hopeless: within this many units
 # of log joint of the best (odds of 1 to 20000).
 _MODE_RANGE = 10.0
@@ -90,6 +93,7 @@ def beginning(
         if not same_form(start.params, needed):
             raise ValueError(f"start: this fit is of {start.model!r}, not of {model!r}")
         params, note = _dealt(start, n_chains or _DEFAULT_CHAINS)
+        params = inwards(model, params, EDGE_MARGIN)
         note = note if method in _AT_EVERY_START else ""
         return Beginning("fit", Starts(params), start.params, note)
     reference = None
@@ -108,6 +112,8 @@ def beginning(
                 f"{Starts(params).n_chains}"
             )
         _check_chains(Starts(params).n_chains, n_chains)
+    # Rounding may have put a draw on an edge.
+    params = inwards(model, params, float(jnp.finfo(x.dtype).eps))
     height = np.asarray(_log_joints(model, x, sample_weight, params))
     if not np.all(np.isfinite(height)):
         chain = int(np.argmin(np.isfinite(height)))
@@ -175,6 +181,12 @@ def _check_resumable(
 def _check_chains(found: int, n_chains: int | None) -> None:
     if n_chains not in (None, found):
         raise ValueError(f"n_chains: start has {found} chain(s), found {n_chains}; leave it out")
+
+
+@program()
+def inwards(model: LatentModel, params: Params, margin: Array | float) -> Params:
+    """A stack of parameters, none closer to an edge of its support than ``margin``."""
+    return jax.vmap(lambda one: model.inwards(one, margin))(params)
 
 
 @program()

@@ -1,9 +1,9 @@
 """Acceleration: wrappers around a step of EM that are steps themselves.
 
 Both see EM as a map of sufficient statistics to sufficient statistics, in the model's
-`coordinates` of them, in which any real vector is valid; or, where the M-step is no function of
-statistics alone, of parameters to parameters. After every two plain steps they leap along what
-those steps, and some before, say of the map; every update is one evaluation.
+`coordinates` of them, in which any real vector is valid; or, where it has none, of parameters to
+parameters. After every two plain steps they leap along what those steps, and some before, say of
+the map; every update is one evaluation.
 
 The objective never falls. A search that leapt to a lower point may go on from there for one
 cycle, unseen; if it is not above the last kept point by then, it goes back, and leaps
@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxgmm._checks import check_name
-from jaxgmm._contract import LatentModel
+from jaxgmm._contract import LatentModel, Params
 from jaxgmm._unconstrained import from_vector, to_vector
 from jaxgmm.em._step import Move, Point, Step, choose, next_params
 
@@ -139,7 +139,7 @@ class _Parameters(NamedTuple):
     model: LatentModel
 
     def of(self, point: Point) -> Array:
-        return to_vector(self.model, point.params)
+        return self._vector(point.params)
 
     def at(self, vector: Array, point: Point) -> Point:
         params = from_vector(self.model, vector, point.params)[0]
@@ -148,12 +148,17 @@ class _Parameters(NamedTuple):
         return point._replace(params=params, log_likelihood=unknown)
 
     def mapped(self, tried: Array, new: Point) -> tuple[Array, Array]:
-        return self.of(new), to_vector(self.model, next_params(self.model, new))
+        return self.of(new), self._vector(next_params(self.model, new))
+
+    def _vector(self, params: Params) -> Array:
+        # On an edge of its support a value has no finite coordinate.
+        margin = float(jnp.finfo(jax.tree.leaves(params)[0].dtype).eps)
+        return to_vector(self.model, self.model.inwards(params, margin))
 
 
 def _leaping(model: LatentModel, step: Step, leap: Leap, memory: int) -> Step:
     """Two steps and a leap, in turn."""
-    coordinates = _Statistics(model) if model.closed else _Parameters(model)
+    coordinates = _Statistics(model) if model.has_coordinates else _Parameters(model)
 
     def enter(point: Point, turn: int, longest: Array | float, inner: Any) -> _Search:
         """A search that knows nothing yet of the map about ``point``."""

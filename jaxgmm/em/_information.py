@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from jaxgmm._checks import check_name
 from jaxgmm._contract import LatentModel, Params
@@ -19,6 +19,7 @@ from jaxgmm._numerics import as_rows, block_rows, precise, sum_over_blocks
 from jaxgmm._programs import program
 from jaxgmm._results import Fit, same_data
 from jaxgmm._spectrum import Spectrum, inverse_root, spectrum
+from jaxgmm._within import held
 
 KINDS = ("information", "sandwich", "opg")
 
@@ -64,6 +65,9 @@ class StandardErrors:
         infinite where that is not positive definite.
     n_flat, n_negative : int
         Directions without curvature, and along which the log joint rises.
+    n_boundary : int
+        Parameters on the boundary of what they may be, such as a probability of zero. They are
+        taken as known: their errors are zero, and the others are those given them.
     newton_decrement : float
         Distance of the fit to the top of the local quadratic, in standard errors.
     feature_names : tuple of str
@@ -77,6 +81,7 @@ class StandardErrors:
     condition: float
     n_flat: int
     n_negative: int
+    n_boundary: int
     newton_decrement: float
     feature_names: tuple[str, ...]
     _model: LatentModel
@@ -86,6 +91,13 @@ class StandardErrors:
     @property
     def status(self) -> str:
         """What the information says of the point, as a sentence."""
+        if not self.n_boundary:
+            return self._status
+        many = "parameter lies" if self.n_boundary == 1 else "parameters lie"
+        return f"{self._status}; {self.n_boundary} {many} on the boundary, taken as known"
+
+    @property
+    def _status(self) -> str:
         if np.isnan(self.newton_decrement):
             return "not finite: the log joint has no second derivatives here; no errors are known"
         if self.newton_decrement > _STATIONARY:
@@ -233,16 +245,20 @@ def standard_errors(
         lambda leaf: np.asarray(leaf, np.float64), _moments(model, params, x, sample_weight)
     )
     dtype, single = x.dtype, x.dtype == np.float32
-    hessian, scores = -(moments.likelihood + moments.prior), moments.scores
-    if not (np.all(np.isfinite(hessian)) and np.all(np.isfinite(scores))):
+    hessian = -(moments.likelihood + moments.prior)
+    free = ~held(model.edges(params), np.diag(hessian))
+    inner = np.ix_(free, free)
+    if not (np.all(np.isfinite(hessian)) and np.all(np.isfinite(moments.scores))):
         size = len(hessian)
-        spread = _Spread(np.zeros((size, size)), np.eye(size), np.ones(size), 0.0)
+        free = np.ones(size, bool)
+        spread = _Spread(np.zeros((size, size)), np.eye(size), np.ones(size), 0.0, free)
         condition, decrement, n_flat, n_negative = np.inf, np.nan, size, 0
     else:
-        shape = spectrum(hessian, single)
-        spread = _spread(kind, shape, scores, -moments.prior, single)
+        shape = spectrum(hessian[inner], single)
+        spread = _spread(kind, shape, moments.scores[inner], -moments.prior[inner], single)
+        spread = spread._replace(free=free)
         n_flat, n_negative = spread.unbounded.shape[1] - shape.n_negative, shape.n_negative
-        decrement = shape.newton_decrement(moments.gradient)
+        decrement = shape.newton_decrement(moments.gradient[free])
         bounded = not spread.unbounded.size
         condition = float(shape.values[-1] / shape.values[0]) if bounded else np.inf
 
@@ -258,6 +274,7 @@ def standard_errors(
         condition=condition,
         n_flat=n_flat,
         n_negative=n_negative,
+        n_boundary=int(np.sum(~free)),
         newton_decrement=decrement,
         feature_names=fit.feature_names,
         _model=model,
@@ -395,20 +412,26 @@ def _moments(model: LatentModel, params: Params, x: Array, sample_weight: Array 
 
 
 class _Spread(NamedTuple):
-    """A covariance matrix in the chart that is infinite along some directions."""
+    """A covariance matrix in the chart that is infinite along some directions.
+
+    It is that of the ``free`` numbers of the chart; the others are known.
+    """
 
     bounded: Float[np.ndarray, "p p"]
     unbounded: Float[np.ndarray, "p m"]
     scale: Float[np.ndarray, " p"]
     tolerance: float
+    free: Bool[np.ndarray, " all"]
 
-    def variances(self, slopes: Float[np.ndarray, "r p"]) -> Float[np.ndarray, " r"]:
+    def variances(self, slopes: Float[np.ndarray, "r all"]) -> Float[np.ndarray, " r"]:
         """Of linear functions of the chart, infinite where they move along ``unbounded``."""
+        slopes = slopes[:, self.free]
         finite = np.sum((slopes @ self.bounded) * slopes, axis=1)
         return np.where(self._leak(slopes) > 0, np.inf, np.maximum(finite, 0))
 
-    def of(self, slopes: Float[np.ndarray, "r p"]) -> Float[np.ndarray, "r r"]:
+    def of(self, slopes: Float[np.ndarray, "r all"]) -> Float[np.ndarray, "r r"]:
         """Their covariance matrix: the limit as the curvature along ``unbounded`` vanishes."""
+        slopes = slopes[:, self.free]
         finite = slopes @ self.bounded @ slopes.T
         along = np.where(self._leak(slopes)[:, None] > 0, slopes @ self.unbounded, 0)
         inner, length = along @ along.T, np.linalg.norm(along, axis=1)
@@ -440,4 +463,5 @@ def _spread(
         variance = np.diag(1 / shape.values[curved])
         if kind == "sandwich":
             variance = variance @ (basis.T @ scores @ basis) @ variance
-    return _Spread(basis @ variance @ basis.T, unbounded, shape.scale, shape.threshold)
+    free = np.ones(len(basis), bool)
+    return _Spread(basis @ variance @ basis.T, unbounded, shape.scale, shape.threshold, free)

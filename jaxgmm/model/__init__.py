@@ -1,9 +1,16 @@
 """What is fitted: mixtures, their component families and priors."""
 
-from jaxgmm.model._family import ConjugateFamily, Family
+from jaxgmm.model._bernoulli import Bernoulli
+from jaxgmm.model._categorical import Categorical
+from jaxgmm.model._conjugate import ConjugateFamily, MixtureParams, Sums
+from jaxgmm.model._exponential import Exponential
+from jaxgmm.model._family import Family
 from jaxgmm.model._gaussian import Gaussian, GaussianParams
+from jaxgmm.model._hyper import Moments
 from jaxgmm.model._mixture import Mixture
+from jaxgmm.model._multinomial import Multinomial
 from jaxgmm.model._numerical import NumericalModel
+from jaxgmm.model._poisson import Poisson
 from jaxgmm.model._prior import ConjugatePrior
 from jaxgmm.model._program import from_numpyro
 from jaxgmm.model._registry import STRUCTURES, UNIVARIATE
@@ -11,12 +18,20 @@ from jaxgmm.model._registry import STRUCTURES, UNIVARIATE
 __all__ = [
     "STRUCTURES",
     "UNIVARIATE",
+    "Bernoulli",
+    "Categorical",
     "ConjugateFamily",
     "ConjugatePrior",
+    "Exponential",
     "Family",
     "Gaussian",
     "GaussianParams",
     "Mixture",
+    "MixtureParams",
+    "Moments",
+    "Multinomial",
     "NumericalModel",
+    "Poisson",
+    "Sums",
     "from_numpyro",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -190,6 +191,46 @@ def check_coordinates(concentration: np.ndarray, dtype: np.dtype) -> None:
             f"coordinates of this method can tell in {np.dtype(dtype).name}; use "
             f'method="gibbs"{wider}'
         )
+
+
+def check_poles(name: str, kind: str, powers: list[Any]) -> None:
+    """Refuse a density with a pole at an edge, where a mode is looked for."""
+    least = min(float(np.min(np.asarray(power))) for power in powers)
+    if least < 1:
+        raise ValueError(
+            f"prior: {name!r} has a {kind} distribution with a concentration of {least:g}, below "
+            "1, so that the joint is unbounded at the edge and has no mode; raise it to at least "
+            '1, or sample without a fit: jaxgmm.sample(model, x, key=key, method="gibbs", '
+            'start="prior")'
+        )
+
+
+def check_values(
+    family: str,
+    x: np.ndarray,
+    holds: Callable[[np.ndarray], np.ndarray],
+    needs: str,
+    remedy: str,
+) -> None:
+    """Refuse rows with a value that a family does not have, by the first of them."""
+    for start, block in blocks(x):
+        wrong = ~holds(block)
+        if np.any(wrong):
+            row, column = np.argwhere(wrong)[0]
+            raise ColumnRefused(
+                f"x: {family} needs {needs}, found {block[row, column]:.9g} at row {start + row}, "
+                f"{{column}}; {remedy}",
+                int(column),
+            )
+
+
+def check_counts(family: str, x: np.ndarray) -> None:
+    """Refuse what is no count, and counts between which the dtype has no steps of one."""
+    whole = lambda rows: (rows >= 0) & (rows % 1 == 0)
+    check_values(family, x, whole, "counts 0, 1, 2, ...", "round, or leave the column out")
+    most = 2.0 ** (np.finfo(x.dtype).nmant + 1)
+    remedy = f"beyond it {x.dtype} skips whole numbers{wider(x.dtype)}"
+    check_values(family, x, lambda rows: rows <= most, f"counts up to {most:.0f}", remedy)
 
 
 # Block by block, so that checks of large data take no memory.

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from numpyro.distributions import constraints
 
 from jaxgmm._contract import Assignment, Params, Prior, Sites, Statistics
@@ -78,14 +78,21 @@ class Family(Form):
     moves: ClassVar[bool] = False
     # Priors by name, that `default_prior` computes from the data.
     rules: ClassVar[tuple[str, ...]] = ("weak",)
+    # Whether there are `coordinates` of statistics.
+    has_coordinates: ClassVar[bool] = False
     # What to write where a proper prior is needed, and where every component collapsed.
     proper_prior: ClassVar[str] = 'prior="weak" or a dictionary of distributions'
     conjugate_prior: ClassVar[str] = 'prior="weak"'
     collapse: ClassVar[str] = (
         'a component lost its rows; use a proper prior (prior="weak"), or fewer components'
     )
+    # What kind of numbers the columns are, for pictures: "numbers", "counts", "positives",
+    # "levels" (codes), or "shares" (counts that share a total).
+    columns: ClassVar[str | None] = None
+    # The distribution of a component in HTML, for reports.
+    formula: ClassVar[str | None] = None
     # What a row is.
-    row_support: ClassVar[constraints.Constraint] = constraints.real_vector
+    row_support: constraints.Constraint = constraints.real_vector
 
     @property
     def name(self) -> str:
@@ -139,6 +146,14 @@ class Family(Form):
     @abc.abstractmethod
     def retract(self, params: Params, tangent: Float[Array, " p"]) -> Params:
         """Parameters a step of `n_parameters` numbers away, their weights as they were."""
+
+    def edges(self, params: Params) -> Bool[Array, " p"]:
+        """Which numbers of a step move something close to an edge of its support."""
+        return jnp.zeros(self.n_parameters(params.weights.shape[0], self.n_columns(params)), bool)
+
+    def inwards(self, params: Params, margin: Array | float) -> Params:
+        """Parameters that keep a distance of ``margin`` from such edges."""
+        return params
 
     # -- rows ----------------------------------------------------------------------
 
@@ -222,8 +237,10 @@ class Family(Form):
         """Distributions of the components' sites; flat ones where there is no prior."""
 
     @abc.abstractmethod
-    def default_prior(self, rule: str, x: Array, sample_weight: Array | None, k: int) -> Any:
-        """The prior that a rule makes of the data."""
+    def default_prior(
+        self, rule: str, x: Array, sample_weight: Array | None, k: int, free: bool
+    ) -> Any:
+        """The prior that a rule makes of the data; ``free``: of the weights too."""
 
     @abc.abstractmethod
     def sized(self, prior: Any, k: int, d: int, dtype: Any) -> Any:
@@ -263,6 +280,10 @@ class Family(Form):
     @abc.abstractmethod
     def divergence(self, prior: Any, other: Any, k: int, d: int) -> Array:
         """Kullback-Leibler divergence of a prior from ``other``, before rows updated it."""
+
+    def looked(self, x: Array, sample_weight: Array | None) -> Family:
+        """The family with what it has to know of the data."""
+        return self
 
     # -- units ---------------------------------------------------------------------
 
@@ -330,32 +351,13 @@ class Family(Form):
 
     # -- leaps ---------------------------------------------------------------------
 
-    @abc.abstractmethod
     def coordinates(self, statistics: Statistics) -> Array:
         """Statistics as a vector that any real numbers may replace."""
+        raise NotImplementedError
 
-    @abc.abstractmethod
     def from_coordinates(self, vector: Array, like: Statistics) -> Statistics:
         """The inverse of `coordinates`."""
-
-
-class ConjugateFamily(Family):
-    """An exponential family: log p(x | k) = natural(k) . features(x).
-
-    Densities and sums are then one matrix product each.
-    """
-
-    @abc.abstractmethod
-    def natural(self, params: Params) -> Float[Array, "k f"]:
-        """Natural parameters of each component, the log normaliser first."""
-
-    def log_density(self, params: Params, features: Float[Array, "f n"]) -> Float[Array, "k n"]:
-        return self.natural(params) @ features
-
-    def sums(
-        self, features: Float[Array, "f n"], weights: Float[Array, "k n"]
-    ) -> Float[Array, "k f"]:
-        return weights @ features.T
+        raise NotImplementedError
 
 
 def labelled(

@@ -155,6 +155,8 @@ class Gaussian(Family):
     """
 
     moves = True
+    has_coordinates = True
+    columns = "numbers"
     rules = ("fraley-raftery", "weak")
     conjugate_prior = "a ConjugatePrior"
     proper_prior = 'prior="fraley-raftery" or a ConjugatePrior'
@@ -493,7 +495,7 @@ class Gaussian(Family):
         }
 
     def default_prior(
-        self, rule: str, x: Array, sample_weight: Array | None, k: int
+        self, rule: str, x: Array, sample_weight: Array | None, k: int, free: bool
     ) -> ConjugatePrior:
         """The data-dependent prior of Fraley and Raftery (2007), section 3.2, by either name."""
         n, d = x.shape

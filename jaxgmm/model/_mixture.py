@@ -12,7 +12,7 @@ import numpy as np
 import numpyro.distributions as dist
 from jax import lax
 from jax.core import Tracer
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from numpyro.distributions import constraints
 
 from jaxgmm._archive import stored
@@ -281,6 +281,11 @@ class Mixture(LatentModel):
     def add(self, one: Statistics, other: Statistics) -> Statistics:
         return self.family.add(one, other)
 
+    @property
+    def has_coordinates(self) -> bool:  # type: ignore
+        """Whether statistics have `coordinates`, in which leaps are then taken."""
+        return self.family.has_coordinates
+
     def coordinates(self, statistics: Statistics) -> Array:
         return self.family.coordinates(statistics)
 
@@ -398,8 +403,10 @@ class Mixture(LatentModel):
             return resolved.translate(origin)[0]
         prior = self.prior
         if isinstance(prior, PriorRule):
-            prior = self.family.default_prior(prior.name, rows, sample_weight, self.n_components)
-        return dataclasses.replace(self, prior=prior)._sized(rows)
+            shape = self.n_components, self.weights is None
+            prior = self.family.default_prior(prior.name, rows, sample_weight, *shape)
+        family = self.family.looked(rows, sample_weight)
+        return dataclasses.replace(self, family=family, prior=prior)._sized(rows)
 
     def _sized(self, rows: Array) -> Mixture:
         """With the width and the dtype of the rows; no rule asks for more than these."""
@@ -509,6 +516,13 @@ class Mixture(LatentModel):
             weights = weights / jnp.sum(weights)
         moved = self.family.retract(params, tangent[free:])
         return dataclasses.replace(moved, weights=weights)
+
+    def edges(self, params: Params) -> Bool[Array, " p"]:
+        own = self.family.edges(params)
+        return jnp.concatenate([jnp.zeros(self.tangent_size(params) - own.size, bool), own])
+
+    def inwards(self, params: Params, margin: Array | float) -> Params:
+        return self.family.inwards(params, margin)
 
     def tangent_size(self, params: Params) -> int:
         return self.n_parameters(self.family.n_columns(params))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -56,6 +56,11 @@ class SitePrior:
         written = innermost(self.distributions.get(self.weighting.site))
         return written.concentration if isinstance(written, dist.Dirichlet) else None
 
+    def reweighted(self, concentration: Array) -> Self:
+        """The same prior with another Dirichlet distribution of the weights."""
+        weights = {self.weighting.site: dist.Dirichlet(concentration)}
+        return dataclasses.replace(self, distributions={**self.distributions, **weights})
+
     # -- doors ---------------------------------------------------------------------
 
     def resolved(self, dtype: Any) -> Self:
@@ -90,17 +95,6 @@ class SitePrior:
             _check_distribution(name, self.distributions[name], site)
 
 
-def in_units(
-    written: dist.Distribution, site: Site, shift: Array, factor: Array, log_volume: Array
-) -> InUnits:
-    """A distribution as the user wrote it, in full, as one in the units of the model."""
-    batch = site.shape[: len(site.shape) - written.event_dim]
-    full = written.expand(batch).to_event(len(batch))
-    inner = len(site.shape) - site.support.event_dim
-    support = constraints.independent(site.support, inner)
-    return InUnits(full, shift, factor, log_volume, support)
-
-
 class InUnits(dist.Distribution):
     """A distribution of ``value * factor + shift``, as one of the value."""
 
@@ -132,6 +126,40 @@ class InUnits(dist.Distribution):
     def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Array:
         value = self.base_dist.sample(key, sample_shape)
         return ((value - self.shift) / self.factor).astype(self.shift.dtype)
+
+
+class Inside(InUnits):
+    """One whose density at an edge of the support is that at the least distance from there."""
+
+    def log_prob(self, value: Array) -> Array:
+        info = jnp.finfo(value.dtype)
+        most = None if support_of(self) is constraints.positive else 1 - info.epsneg
+        return super().log_prob(jnp.clip(value, 4 * info.tiny**0.5, most))
+
+
+_InUnits = TypeVar("_InUnits", bound=InUnits)
+
+
+def inside(written: dist.Distribution, site: Site) -> Inside:
+    """A distribution as the user wrote it, in full, with finite derivatives up to the edges."""
+    one = jnp.ones((), jnp.result_type(*jax.tree.leaves(written)))
+    return in_units(written, site, 0 * one, one, 0 * one, Inside)
+
+
+def in_units(
+    written: dist.Distribution,
+    site: Site,
+    shift: Array,
+    factor: Array,
+    log_volume: Array,
+    kind: type[_InUnits] = InUnits,
+) -> _InUnits:
+    """A distribution as the user wrote it, in full, as one in the units of the model."""
+    batch = site.shape[: len(site.shape) - written.event_dim]
+    full = written.expand(batch).to_event(len(batch))
+    inner = len(site.shape) - site.support.event_dim
+    support = constraints.independent(site.support, inner)
+    return kind(full, shift, factor, log_volume, support)
 
 
 def _listed(names: set[str]) -> str:

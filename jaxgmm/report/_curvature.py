@@ -23,6 +23,7 @@ from jaxgmm._contract import LatentModel, Params, Sites
 from jaxgmm._numerics import block_rows, sum_over_blocks
 from jaxgmm._programs import program
 from jaxgmm._spectrum import spectrum
+from jaxgmm._within import held
 
 # Newton decrement up to which a point counts as stationary: it is the distance to the
 # mode of the local quadratic, in posterior standard deviations.
@@ -71,7 +72,13 @@ def curvature(
         lambda leaf: jnp.asarray(leaf, jnp.result_type(float)), (model, params, x, sample_weight)
     )
     model = model.settled(params)
-    gradient, hessian = map(np.asarray, _derivatives(model, params, x, sample_weight))
+    near = np.asarray(model.edges(params))
+    edged = bool(np.any(near))
+    found = _derivatives(model, params, x, sample_weight, edged)
+    gradient, hessian = map(np.asarray, found)
+    if edged:  # what lies on an edge is no direction to move in
+        free = ~held(near, np.diag(hessian))
+        gradient, hessian = gradient[free], hessian[np.ix_(free, free)]
     shape = spectrum(-hessian, single)
     return Curvature(
         newton_decrement=shape.newton_decrement(gradient),
@@ -83,16 +90,24 @@ def curvature(
     )
 
 
-@program()
+@program(static_argnames="edged")
 def _derivatives(
-    model: LatentModel, params: Params, x: Array, sample_weight: Array | None
+    model: LatentModel,
+    params: Params,
+    x: Array,
+    sample_weight: Array | None,
+    edged: bool = False,
 ) -> tuple[Array, Array]:
+    """Along the sites; where some lie on edges, ``edged``, along the model's own chart."""
     working = model.standardise(x, sample_weight)
-    at = working.sites(working.to_working(params))
+    here = working.to_working(params)
+    at = working.sites(here)
     ways = {name: _way(support, at[name]) for name, support in supports(working, at)}
     sizes = [size for size, _ in ways.values()]
 
     def params_at(step: Array) -> Params:
+        if edged:
+            return working.retract(here, step)
         pieces = jnp.split(step, np.cumsum(sizes)[:-1])
         moved = {
             name: move(piece) for (name, (_, move)), piece in zip(ways.items(), pieces, strict=True)
@@ -105,7 +120,8 @@ def _derivatives(
     def block(rows: Array, weights: Array, _: Array | int) -> tuple[Array, Array]:
         return at_origin(lambda step: working.log_likelihood(params_at(step), rows, weights))
 
-    origin = jnp.zeros(sum(sizes), jax.tree.leaves(at)[0].dtype)
+    size = working.tangent_size(here) if edged else sum(sizes)
+    origin = jnp.zeros(size, jax.tree.leaves(at)[0].dtype)
     # The Hessian of a block of rows holds a number per row, component and direction.
     size = block_rows(len(origin) * model.n_components, origin.dtype)
     likelihood = sum_over_blocks(block, x, sample_weight, size)

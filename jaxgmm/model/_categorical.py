@@ -1,0 +1,87 @@
+"""Latent classes of several levels: columns of codes, independent given the class."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from jaxtyping import Array, Float
+from numpyro.distributions import constraints
+
+from jaxgmm._checks import check_count
+from jaxgmm.model._conjugate import ConjugateFamily, Sums
+from jaxgmm.model._door import check_values
+from jaxgmm.model._hyper import Hyper, Moments, safe_log
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Categorical(ConjugateFamily):
+    """Columns of codes ``0, ..., levels - 1``, independent within a component.
+
+    The site is ``probs`` (K, D, levels), the probability of each level; its conjugate prior is
+    a Dirichlet distribution.
+
+    Parameters
+    ----------
+    levels : int
+        How many levels every column has, at least two.
+
+    References
+    ----------
+    Goodman (1974), Biometrika 61:215-231.
+
+    Examples
+    --------
+    >>> import jaxgmm as jg
+    >>> jg.Mixture(jg.families.Categorical(levels=3), 2).n_parameters(n_features=4)
+    17
+    """
+
+    levels: int = dataclasses.field(metadata={"static": True})
+
+    conjugate: ClassVar = {"probs": dist.Dirichlet}
+    columns = "levels"
+    formula = "&prod;<sub><i>j</i></sub> Categorical(<i>p<sub>kj</sub></i>)"
+    dims = ("component", "feature", "level")
+
+    def __post_init__(self):
+        check_count("levels", self.levels, 2)
+
+    @property
+    def row_support(self) -> constraints.Constraint:
+        """What a row is."""
+        return constraints.independent(constraints.integer_interval(0, self.levels - 1), 1)
+
+    def shape(self, k: int, d: int) -> tuple[int, ...]:
+        return k, d, self.levels
+
+    def features(self, x: Array) -> Float[Array, "f n"]:
+        return jnp.concatenate([jnp.ones((1, len(x)), x.dtype), self.embed(x).T])
+
+    def natural(self, of: dict[str, Moments]) -> Float[Array, "k f"]:
+        logs = of["probs"].log
+        logs = logs.reshape(logs.shape[0], -1)
+        return jnp.concatenate([jnp.zeros_like(logs[:, :1]), logs], axis=1)
+
+    def evidence(self, sums: Sums) -> dict[str, Hyper]:
+        counts = sums.features[:, 1:]
+        return {"probs": (counts.reshape(len(counts), -1, self.levels),)}
+
+    def draw(self, own: dict[str, Any], key: Any, labels: Array) -> Array:
+        return jax.random.categorical(key, safe_log(own["probs"][labels]))
+
+    def embed(self, x: Array) -> Float[Array, "n e"]:
+        """One column for each level."""
+        codes = jnp.arange(self.levels, dtype=x.dtype)
+        return (x[..., None] == codes).astype(x.dtype).reshape(x.shape[0], -1)
+
+    def check_rows(self, x: np.ndarray) -> None:
+        holds = lambda rows: (rows >= 0) & (rows < self.levels) & (rows % 1 == 0)
+        needs = f"codes 0, ..., {self.levels - 1}"
+        remedy = "recode the column (codes count from 0), or raise levels"
+        check_values(self.label, x, holds, needs, remedy)

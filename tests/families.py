@@ -1,0 +1,115 @@
+"""The families beside the Gaussian, one line each, and their rows written a second time.
+
+A new family is one line in `FAMILIES`; the laws of `test_families.py` run over it.
+"""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+
+import jaxgmm as jg
+
+
+class Case(NamedTuple):
+    """A family at work.
+
+    Attributes
+    ----------
+    family : Family
+    x : (n, D) array
+        Rows of two groups.
+    rows : callable
+        From the sites of the components and rows (n, 1, D) to log densities (n, K), by NumPyro.
+    prior : dict
+        A conjugate distribution by site, nobody's default.
+    wrong : list of (column, value, words)
+        What the door refuses, and what it says then.
+    """
+
+    family: Any
+    x: np.ndarray
+    rows: Any
+    prior: dict[str, Any]
+    wrong: list[tuple[int, float, str]]
+
+
+_rng = np.random.default_rng(20)
+_group = np.arange(40) % 2
+_two = lambda draw, one, other: draw(np.where(_group[:, None] == 0, one, other)).astype(float)
+
+
+def _codes(probs, other):
+    edges = np.cumsum(np.where(_group[:, None, None] == 0, probs, other), axis=-1)[..., :-1]
+    return np.sum(edges < _rng.random((40, len(probs), 1)), axis=-1).astype(float)
+
+
+def _totals(probs, other):
+    drawn = [_rng.multinomial(6 + i % 3, probs if g == 0 else other) for i, g in enumerate(_group)]
+    return np.array(drawn, float)
+
+
+def _shares(sites, x):
+    """Multinomial rows, the total of each its own."""
+    return dist.MultinomialProbs(sites["probs"], x.sum(-1), total_count_max=8).log_prob(x)
+
+
+FAMILIES = {
+    "bernoulli": Case(
+        jg.families.Bernoulli(),
+        _two(
+            lambda p: _rng.random(p.shape) < p, [0.9, 0.8, 0.2, 0.7, 0.3], [0.2, 0.1, 0.7, 0.4, 0.8]
+        ),
+        lambda sites, x: dist.Bernoulli(probs=sites["probs"]).to_event(1).log_prob(x),
+        {"probs": dist.Beta(1.5, jnp.array([2.0, 1.2, 1.4, 1.6, 2.1]))},
+        [(1, 2.0, "codes 0 and 1, found 2 at row 3, column 1"), (0, -1.0, "found -1")],
+    ),
+    "categorical": Case(
+        jg.families.Categorical(levels=3),
+        _codes(
+            [[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.3, 0.3, 0.4], [0.6, 0.3, 0.1]],
+            [[0.1, 0.3, 0.6], [0.6, 0.2, 0.2], [0.2, 0.7, 0.1], [0.1, 0.2, 0.7]],
+        ),
+        lambda sites, x: dist.Categorical(sites["probs"]).to_event(1).log_prob(x.astype(int)),
+        {"probs": dist.Dirichlet(jnp.array([1.5, 1.2, 1.8]))},
+        [(2, 3.0, "codes 0, ..., 2, found 3 at row 3, column 2"), (0, 0.5, "found 0.5")],
+    ),
+    "multinomial": Case(
+        jg.families.Multinomial(),
+        _totals([0.6, 0.3, 0.1], [0.1, 0.3, 0.6]),
+        _shares,
+        {"probs": dist.Dirichlet(jnp.array([1.5, 1.2, 1.8]))},
+        [(0, -2.0, "counts 0, 1, 2, ..., found -2 at row 3, column 0"), (1, 1.5, "found 1.5")],
+    ),
+    "poisson": Case(
+        jg.families.Poisson(),
+        _two(_rng.poisson, [1.5, 6.0], [7.0, 2.0]),
+        lambda sites, x: dist.Poisson(sites["rates"]).to_event(1).log_prob(x),
+        {"rates": dist.Gamma(jnp.array([2.0, 3.0]), 0.5)},
+        [(1, 2.5, "counts 0, 1, 2, ..., found 2.5 at row 3, column 1"), (0, -1.0, "found -1")],
+    ),
+    "exponential": Case(
+        jg.families.Exponential(),
+        _two(_rng.exponential, [0.5, 8.0], [6.0, 1.0]),
+        lambda sites, x: dist.Exponential(sites["rates"]).to_event(1).log_prob(x),
+        {"rates": dist.Gamma(2.0, jnp.array([1.5, 0.7]))},
+        [(0, -0.5, "positive numbers, found -0.5 at row 3, column 0"), (1, 0.0, "above 0")],
+    ),
+}
+
+
+# By name, what makes ``prior=`` of a case and K.
+PRIORS = {
+    "none": lambda case, k: None,
+    "weak": lambda case, k: "weak",
+    "sites": lambda case, k: {
+        "weights": dist.Dirichlet(1.5 + jnp.arange(k, dtype=float)),
+        **case.prior,
+    },
+}
+
+
+def mixture(name, prior="none", k=2, **other):
+    case = FAMILIES[name]
+    return jg.Mixture(case.family, k, prior=PRIORS[prior](case, k), **other)
