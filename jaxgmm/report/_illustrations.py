@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxgmm._results import SAME_OPTIMUM
 from jaxgmm.report._canvas import MOST_FEATURES, MOST_ROWS
+from jaxgmm.report._columns import DISCRETE, ONE_BY_ONE, PROFILES, kind_of
 from jaxgmm.report._document import Illustration
 from jaxgmm.report._plot_basins import plot_basins
 from jaxgmm.report._plot_chains import plot_chains
@@ -18,6 +19,7 @@ from jaxgmm.report._plot_density import plot_density
 from jaxgmm.report._plot_labels import plot_co_clustering, plot_uncertainty
 from jaxgmm.report._plot_marginals import MOST_PANELS, marginals, plot_marginals
 from jaxgmm.report._plot_predictive import plot_predictive
+from jaxgmm.report._plot_profile import MOST_ITEMS
 from jaxgmm.report._plot_restarts import plot_optima, plot_traces
 
 if TYPE_CHECKING:
@@ -45,7 +47,18 @@ def illustrations(verdict: Verdict) -> list[Illustration]:
 
 def _components(verdict: Verdict) -> str:
     fit, post = verdict.fit, verdict.posterior
-    n_features = fit.params.means.shape[-1]
+    n_features, kind = len(fit.feature_names), kind_of(fit.model)
+    if kind in PROFILES:
+        return (
+            "Probabilities by column, one colour a component: EM's (points and lines) and the "
+            "posterior's 95% intervals (bars)." + _left_out(n_features, MOST_ITEMS)
+        )
+    if kind in ONE_BY_ONE:
+        what = "masses" if kind == "counts" else "densities"
+        return (
+            f"The data of each column (grey) with the components' {what} times their weights, one "
+            "colour a component: EM's (thick) over those of some draws of the posterior (thin)."
+        ) + _left_out(n_features)
     if n_features == 1:
         return (
             "Histogram of the data with each component's density times its weight, one colour a "
@@ -63,14 +76,16 @@ def _components(verdict: Verdict) -> str:
 
 
 def _density(verdict: Verdict) -> str:
-    n_features = verdict.fit.params.means.shape[-1]
-    if n_features == 2:
+    n_features, kind = len(verdict.fit.feature_names), kind_of(verdict.fit.model)
+    if n_features == 2 and kind not in ONE_BY_ONE:
         return (
             "Contours of the regions that hold 50, 90 and 99% of the posterior predictive density "
             "(blue) and of EM's (black, dashed). The ground is the darker the less the draws "
             "agree on the density there; where there is hardly any, nothing is painted."
         )
     of = "the density" if n_features == 1 else "the marginal density of each feature"
+    if kind == "counts":
+        of = of.replace("density", "mass")
     return (
         f"What the draws say of {of}: bands that hold half and 90% of them, point by point, "
         "their mean, which is the posterior predictive density (blue), and EM's (black, dashed). "
@@ -78,10 +93,22 @@ def _density(verdict: Verdict) -> str:
     )
 
 
-def _left_out(n_features: int) -> str:
-    if n_features <= MOST_FEATURES:
+def _left_out(n_features: int, most: int = MOST_FEATURES) -> str:
+    if n_features <= most:
         return ""
-    return f" The first {MOST_FEATURES} of {n_features} features are shown."
+    return f" The first {most} of {n_features} features are shown."
+
+
+def _predictive(verdict: Verdict) -> str:
+    whole = "Kernel density of each feature (black) over those of data sets"
+    if kind_of(verdict.fit.model) in DISCRETE:
+        whole = "Shares of the values of each feature (black) over 95% intervals of data sets"
+    caption = (
+        f"{whole} that the posterior predicts (blue). The numbers are shares of the replicates "
+        "below the data: near 0 or 1 the model does not bring forth what was seen."
+    )
+    gaussian = kind_of(verdict.fit.model) not in (*PROFILES, *ONE_BY_ONE)
+    return caption if gaussian else caption + _left_out(len(verdict.fit.feature_names))
 
 
 def _marginals(verdict: Verdict) -> str:
@@ -161,7 +188,7 @@ _PICTURES = (
         "Density",
         _density,
         lambda v: plot_density(v.fit, v.posterior),
-        _has_components,
+        lambda v: has_components(v.fit) and kind_of(v.fit.model) not in PROFILES,
     ),
     _Picture("marginals", "Parameters", _marginals, lambda v: plot_marginals(v.fit, v.posterior)),
     _Picture(
@@ -176,16 +203,12 @@ _PICTURES = (
         "How sure the labels are",
         _uncertainty,
         lambda v: plot_uncertainty(v.fit, v.posterior),
-        _has_labels,
+        lambda v: _has_labels(v) and kind_of(v.fit.model) not in PROFILES,
     ),
     _Picture(
         "predictive",
         "Posterior predictive check",
-        _said(
-            "Kernel density of each feature (black) over those of data sets that the posterior "
-            "predicts (blue). The numbers are shares of the replicates below the data: near 0 or "
-            "1 the model does not bring forth what was seen."
-        ),
+        _predictive,
         lambda v: plot_predictive(v.posterior, key=jax.random.key(_SEED)),
         _has_components,
     ),

@@ -92,17 +92,20 @@ def _decomposed(code: str) -> tuple[str, str, str]:
 
 
 def _row_formula(model: Mixture) -> str:
-    covariance, _, note = _covariance_symbols(model)
+    component, note = model.family.formula, ""
+    if component is None:
+        covariance, _, note = _covariance_symbols(model)
+        component = f"N(<i>&mu;<sub>k</sub></i>, {covariance})"
     return (
         "<i>x<sub>i</sub></i> ~ &sum;<sub><i>k</i></sub> <i>w<sub>k</sub></i> "
-        f"N(<i>&mu;<sub>k</sub></i>, {covariance}), &nbsp; <i>k</i> = 1, …, {model.n_components}"
+        f"{component}, &nbsp; <i>k</i> = 1, …, {model.n_components}"
         + (f", &nbsp; {note}" if note else "")
     )
 
 
 def _joining(model: Mixture) -> list[str]:
     """How declared scales and correlations make the covariances."""
-    if not model.prior.scaled:
+    if not getattr(model.prior, "scaled", False):
         return []
     covariance, variance, _ = _covariance_symbols(model)
     if "correlations" in model.prior.distributions:
@@ -220,10 +223,12 @@ def snippet(model: LatentModel, calls: list[str], post: Posterior) -> str:
     weights = "" if post.sample_weight is None else "\nsample_weight = ...  # a number per row"
     wide = np.asarray(post.x).dtype == np.float64
     switch = 'jax.config.update("jax_enable_x64", True)\n' if wide else ""
+    made = model_code(model, str(model.n_components))
+    numpy = "import numpy as np\nimport numpyro.distributions as dist\n" if "dist." in made else ""
     return (
-        f"import jax\nimport jaxgmm as jg\n\n{switch}"
+        f"import jax\nimport jaxgmm as jg\n{numpy}\n{switch}"
         f"x = ...  # the data, {shape}, fingerprint {post.fingerprint[:12]}{weights}\n"
-        f"model = {model_code(model, str(model.n_components))}\n" + "\n".join(calls) + "\n"
+        f"model = {made}\n" + "\n".join(calls) + "\n"
     )
 
 
@@ -239,10 +244,26 @@ def model_code(model: LatentModel, n_components: str) -> str:
             numbers.append("stick_breaking=True")
         parts.append("prior=jg.ConjugatePrior(\n" + "".join(f"    {n},\n" for n in numbers) + ")")
     elif model.prior_name == "sites":
-        names = ", ".join(f"{quoted(name)}: ..." for name in model.prior.distributions)
-        parts.append("prior={" + names + "}")
+        parts.append("prior={" + _prior_code(model.prior.distributions) + "}")
     elif model.prior is not None:
         parts.append(f"prior={quoted(model.prior_name)}")
     if model.weights is not None:
         parts.append(f"weights={np.asarray(model.weights).tolist()}")
     return "jg.Mixture(" + ", ".join(parts) + ")"
+
+
+# What a table of numbers rebuilds.
+_WRITTEN = (dist.Beta, dist.Dirichlet, dist.Gamma)
+
+
+def _prior_code(distributions: dict[str, Any]) -> str:
+    """A dictionary of distributions, without its braces; dots where one is not known."""
+    inner = {name: _innermost(written) for name, written in distributions.items()}
+    if not all(isinstance(one, _WRITTEN) for one in inner.values()):
+        return ", ".join(f"{quoted(name)}: ..." for name in inner)
+    lines = []
+    for name, one in inner.items():
+        values = (np.asarray(getattr(one, argument)) for argument in one.arg_constraints)
+        numbers = ", ".join(f"np.array({value.tolist()})" for value in values)
+        lines.append(f"    {quoted(name)}: dist.{type(one).__name__}({numbers}),\n")
+    return "\n" + "".join(lines)

@@ -23,7 +23,10 @@ from jaxgmm.report._canvas import (
     span,
     spread,
 )
+from jaxgmm.report._columns import ONE_BY_ONE, PROFILES, kind_of
 from jaxgmm.report._gaussians import Gaussians
+from jaxgmm.report._plot_columns import plot_columns
+from jaxgmm.report._plot_profile import plot_profile
 
 _MOST_INSIDE = 5  # components up to which the legend fits beside the data
 _DRAWS = 40  # whose ellipses or densities are drawn
@@ -36,17 +39,21 @@ _RADIUS = np.sqrt(-2 * np.log1p(-ELLIPSE_MASS))
 def plot_components(fit: Fit, post: Posterior, ax: Any = None) -> Any:
     """The data, EM's components, and the same components in draws of the posterior.
 
-    One feature: histogram and densities. Two: points and ellipses that hold 90% of each
-    component. More: a panel for every pair of (at most six) features.
+    Of Gaussians, one feature: histogram and densities. Two: points and ellipses that hold 90%
+    of each component. More: a panel for every pair of (at most six) features. Of counts and
+    positive numbers a panel for each of (at most six) columns, with masses or densities. Of
+    codes, and counts that share a total, the probabilities by column with the posterior's 95%
+    intervals.
 
     Parameters
     ----------
     fit : Fit
-        Of a model with component means and covariances.
+        Of a mixture.
     post : Posterior
         On the same data; weighted draws are resampled.
     ax : matplotlib Axes, or an array of them, optional
-        Where to draw: for more than two features a square of D - 1 by D - 1.
+        Where to draw: for more than two features of Gaussians a square of D - 1 by D - 1, for
+        other families one a column, or one a level.
 
     Returns
     -------
@@ -56,10 +63,14 @@ def plot_components(fit: Fit, post: Posterior, ax: Any = None) -> Any:
     Raises
     ------
     TypeError
-        Where the model has no component means and covariances.
+        Where the model has no components that there is a picture of.
     ValueError
         Where ``ax`` has another number of panels than the picture.
     """
+    if kind_of(fit.model) in PROFILES:
+        return plot_profile(fit, post, ax)
+    if kind_of(fit.model) in ONE_BY_ONE:
+        return plot_columns(fit, post, ax)
     need_components("plot_components", fit)
     drawn, n_features = Gaussians.drawn(post, _DRAWS), fit.params.means.shape[-1]
     if n_features > 2:
@@ -80,7 +91,9 @@ def plot_components(fit: Fit, post: Posterior, ax: Any = None) -> Any:
 
 
 def has_components(fit: Fit) -> bool:
-    """Whether the parameters are those of components with a place and a shape."""
+    """Whether there is a picture of the components."""
+    if kind_of(fit.model) in (*PROFILES, *ONE_BY_ONE):
+        return True
     return hasattr(fit.params, "means") and hasattr(fit.params, "covariances")
 
 

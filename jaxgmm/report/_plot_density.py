@@ -19,7 +19,9 @@ from jaxgmm.report._canvas import (
     plain,
     span,
 )
+from jaxgmm.report._columns import ONE_BY_ONE, PROFILES, kind_of
 from jaxgmm.report._gaussians import Gaussians
+from jaxgmm.report._plot_columns import plot_bands
 from jaxgmm.report._plot_components import histogram, need_components
 
 _DRAWS = 200
@@ -35,12 +37,12 @@ def plot_density(fit: Fit, post: Posterior, ax: Any = None) -> Any:
     their mean, the posterior predictive density. Two: contours of regions that hold 50, 90
     and 99% of the posterior predictive, over the density's relative standard deviation. More: a
     panel for the marginal density of each of (at most six) features. EM's plug-in density is
-    dashed.
+    dashed. Of counts and positive numbers a panel for each column, however many they are.
 
     Parameters
     ----------
     fit : Fit
-        Of a model with component means and covariances.
+        Of a mixture whose columns have densities: not of codes, nor of counts that share a total.
     post : Posterior
         On the same data; weighted draws are resampled. 200 draws are used.
     ax : matplotlib Axes, or an array of them, optional
@@ -54,10 +56,14 @@ def plot_density(fit: Fit, post: Posterior, ax: Any = None) -> Any:
     Raises
     ------
     TypeError
-        Where the model has no component means and covariances.
+        Where the model has no such densities.
     ValueError
         Where ``ax`` has another number of panels than the picture.
     """
+    if kind_of(fit.model) in ONE_BY_ONE:
+        return plot_bands(fit, post, ax)
+    if kind_of(fit.model) in PROFILES:
+        raise TypeError(f"plot_density: the columns of {fit.model!r} have no densities")
     need_components("plot_density", fit)
     drawn, ours, names = Gaussians.drawn(post, _DRAWS), Gaussians.of(fit.params), fit.feature_names
     title = "Density: EM (dashed) over the posterior"

@@ -1,0 +1,109 @@
+"""Figures of columns one by one: counts and positive numbers, EM over the posterior."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from jaxgmm._posterior import Posterior
+from jaxgmm._results import Fit
+from jaxgmm.report._canvas import (
+    COLOURS,
+    GREY,
+    LEGEND,
+    MOST_FEATURES,
+    TITLE,
+    colour,
+    dash,
+    panels,
+    plain,
+)
+from jaxgmm.report._columns import densities, drawn, kind_of, one, values_of
+
+_LINES = 40  # draws that are drawn
+_BANDS = {0.9: 0.2, 0.5: 0.35}  # opacity by the share of the draws that a band holds
+_BAND_DRAWS = 200
+# Beyond so many values bars of counts would be slivers.
+_MOST_BARS = 80
+
+
+def plot_columns(fit: Fit, post: Posterior, ax: Any = None) -> Any:
+    """Each column with the components' densities, or masses of counts, times their weights."""
+    counts, params = kind_of(fit.model) == "counts", drawn(post, _LINES)
+    what = "Masses" if counts else "Densities"
+
+    def draw(axes: Any, column: int, x: np.ndarray) -> None:
+        grid = values_of(x, counts)
+        for draw in densities(fit.model, params, column, grid):
+            for k, part in enumerate(draw):
+                axes.plot(grid, part, color=colour(k), lw=0.6, alpha=0.25)
+        parts = densities(fit.model, one(fit.params), column, grid)[0]
+        marks = {"marker": "o", "ms": 3} if counts and len(grid) <= _MOST_BARS else {}
+        for k, part in enumerate(parts):
+            label = f"EM, component {k} (weight {float(fit.params.weights[k]):.2f})"
+            axes.plot(grid, part, color=colour(k), lw=2, ls=dash(k), label=label, **marks)
+        if len(parts) > 1:
+            axes.plot(grid, parts.sum(0), color="black", lw=1.3, ls=":", label="EM, sum")
+        axes.plot([], [], color=GREY, lw=0.8, label=f"{len(params.weights)} draws of the posterior")
+
+    return _grid(fit, post, ax, f"{what}: EM (thick) over the posterior (thin)", draw)
+
+
+def plot_bands(fit: Fit, post: Posterior, ax: Any = None) -> Any:
+    """What the draws say of each column's density, or of the masses of counts, and EM's."""
+    counts, params = kind_of(fit.model) == "counts", drawn(post, _BAND_DRAWS)
+
+    def draw(axes: Any, column: int, x: np.ndarray) -> None:
+        grid = values_of(x, counts)
+        heights = densities(fit.model, params, column, grid).sum(1)
+        for share, opacity in _BANDS.items():
+            low, high = np.quantile(heights, [(1 - share) / 2, (1 + share) / 2], axis=0)
+            label = f"{share:.0%} of the draws"
+            axes.fill_between(grid, low, high, color=COLOURS[0], alpha=opacity, lw=0, label=label)
+        axes.plot(grid, heights.mean(0), color=COLOURS[0], lw=1.5, label="posterior predictive")
+        em = densities(fit.model, one(fit.params), column, grid)[0].sum(0)
+        axes.plot(grid, em, color="black", lw=1.5, ls="--", label="EM")
+
+    what = "Mass" if counts else "Density"
+    return _grid(fit, post, ax, f"{what}: EM (dashed) over the posterior", draw)
+
+
+def _grid(fit: Fit, post: Posterior, ax: Any, title: str, draw: Any) -> Any:
+    """A panel a column, the data behind what ``draw`` draws."""
+    names, x = fit.feature_names, np.asarray(post.x, np.float64)
+    weights = None if post.sample_weight is None else np.asarray(post.sample_weight)
+    counts = kind_of(fit.model) == "counts"
+    count = min(len(names), MOST_FEATURES)
+    columns = min(count, 3)
+    rows = -(-count // columns)
+    size = (7.2, 4.2) if count == 1 else (max(3.4 * columns, 7.2), 2.8 * rows + 0.6)
+    figure, grid = panels(ax, (rows, columns) if ax is None else (1, count), size)
+    for column, axes in zip(range(count), grid.ravel(), strict=False):
+        _data(axes, x[:, column], weights, counts)
+        draw(axes, column, x[:, column])
+        axes.set(xlabel=plain(names[column]), ylim=(0, None))
+    for axes in grid.ravel()[count:]:
+        axes.remove()
+    grid[0, 0].set(ylabel="share of the rows" if counts else "density")
+    if count == 1 or ax is not None:
+        grid[0, 0].set_title(title, **TITLE)
+        grid[0, 0].legend(**LEGEND)
+    else:
+        figure.suptitle(title, fontsize=11, x=0.01, ha="left")
+        handles, labels = grid[0, 0].get_legend_handles_labels()
+        figure.legend(
+            handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9
+        )
+    return figure if ax is None else ax
+
+
+def _data(axes: Any, x: np.ndarray, weights: np.ndarray | None, counts: bool) -> None:
+    style = {"color": "#dddddd", "zorder": 0, "label": "data"}
+    if counts and np.ptp(x) < _MOST_BARS:
+        height = np.bincount((x - x.min()).astype(int), weights)
+        values = x.min() + np.arange(len(height))
+        axes.bar(values, height / height.sum(), width=0.85, **style)
+    else:
+        bins = int(np.clip(3 * np.sqrt(len(x)), 10, 60))
+        axes.hist(x, bins=bins, density=True, weights=weights, **style)
