@@ -3,6 +3,8 @@
 A new family is one line in `FAMILIES`; the laws of `test_families.py` run over it.
 """
 
+import pathlib
+import re
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -55,6 +57,17 @@ def _shares(sites, x):
     return dist.MultinomialProbs(sites["probs"], x.sum(-1), total_count_max=8).log_prob(x)
 
 
+def _documented(name):
+    """A class that a page of the documentation shows."""
+    page = pathlib.Path(__file__).parents[1] / "docs" / "families.md"
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    (code,) = (block for block in blocks if f"class {name}(" in block)
+    shown: dict[str, Any] = {"__name__": "shown"}
+    exec(code, shown)
+    assert len(code.splitlines()) <= 40
+    return shown[name]
+
+
 FAMILIES = {
     "bernoulli": Case(
         jg.families.Bernoulli(),
@@ -95,6 +108,13 @@ FAMILIES = {
         lambda sites, x: dist.Exponential(sites["rates"]).to_event(1).log_prob(x),
         {"rates": dist.Gamma(2.0, jnp.array([1.5, 0.7]))},
         [(0, -0.5, "positive numbers, found -0.5 at row 3, column 0"), (1, 0.0, "above 0")],
+    ),
+    "geometric": Case(
+        _documented("Geometric")(),
+        _two(_rng.geometric, [0.5, 0.1], [0.15, 0.6]) - 1,
+        lambda sites, x: dist.GeometricProbs(sites["probs"]).to_event(1).log_prob(x),
+        {"probs": dist.Beta(1.5, jnp.array([2.0, 1.2]))},
+        [],
     ),
 }
 

@@ -1,5 +1,6 @@
 """The laws of the library over the families beside the Gaussian; their doors and edges."""
 
+import doctest
 import functools
 import itertools
 import json
@@ -214,6 +215,7 @@ def test_a_second_call_compiles_nothing(compilations):
         ("multinomial", 2, 5),
         ("poisson", 2, 5),
         ("exponential", 2, 5),
+        ("geometric", 2, 5),
     ],
 )
 def test_counts_of_parameters_are_ranks(name, k, rank):
@@ -337,6 +339,13 @@ def test_calibration(name):
     model = few_model(name).resolve(FEW[name])
     p_values = calibration(model, draw, summaries, 12, jax.random.key(13))
     assert np.all(p_values > FALSE_ALARM)
+
+
+def test_the_page_on_families():
+    page = REFS.parents[1] / "docs" / "families.md"
+    found = doctest.testfile(str(page), module_relative=False)
+    assert found.attempted
+    assert not found.failed
 
 
 # -- references ----------------------------------------------------------------------------------

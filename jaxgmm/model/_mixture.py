@@ -49,16 +49,18 @@ class Mixture(LatentModel):
 
     Parameters
     ----------
-    family : Gaussian
-        What the components are.
+    family : Family
+        What the components are: a `Gaussian`, or one of `jaxgmm.families`.
     n_components : int
         Number of components K, at least one.
     prior : None, str, ConjugatePrior or dict
-        None: exact maximum likelihood, flat at every site. ``"fraley-raftery"``: the
-        data-dependent conjugate prior of Fraley and Raftery (2007) with flat Dirichlet
-        weights. Or explicit hyper-parameters. Or a NumPyro distribution for each site (below),
-        in the units of the data; one of smaller batch shape is expanded. The structure is one
-        of EII, VII, EEI, VVI, EEE and VVV, and M-steps go by Newton's method.
+        None: exact maximum likelihood, flat at every site. ``"weak"``: a prior that the family
+        makes of the data, worth about one row, with flat Dirichlet weights; of Gaussians the
+        conjugate one of Fraley and Raftery (2007), which ``"fraley-raftery"`` names too. Or
+        explicit hyper-parameters of Gaussians. Or a NumPyro distribution for each site (below),
+        in the units of the data; one of smaller batch shape is expanded. Conjugate ones are
+        recognised. Of Gaussians the structure is then one of EII, VII, EEI, VVI, EEE and VVV, and
+        M-steps go by Newton's method.
     weights : None, "equal" or (K,) array
         None estimates the mixing weights; otherwise they are fixed.
 
@@ -70,14 +72,15 @@ class Mixture(LatentModel):
 
     Notes
     -----
-    ``params`` everywhere below is a `Params`, as made by `params`. The sites
-    are ``weights`` (K,), or ``sticks`` (K - 1,) under a stick-breaking prior, unless they
-    are fixed; ``means`` (K, D); and ``covariances`` in the structure's own shape.
+    ``params`` everywhere below is a `GaussianParams`, or of other families a `MixtureParams`, as
+    made by `params`. The sites are ``weights`` (K,), or ``sticks`` (K - 1,) under a
+    stick-breaking prior, unless they are fixed; and the family's own: of Gaussians ``means``
+    (K, D), and ``covariances`` in the structure's own shape.
 
-    A dictionary may declare ``scales``, standard deviations in the shape of the variances, in
-    place of ``covariances``; of matrices with D > 1 also ``correlations`` (K, D, D), or (D, D)
-    where the components share theirs. MAP is then a mode of the density of these. Unless
-    `bounded`, the joint has no highest point, and MAP is a local mode.
+    Of Gaussians a dictionary may declare ``scales``, standard deviations in the shape of the
+    variances, in place of ``covariances``; of matrices with D > 1 also ``correlations`` (K, D, D),
+    or (D, D) where the components share theirs. MAP is then a mode of the density of these.
+    Unless `bounded`, the joint has no highest point, and MAP is a local mode.
 
     Examples
     --------
@@ -385,7 +388,8 @@ class Mixture(LatentModel):
         Returns
         -------
         Mixture
-            With `ConjugatePrior` hyper-parameters, in the dtype of ``x``.
+            Whose prior has numbers (`ConjugatePrior` hyper-parameters of Gaussians, distributions
+            by site of other families), in the dtype of ``x``.
 
         Examples
         --------
