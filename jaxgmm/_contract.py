@@ -74,6 +74,8 @@ class LatentModel(abc.ABC):
     n_components: int
     # Whether rows are places, so that `translate` applies.
     moves: bool | ClassVar[bool] = False
+    # What happened where every restart collapsed, and what to do.
+    collapse: str | ClassVar[str] = "a label lost its rows; use a proper prior, or fewer labels"
     # Which labels there are, (K,), where the model is `padded`; None: all of them.
     present: Any = None
     # Whether statistics have `coordinates`; else parameters are extrapolated.

@@ -459,6 +459,31 @@ def test_priors_that_do_not_fit():
         jg.families.Categorical(levels=1)
 
 
+def test_a_rule_hears_its_name():
+    heard = []
+
+    class Loud(jg.families.Poisson):
+        rules = ("weak", "loud")
+
+        def default_prior(self, rule, *shape):
+            heard.append(rule)
+            return super().default_prior(rule, *shape)
+
+    jax.tree_util.register_dataclass(Loud, [], [])
+    jg.Mixture(Loud(), 2, prior="loud").resolve(FAMILIES["poisson"].x)
+    assert heard == ["loud"]
+    x = jg.datasets.load("faithful").x
+    names = ("weak", "fraley-raftery")
+    tree_allclose(*(jg.Mixture(jg.Gaussian(), 2, prior=n).resolve(x).prior for n in names), 0.0)
+
+
+def test_when_every_restart_collapses_no_covariance_is_blamed():
+    given = np.zeros((40, 2))
+    given[:, 0] = 1
+    with pytest.raises(ValueError, match="a component lost its rows; use a proper prior"):
+        jg.fit(mixture("poisson"), FAMILIES["poisson"].x, start=given)
+
+
 def test_parameters_are_checked():
     model = jg.Mixture(jg.families.Poisson(), 2)
     with pytest.raises(ValueError, match=r"rates: needs shape \(2, D\), found \(3, 1\)"):

@@ -360,7 +360,7 @@ def _select(
     if not usable.any():
         usable = ended_well
     if not usable.any():
-        _refuse_if_nothing_is_left(record)
+        _refuse_if_nothing_is_left(record, model.collapse)
         usable = record.status != Status.COLLAPSED
     best = int(np.argmax(np.where(usable, score, -np.inf)))
     better = ended_well & record.spurious & (score > score[best])
@@ -517,15 +517,12 @@ def _certainty(logits: Float[Array, "k n"], first_row: Array | int) -> tuple[Arr
     return labels, jnp.log(jnp.max(labels, axis=0))
 
 
-def _refuse_if_nothing_is_left(record: Run) -> None:
+def _refuse_if_nothing_is_left(record: Run, collapse: str) -> None:
     """No fit where every restart collapsed or none ever had a finite density."""
     n_starts, collapsed = len(record.status), record.status == Status.COLLAPSED
     if collapsed.all():
         raise ValueError(
-            f"all {n_starts} restart(s) collapsed: a component lost its rows, or shrank onto a few "
-            "rows or a subspace, where its density has no digits left; use a proper prior "
-            '(prior="fraley-raftery" or a ConjugatePrior of wider scale), fewer components, or a '
-            f"simpler covariance structure{wider(record.trace.dtype)}"
+            f"all {n_starts} restart(s) collapsed: {collapse}{wider(record.trace.dtype)}"
         )
     if not np.any(np.isfinite(record.log_joint) & ~collapsed):
         raise ValueError(

@@ -172,6 +172,11 @@ class Mixture(LatentModel):
         """Whether rows are places, so that `translate` applies."""
         return self.family.moves
 
+    @property
+    def collapse(self) -> str:  # type: ignore
+        """What happened where every restart collapsed, and what to do."""
+        return self.family.collapse
+
     def _numbers(self) -> ConjugatePrior | SitePrior | None:
         """The prior as numbers; raises where it is still a rule."""
         if isinstance(self.prior, PriorRule):

@@ -291,7 +291,11 @@ def _fit_all(
                 found = em.fit(
                     fitted[i], x, key=keys[i], n_init=n_init, sample_weight=sample_weight
                 )
-                fits[i] = found if fitted[i] is models[i] else _trimmed(found, models[i], x)
+                fits[i] = (
+                    found
+                    if fitted[i] is models[i]
+                    else _trimmed(found, models[i], x, sample_weight)
+                )
             except ValueError as error:
                 fits[i] = str(error)
             shown.update()
@@ -317,13 +321,13 @@ def _with_room(models: list[LatentModel]) -> list[LatentModel]:
     return [model.padded(most) or model for model in models]
 
 
-def _trimmed(found: Fit, model: LatentModel, x: Any) -> Fit:
+def _trimmed(found: Fit, model: LatentModel, x: Any, sample_weight: Any) -> Fit:
     """The fit of a model with room for more components as that of the model itself."""
     near = found.near
     trimmed = near.model.trimmed
     ends = jax.vmap(trimmed)(near.restarts.params)
     record = near.restarts._replace(params=jax.tree.map(np.asarray, ends))
-    own = model.resolve(x)
+    own = model.resolve(x, sample_weight)
     near = dataclasses.replace(near, model=own, params=trimmed(near.params), restarts=record)
     return near if found.origin is None else near.moved(found.origin, found.fingerprint)
 
