@@ -455,6 +455,10 @@ def test_priors_that_do_not_fit():
         fit("fraley-raftery")
     with pytest.raises(ValueError, match=r'improper.*use prior="weak"'):
         jg.sample(jg.Mixture(jg.families.Poisson(), 2), x, key=jax.random.key(0))
+    sticks = {"sticks": dist.Beta(1.0, 2.0).expand((1,)), "rates": dist.Gamma(2.0, 1.0)}
+    model = jg.Mixture(jg.families.Poisson(), 2, prior=sticks).resolve(x)
+    with pytest.raises(ValueError, match="'sticks' need a Dirichlet"):
+        model.updated(model.statistics(jnp.asarray(labels("poisson")), x))
     with pytest.raises(ValueError, match="levels"):
         jg.families.Categorical(levels=1)
 

@@ -272,8 +272,8 @@ class ConjugateFamily(Family):
             if found != conjugate.__name__:
                 raise ValueError(
                     f"prior: {name!r} has a {found} distribution, to which {self.label} is not "
-                    f"conjugate: EM would need a numerical M-step, which there is not yet; use "
-                    f"{conjugate.__name__}, or sample without a fit: jaxgmm.sample(model, x, "
+                    "conjugate: EM would need a numerical M-step, which mixtures do not have yet; "
+                    f"use {conjugate.__name__}, or sample without a fit: jaxgmm.sample(model, x, "
                     'key=key, method="nuts", start="prior")'
                 )
 

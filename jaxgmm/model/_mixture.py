@@ -194,6 +194,11 @@ class Mixture(LatentModel):
                 f"prior: flat priors are not conjugate; use {self.family.conjugate_prior}"
             )
         self.family.check_conjugate(prior)
+        if self.weights is None and prior.concentration is None:
+            raise ValueError(
+                f"prior: {self._weighting.site!r} need a Dirichlet distribution of 'weights', as "
+                'Gibbs and variational Bayes do; use method="nuts"'
+            )
         return prior
 
     def likelihood(self, params: Params) -> MixtureOfRows:
