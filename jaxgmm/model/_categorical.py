@@ -12,12 +12,14 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 
+from jaxgmm._archive import stored
 from jaxgmm._checks import check_count
 from jaxgmm.model._conjugate import ConjugateFamily, Sums
 from jaxgmm.model._door import check_values
 from jaxgmm.model._hyper import Hyper, Moments, safe_log
 
 
+@stored
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Categorical(ConjugateFamily):

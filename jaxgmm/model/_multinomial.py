@@ -13,6 +13,7 @@ from jax.scipy.special import gammaln
 from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 
+from jaxgmm._archive import stored
 from jaxgmm.model._conjugate import ConjugateFamily, MixtureParams, Sums
 from jaxgmm.model._door import check_counts
 from jaxgmm.model._hyper import Hyper, Moments, safe_log
@@ -21,6 +22,7 @@ from jaxgmm.model._hyper import Hyper, Moments, safe_log
 _TOTALS = 256
 
 
+@stored
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Multinomial(ConjugateFamily):
