@@ -38,6 +38,8 @@ _LEAST_CURVATURE = 1e-6
 # An entry so near to an edge of its support is at a pole where the log prior gains as much as
 # this while the distance to the edge is divided by e.
 _EDGE, _RISE = 1e-10, 1e-3
+# An end with so many units of log joint in its next step is near no optimum, and may climb a pole.
+_STILL_RISING = 1.0
 # A positive entry below this is at one whatever the prior: a scale that shrinks onto a row.
 _VANISHED = 1e-12
 
@@ -186,11 +188,17 @@ class NumericalModel(LatentModel):
         if params is None:
             raise ValueError(no_labels(self))
         at = to_vector(self, params)
-        log_prior = lambda vector: self.log_prior(from_vector(self, vector, params)[0])
-        slope, bend = derivatives(log_prior, at)
-        step = uphill(statistics.gradient + slope, statistics.curvature + bend)
+        step, _ = self._newton_step(statistics, params)
         moved = from_vector(self, at + (share * step).astype(at.dtype), params)[0]
         return jax.tree.map(lambda new, old: new.astype(jnp.result_type(old)), moved, params)
+
+    def _newton_step(self, statistics: Expansion, params: Params) -> tuple[Array, Array]:
+        """The step on the expected log joint, and what it promises to gain."""
+        log_prior = lambda vector: self.log_prior(from_vector(self, vector, params)[0])
+        slope, bend = derivatives(log_prior, to_vector(self, params))
+        gradient = statistics.gradient + slope
+        step = uphill(gradient, statistics.curvature + bend)
+        return step, gradient @ step / 2
 
     def statistics(
         self,
@@ -217,6 +225,10 @@ class NumericalModel(LatentModel):
             if support == constraints.unit_interval:
                 found |= at_pole(1 - value, slope)
         return found
+
+    def spurious(self, params: Params, statistics: Expansion) -> Array:
+        """Whether a run was still on its way up by more than an optimum has to offer."""
+        return self._newton_step(statistics, params)[1] > _STILL_RISING
 
     def empty(self, params: Params, statistics: Expansion) -> Array:
         return statistics.counts < 1e-3
