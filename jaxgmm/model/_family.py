@@ -24,7 +24,6 @@ class Site(NamedTuple):
 
     shape: tuple[int, ...]
     support: constraints.Constraint
-    dims: tuple[str, ...] = ()
 
 
 class View(NamedTuple):
@@ -106,8 +105,9 @@ class Family(Form):
 
     @property
     def code(self) -> str:
-        """Python that makes the family, after ``jg.``."""
-        return f"families.{self!r}"
+        """Python that makes the family."""
+        ours = type(self).__module__.startswith("jaxgmm.")
+        return f"jg.families.{self.label}" if ours else self.label
 
     # -- parameters and their sites ----------------------------------------------
 

@@ -199,7 +199,7 @@ class Gaussian(Family):
     @property
     def code(self) -> str:
         ridge = float(np.asarray(self.reg_covar))
-        return f'Gaussian("{self.name}"' + (f", reg_covar={ridge!r})" if ridge else ")")
+        return f'jg.Gaussian("{self.name}"' + (f", reg_covar={ridge!r})" if ridge else ")")
 
     @property
     def _structure(self) -> Structure:

@@ -236,7 +236,7 @@ def model_code(model: LatentModel, n_components: str) -> str:
     """Python that makes the model, its number of components as written here."""
     if not isinstance(model, Mixture):
         return f"...  # {model!r}"
-    parts = [f"jg.{model.family.code}", f"n_components={n_components}"]
+    parts = [model.family.code, f"n_components={n_components}"]
     if isinstance(model.prior, ConjugatePrior):
         names = ("concentration", "mean", "mean_precision", "dof", "scale")
         numbers = [f"{name}={np.asarray(getattr(model.prior, name)).tolist()}" for name in names]
