@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from jaxgmm.datasets import Dataset
 
 _BAD_INPUT, _INTERRUPTED = 2, 130
-_COMMANDS = "{compare,fit,select,predict,sample,data}"
+_COMMANDS = "{compare,fit,select,study,predict,sample,data}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("jaxgmm", version("jaxgmm"))
         return 0
     if args.command is None:
-        parser.error("needs a command: compare, fit, select, predict, sample or data")
+        parser.error("needs a command: compare, fit, select, study, predict, sample or data")
     try:
         with _interruptible():
             args.run(args)
@@ -84,7 +84,16 @@ def _one_line(error: Exception, args: argparse.Namespace) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         message = f"{error.filename}: {error.strerror}"
     else:
-        options = ("columns", "sep", "decimal", "prior", "method", "criterion", "criteria")
+        options = (
+            "columns",
+            "sep",
+            "decimal",
+            "prior",
+            "method",
+            "criterion",
+            "criteria",
+            "methods",
+        )
         written = {name: f"--{name}" for name in options}
         written["structure"] = "--structures" if args.command == "select" else "--covariance"
         message = reworded(str(error), written | {"x": str(getattr(args, "data", "x"))})
@@ -189,6 +198,40 @@ def _parser() -> argparse.ArgumentParser:
     )
     select.set_defaults(run=_select)
 
+    study = commands.add_parser(
+        "study",
+        help="what methods say of a known truth, with a report",
+        description="Draw data sets from a known truth, fit each by every method, print how far "
+        "their intervals and errors are right, and write study.html (and .md, .json, .csv) and "
+        "the figures. Run again with the same arguments, it goes on where it was interrupted.",
+    )
+    study.add_argument(
+        "fit",
+        metavar="TRUTH",
+        help="one, separated, touching or overlapping; or what fit --save has written",
+    )
+    study.add_argument(
+        "-n",
+        type=_count(2),
+        metavar="N",
+        help="rows of a data set (default: those of the fit; 200)",
+    )
+    study.add_argument(
+        "--datasets", type=_count(2), default=1000, metavar="N", help="default: 1000"
+    )
+    study.add_argument(
+        "--methods",
+        default="em,em-sandwich",
+        metavar="A,B",
+        help="em, em-sandwich, bootstrap, bootstrap-weighted, bootstrap-parametric, laplace, vb, "
+        "gibbs, nuts (default: em,em-sandwich)",
+    )
+    _add_running_arguments(study, restarts=16)
+    study.add_argument(
+        "--out", metavar="DIR", help="folder to write (default: named after the truth, NAME_study)"
+    )
+    study.set_defaults(run=_study)
+
     predict = commands.add_parser(
         "predict",
         help="labels and probabilities of rows under a fit that was kept",
@@ -259,6 +302,10 @@ def _add_reading_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_data_arguments(parser: argparse.ArgumentParser, restarts: int) -> None:
     _add_reading_arguments(parser)
+    _add_running_arguments(parser, restarts)
+
+
+def _add_running_arguments(parser: argparse.ArgumentParser, restarts: int) -> None:
     _add_seed(parser)
     add = parser.add_argument
     add(
@@ -378,6 +425,52 @@ def _select(args: argparse.Namespace) -> None:
             progress=bar,
         )
     _report(args, choice, lambda: choice.save(out))
+
+
+def _study(args: argparse.Namespace) -> None:
+    import jax
+    import jax.numpy as jnp
+
+    import jaxgmm as jg
+    from jaxgmm._checks import check_name, unknown_name
+
+    methods = args.methods.split(",")
+    for one in methods:
+        check_name("methods", one, jg.report.METHODS)
+    # Numbers of a fit are float64, whatever is computed with them.
+    jax.config.update("jax_enable_x64", True)
+    if not args.no_cache:
+        _keep_programs(args)
+    options: dict[str, Any] = {"n": args.n or 200}
+    if args.fit in jg.report.TRUTHS:
+        truth, params = jg.report.truth(args.fit)
+    elif Path(args.fit).exists():
+        fit = _kept(args)
+        truth, params = fit.model, fit.params
+        options = {"n": args.n or fit.n_rows, "feature_names": fit.feature_names}
+    else:
+        known = unknown_name("TRUTH", args.fit, jg.report.TRUTHS)
+        raise ValueError(f"{known}, or a file that fit --save has written")
+    dtype = "float32" if args.float32 else "float64"
+    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params)
+    out = Path(f"{Path(args.fit).stem}_study" if args.out is None else args.out)
+    check_folder(out)  # fails before the long part, not after it
+
+    bar = not args.quiet and sys.stderr.isatty()
+    label = f"{args.datasets} data sets of {options['n']} rows, compiled first"
+    with _stage(args, label, end="\n" if bar else " "):
+        found = jg.study(
+            truth,
+            params,
+            n_datasets=args.datasets,
+            methods=methods,
+            key=jax.random.key(args.seed),
+            n_init=args.restarts,
+            path=out / "batches",
+            progress=bar,
+            **options,
+        )
+    _report(args, found, lambda: found.save(out))
 
 
 def _predict(args: argparse.Namespace) -> None:

@@ -155,6 +155,31 @@ def test_select_prints_the_models_and_writes_the_report(capsys, tmp_path):
     assert "aic" not in record["models"][0]
 
 
+def test_study_prints_what_may_be_concluded_and_goes_on(capsys, tmp_path):
+    run = ["study", "one", "-n", 30, "--datasets", 20, "--methods", "em", "--restarts", 1]
+    run += ["--out", tmp_path, "--float32"]
+    assert _exit_code(*run) == 0
+    printed = capsys.readouterr()
+    assert "At n = 30, over 20 data sets, em: 95% intervals cover" in printed.out
+    assert f"Written: {tmp_path / 'study.html'}" in printed.out
+    record = json.loads((tmp_path / "study.json").read_text())
+    assert record["settings"]["dtype"] == "float32"
+    batch = next((tmp_path / "batches").iterdir())
+    before = batch.stat().st_mtime_ns
+    assert _exit_code(*run) == 0
+    assert batch.stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+def test_a_fit_is_the_truth_of_a_study(capsys, tmp_path):
+    kept = tmp_path / "fit.npz"
+    assert _exit_code("fit", "faithful", "-k", 2, "--restarts", 4, "--save", kept) == 0
+    run = ["study", kept, "--datasets", 20, "--methods", "em", "--out", tmp_path / "made"]
+    assert _exit_code(*run) == 0
+    assert "At n = 272" in capsys.readouterr().out
+    assert "means[0, eruptions]" in (tmp_path / "made" / "table.csv").read_text()
+
+
 def test_float32_computes_in_float32(capsys, tmp_path):
     out = tmp_path / "fit.json"
     argv = ["fit", "faithful", "-k", 2, "--restarts", 4, "--float32", "--quiet", "--json", out]
@@ -241,6 +266,9 @@ BAD = {
     "unknown criterion": (["select", "galaxies", "--criterion", "bik"], "--criterion: "),
     "unknown criteria": (["select", "galaxies", "--criteria", "bik"], "--criteria: "),
     "no posterior": (["compare", "faithful", "-k", "2", "--prior", "none"], "improper"),
+    "unknown truth": (["study", "separatd"], "did you mean 'separated'?"),
+    "unknown way": (["study", "one", "--methods", "em,gibs"], "--methods: unknown name 'gibs'"),
+    "no rows": (["study", "one", "-n", "1"], "must be at least 2, found 1"),
     "unknown set": (["data", "irs"], "did you mean 'iris'?"),
 }
 

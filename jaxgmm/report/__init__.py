@@ -15,11 +15,24 @@ from jaxgmm.report._plot_predictive import plot_predictive
 from jaxgmm.report._plot_restarts import plot_optima, plot_traces
 from jaxgmm.report._select import Selection, select
 from jaxgmm.report._several import Comparison
-from jaxgmm.report.study import Calibration, Case, End, Outcome, Study, calibrate, study
+from jaxgmm.report.study import (
+    METHODS,
+    TRUTHS,
+    Calibration,
+    Case,
+    End,
+    Outcome,
+    Study,
+    calibrate,
+    study,
+    truth,
+)
 
 __all__ = [
     "CRITERIA",
     "DECIDING",
+    "METHODS",
+    "TRUTHS",
     "Calibration",
     "Case",
     "Comparison",
@@ -47,4 +60,5 @@ __all__ = [
     "plot_uncertainty",
     "select",
     "study",
+    "truth",
 ]

@@ -64,6 +64,7 @@ def study(
     n_replicates: int = 200,
     n_held_out: int = 500,
     max_iter: int = 1000,
+    feature_names: Sequence[str] | None = None,
     path: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> Study:
@@ -109,6 +110,8 @@ def study(
         Rows on which densities are judged.
     max_iter : int
         Most M-steps of a restart.
+    feature_names : sequence of str, optional
+        Names of the columns; ``x0, x1, ...`` by default.
     path : path, optional
         A folder with a file for each batch, whole or not there; a study that was interrupted goes
         on from it with the same numbers.
@@ -174,7 +177,7 @@ def study(
     target = params if contains else _target(truth, params, model, jax.random.fold_in(key, _TARGET))
     model = model.settled(target)
     sized = model.resolve(look)
-    names = tuple(f"x{j}" for j in range(look.shape[1]))
+    names = _names(feature_names, look.shape[1])
     wanted = quantities(sized, target, names)
     setting = Setting(wanted, levels, n, truth.n_components, **counts)
     most = max(1, min(_MOST_IN_BATCH, _BATCH_NUMBERS // look.size))
@@ -238,6 +241,13 @@ def _levels(levels: Sequence[float]) -> tuple[float, ...]:
     if not found:
         raise ValueError("levels: needs at least one, such as (0.95,); found none")
     return found
+
+
+def _names(given: Sequence[str] | None, width: int) -> tuple[str, ...]:
+    names = tuple(f"x{j}" for j in range(width)) if given is None else tuple(map(str, given))
+    if len(names) != width:
+        raise ValueError(f"feature_names: needs {width} name(s), found {len(names)}")
+    return names
 
 
 def _looked_at(truth: LatentModel, params: Params, n: int, key: PRNGKeyArray) -> jax.Array:
