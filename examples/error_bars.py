@@ -22,7 +22,7 @@ jax.config.update("jax_enable_x64", True)
 parser = argparse.ArgumentParser()
 parser.add_argument("--small", action="store_true", help="fewer data sets, one method")
 args, _ = parser.parse_known_args()
-sizes = [50] if args.small else [50, 100, 200, 500, 2000]
+sizes = [50] if args.small else [50, 100, 500]
 n_datasets = 40 if args.small else 500
 methods = ["em"] if args.small else ["em", "em-sandwich", "bootstrap", "bootstrap-parametric"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import time
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -87,7 +88,7 @@ def run(
             file = None if path is None else path / f"batch-{first:07d}.npz"
             record = None if file is None else _read(file, mark)
             if record is None:
-                # Beyond the last data set a batch repeats the first ones: it has one shape.
+                # The last batch may make some too many: all have one shape.
                 numbers = np.arange(first, first + batch_size)
                 record = _batch(problem, setting, methods, key, numbers)
                 if file is not None:
@@ -115,7 +116,9 @@ def _batch(
     seconds["search"] = time.perf_counter() - begin
     for name, method in methods.items():
         begin = time.perf_counter()
-        said = _judge(problem.model, rows, found, keys, setting, method)
+        # By its name, so that a method draws the same whatever stands beside it.
+        number = jnp.uint32(zlib.crc32(name.encode()))
+        said = _judge(problem.model, rows, found, keys, number, setting, method)
         outcomes[name] = jax.tree.map(np.asarray, said)
         seconds[name] = time.perf_counter() - begin
     compared = [
@@ -162,12 +165,13 @@ def _judge(
     rows: Rows,
     found: Found,
     keys: Key[Array, " b"],
+    number: Array,
     setting: Setting,
     method: Method,
 ) -> Outcome:
     def one(case: tuple[Rows, Found, PRNGKeyArray]) -> Outcome:
         rows, found, key = case
-        key = jax.random.fold_in(key, _METHODS)
+        key = jax.random.fold_in(jax.random.fold_in(key, _METHODS), number)
         return method(Case(model.resolve(rows.x), rows, found, key, setting))
 
     return _each(one, (rows, found, keys))
@@ -236,8 +240,8 @@ def _read(file: Path, mark: str) -> Record | None:
     with np.load(file) as arrays:
         if str(arrays.get("mark")) != mark:
             raise ValueError(
-                f"path: {file} belongs to another study (its truth, model, settings, key or "
-                "version of JAX differ); name another folder, or remove this one"
+                f"path: {file} belongs to another study (its truth, model, settings, key, "
+                "size of batches or version of JAX differ); name another folder, or remove this one"
             )
         found = {name: arrays[name] for name in arrays.files if name != "mark"}
     tree: dict[str, Any] = {}
