@@ -48,6 +48,12 @@ def labels(name, k=2, seed=0):
     return soft_labels(len(FAMILIES[name].x), k, seed)
 
 
+@jax.jit
+def first_params(model, labels, x):
+    """The M-step at given labels: compiled once for each family."""
+    return model.m_step(model.statistics(labels, x))
+
+
 def reference(model, rows, x, sample_weight):
     """The mixture written a second time, with NumPyro's own distributions only."""
     sites = {}
@@ -97,7 +103,7 @@ def test_one_density_and_its_mode(name, prior):
     x, weight = jnp.asarray(case.x), jnp.arange(len(case.x)) % 3 + 0.5
     assert fit.converged
     model = fit.model
-    somewhere = model.m_step(model.statistics(jnp.asarray(labels(name, seed=3)), x))
+    somewhere = first_params(model, labels(name, seed=3), x)
     for params, w in [(somewhere, weight), (fit.params, jnp.ones(len(x)))]:
         ours, program, other, slope, curvature = _densities(model, params, x, w, case.rows)
         np.testing.assert_allclose([ours, program], other, rtol=1e-10)
@@ -156,11 +162,12 @@ def test_a_weight_counts_rows(name):
 @each_family
 def test_statistics_add(name):
     x, model = jnp.asarray(FAMILIES[name].x), mixture(name).resolve(FAMILIES[name].x)
-    params = model.m_step(model.statistics(jnp.asarray(labels(name)), x))
-    whole, value = model.e_step(params, x)
-    parts = [model.e_step(params, rows)[0] for rows in (x[:13], x[13:])]
+    params = first_params(model, labels(name), x)
+    e_step = jax.jit(lambda rows: model.e_step(params, rows))
+    whole, value = e_step(x)
+    parts = [e_step(rows)[0] for rows in (x[:20], x[20:])]
     tree_allclose(model.add(*parts), whole, 1e-13)
-    many, sum_of_many = model.e_step(params, jnp.tile(x, (200, 1)))  # several blocks
+    many, sum_of_many = e_step(jnp.tile(x, (200, 1)))  # several blocks
     tree_allclose((many.counts, sum_of_many), (200 * whole.counts, 200 * value), 1e-11)
 
 
@@ -223,10 +230,10 @@ def test_counts_of_parameters_are_ranks(name, k, rank):
     model = mixture(name, k=k).resolve(case.x)
     assert model.n_parameters(case.x.shape[1]) == rank
     rows = jnp.asarray(np.unique(case.x, axis=0))
-    params = model.m_step(model.statistics(0.2 / k + 0.8 * jnp.asarray(labels(name, k)), case.x))
+    params = first_params(model, 0.2 / k + 0.8 * labels(name, k), case.x)
     assert model.tangent_size(params) == rank
     along = lambda step: model.log_prob(model.retract(params, step), rows)
-    singular = np.linalg.svd(jax.jacfwd(along)(jnp.zeros(rank)), compute_uv=False)
+    singular = np.linalg.svd(jax.jit(jax.jacfwd(along))(jnp.zeros(rank)), compute_uv=False)
     assert singular[-1] > 1e-4 * singular[0]
 
 
@@ -539,7 +546,7 @@ def test_code_that_makes_the_model_again():
 def test_an_empty_component_has_a_flat_mode(name):
     model = mixture(name).resolve(FAMILIES[name].x)
     given = jnp.zeros((40, 2)).at[:, 0].set(1)
-    params = model.m_step(model.statistics(given, jnp.asarray(FAMILIES[name].x)))
+    params = first_params(model, given, FAMILIES[name].x)
     assert all(np.all(np.isfinite(site)) for site in params.own.values())
     assert bool(model.collapsed(params))
 
@@ -548,8 +555,9 @@ def test_an_empty_component_has_a_flat_mode(name):
 def test_rows_are_drawn_as_the_model_says(name):
     case = FAMILIES[name]
     model = mixture(name).resolve(case.x)
-    params = model.m_step(model.statistics(jnp.asarray(labels(name)), case.x))
-    drawn = np.asarray(model.sample(params, jax.random.key(3), 4000))
+    params = first_params(model, labels(name), case.x)
+    sample = jax.jit(lambda key: model.sample(params, key, 4000))
+    drawn = np.asarray(sample(jax.random.key(3)))
     assert drawn.shape == (4000, case.x.shape[1])
     model.family.check_rows(drawn)
     # The M-step keeps means of what families count, and those of the rows are among them.
