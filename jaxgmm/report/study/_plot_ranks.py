@@ -20,7 +20,7 @@ def plot_ranks(table: pd.DataFrame, ranks: np.ndarray, settings: dict[str, Any],
     """
     n_draws, level, count = settings["n_kept"], settings["level"], len(table)
     shape = (-(-count // _COLUMNS), min(_COLUMNS, count)) if ax is None else (1, np.size(ax))
-    figure, axes = panels(ax, shape, (3.4 * shape[1], 2.6 * shape[0] + 0.4), sharex=True)
+    figure, axes = panels(ax, shape, (3.4 * shape[1], 2.8 * shape[0]))
     share = np.arange(1, n_draws + 1) / (n_draws + 1)
     for one, (j, (name, row)) in zip(axes.ravel(), enumerate(table.iterrows()), strict=False):
         own = ranks[ranks[:, j] >= 0, j]
@@ -31,11 +31,10 @@ def plot_ranks(table: pd.DataFrame, ranks: np.ndarray, settings: dict[str, Any],
         one.step(share, above(cumulative(own, n_draws)), where="mid", color=paint, lw=1.4)
         one.axhline(0, color=GREY, lw=0.8)
         said = "" if row["uniform"] else f": {row['meaning']}"
+        one.set(xlabel="rank / (L + 1)")
         one.set_title(plain(f"{name}{said}"), **{**TITLE, "fontsize": 9})
     for one in axes.ravel()[count:]:
         one.set_visible(False)
-    for one in axes[-1]:
-        one.set(xlabel="rank / (L + 1)")
     for one in axes[:, 0]:
         one.set(ylabel="ECDF - uniform")
     return figure if ax is None else ax

@@ -14,6 +14,9 @@ from jaxgmm.report._canvas import GREY, LEGEND, MARKERS, TITLE, canvas, colour, 
 _BAND = 0.95
 _REACH = float(norm.isf((1 - _BAND) / 2))
 
+_RATIOS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20)
+_NEAR_ONE = (0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.4, 1.6, 2)
+
 # Inches a quantity and a method take, and those of axes and titles.
 _LINE, _METHOD, _FRAME = 0.18, 0.05, 1.5
 
@@ -30,7 +33,8 @@ def plot_coverage(coverage: pd.DataFrame, ax: Any = None) -> Any:
         band = _REACH * np.sqrt(level * (1 - level) / max(count, 1))
         one.axvspan(level - band, min(level + band, 1), color=GREY, alpha=0.25, lw=0)
         one.axvline(level, color=GREY, lw=1)
-        _marks(one, rows["coverage"], rows["error"], names, methods)
+        share, reach = rows["coverage"], _REACH * rows["error"]
+        _marks(one, share, share - reach, share + reach, names, methods)
         one.set(xlabel="coverage", xlim=(max(one.get_xlim()[0], -0.02), 1.02))
         one.set_title(f"{100 * level:g}% intervals", **TITLE)
     _labels(figure, axes[0], names, methods, ax)
@@ -42,8 +46,14 @@ def plot_errors(table: pd.DataFrame, ax: Any = None) -> Any:
     names, methods = _rows(table)
     figure, axes = canvas(ax, (6.4, _height(names, methods)))
     axes.axvline(1, color=GREY, lw=1)
-    _marks(axes, table["ratio"], table["ratio_error"], names, methods)
-    axes.set(xlabel="standard error / spread of the estimates")
+    # Half and twice are as far from one.
+    reach = np.exp(_REACH * table["ratio_error"] / table["ratio"])
+    _marks(axes, table["ratio"], table["ratio"] / reach, table["ratio"] * reach, names, methods)
+    axes.set(xlabel="standard error / spread of the estimates", xscale="log")
+    low, high = axes.get_xlim()
+    ticks = [tick for tick in (_RATIOS if high > 3 * low else _NEAR_ONE) if low <= tick <= high]
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.set_xticks([], minor=True)
     axes.set_title("Calibration of standard errors", **TITLE)
     _labels(figure, [axes], names, methods, ax)
     return figure if ax is None else ax
@@ -80,11 +90,17 @@ def _height(names: list[str], methods: list[str]) -> float:
 
 
 def _marks(
-    axes: Any, values: pd.Series, errors: pd.Series, names: list[str], methods: list[str]
+    axes: Any,
+    values: pd.Series,
+    low: pd.Series,
+    high: pd.Series,
+    names: list[str],
+    methods: list[str],
 ) -> None:
     for k, method in enumerate(methods):
-        own = values.xs(method, level="method").loc[names].to_numpy(float)
-        reach = _REACH * errors.xs(method, level="method").loc[names].to_numpy(float)
+        of = lambda series, method=method: series.xs(method, level="method").loc[names].to_numpy()
+        own = of(values)
+        reach = np.abs([own - of(low), of(high) - own])
         aside = (k - (len(methods) - 1) / 2) * 0.7 / len(methods)
         style = {"fmt": MARKERS[k % len(MARKERS)], "ms": 4, "lw": 1, "color": colour(k)}
         axes.errorbar(own, np.arange(len(names)) + aside, xerr=reach, label=method, **style)
