@@ -128,7 +128,7 @@ class Selection:
             Of the page, or of the file.
         """
         if Path(folder).suffix == ".npz":
-            return _archive.save(self, folder)
+            return _archive.save(self, Path(folder))
         from jaxgmm.report._select_page import save
 
         return save(self, Path(folder))
