@@ -2,20 +2,36 @@
 
 from jaxgmm.model import (
     Bernoulli,
+    Beta,
+    Binomial,
     Categorical,
+    Custom,
     Exponential,
+    Gamma,
     Gaussian,
+    LogNormal,
     MixtureParams,
     Multinomial,
+    NegativeBinomial,
     Poisson,
+    VonMises,
+    Weibull,
 )
 
 __all__ = [
     "Bernoulli",
+    "Beta",
+    "Binomial",
     "Categorical",
+    "Custom",
     "Exponential",
+    "Gamma",
     "Gaussian",
+    "LogNormal",
     "MixtureParams",
     "Multinomial",
+    "NegativeBinomial",
     "Poisson",
+    "VonMises",
+    "Weibull",
 ]

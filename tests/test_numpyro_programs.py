@@ -54,11 +54,11 @@ def test_the_log_joint_is_that_of_funsor():
     code = """
 import jax; jax.config.update("jax_enable_x64", True)
 import numpy as np, jax.numpy as jnp
-from numpyro.contrib.funsor import config_enumerate
+from numpyro.contrib.funsor import config_enumerate, enum
 from numpyro.contrib.funsor.infer_util import log_density
 import programs
 at = {"weights": jnp.array([.3, .7]), "locs": jnp.array([1.0, 9.0]), "scale": jnp.array(1.3)}
-model = config_enumerate(programs.tutorial)
+model = enum(config_enumerate(programs.tutorial), first_available_dim=-2)
 print(repr(float(log_density(model, (programs.TUTORIAL,), {}, at)[0])))
 """
     found = subprocess.run(

@@ -3,6 +3,16 @@
 from jaxgmm.model._bernoulli import Bernoulli
 from jaxgmm.model._categorical import Categorical
 from jaxgmm.model._conjugate import ConjugateFamily, MixtureParams, Sums
+from jaxgmm.model._custom import Custom
+from jaxgmm.model._distributions import (
+    Beta,
+    Binomial,
+    Gamma,
+    LogNormal,
+    NegativeBinomial,
+    VonMises,
+    Weibull,
+)
 from jaxgmm.model._exponential import Exponential
 from jaxgmm.model._family import Family
 from jaxgmm.model._gaussian import Gaussian, GaussianParams
@@ -10,6 +20,7 @@ from jaxgmm.model._hyper import Moments
 from jaxgmm.model._mixture import Mixture
 from jaxgmm.model._multinomial import Multinomial
 from jaxgmm.model._numerical import NumericalModel
+from jaxgmm.model._numerical_family import NumericalFamily
 from jaxgmm.model._poisson import Poisson
 from jaxgmm.model._prior import ConjugatePrior
 from jaxgmm.model._program import from_numpyro
@@ -19,19 +30,28 @@ __all__ = [
     "STRUCTURES",
     "UNIVARIATE",
     "Bernoulli",
+    "Beta",
+    "Binomial",
     "Categorical",
     "ConjugateFamily",
     "ConjugatePrior",
+    "Custom",
     "Exponential",
     "Family",
+    "Gamma",
     "Gaussian",
     "GaussianParams",
+    "LogNormal",
     "Mixture",
     "MixtureParams",
     "Moments",
     "Multinomial",
+    "NegativeBinomial",
+    "NumericalFamily",
     "NumericalModel",
     "Poisson",
     "Sums",
+    "VonMises",
+    "Weibull",
     "from_numpyro",
 ]

@@ -3,66 +3,29 @@
 from __future__ import annotations
 
 import abc
-import dataclasses
-import math
-from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
-from jax import lax
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxgmm._archive import stored
-from jaxgmm._checks import check_names
-from jaxgmm._contract import Assignment, Prior, Sites
+from jaxgmm._contract import Assignment, Sites
 from jaxgmm._numerics import block_rows
-from jaxgmm._proper import described, innermost
-from jaxgmm._tables import numeric
-from jaxgmm._within import at_edge, freedom, inwards, stepped
+from jaxgmm._proper import innermost
+from jaxgmm._within import freedom, stepped
 from jaxgmm.model._door import check_poles
-from jaxgmm.model._family import Family, Site, labelled
+from jaxgmm.model._family import Site, labelled
 from jaxgmm.model._hyper import KINDS, Hyper, Kind, Moments, at, hyper
-from jaxgmm.model._prior import improper
-from jaxgmm.model._site_prior import SitePrior, inside
+from jaxgmm.model._newton import minimise
+from jaxgmm.model._site_family import MixtureParams, SiteFamily
+from jaxgmm.model._site_mode import lower
+from jaxgmm.model._site_prior import SitePrior
 
 
 @stored
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class MixtureParams:
-    """Parameters of a mixture; leading batch axes are allowed throughout.
-
-    The components' own are attributes as well: ``params.rates`` is ``params.own["rates"]``.
-
-    Attributes
-    ----------
-    weights : (..., K) array
-        Mixing weights.
-    own : dict of arrays
-        By name what the components have, each (..., K, ...).
-
-    Examples
-    --------
-    >>> import jaxgmm as jg
-    >>> model = jg.Mixture(jg.families.Poisson(), 2)
-    >>> model.params(rates=[[1.0], [5.0]]).rates.shape
-    (2, 1)
-    """
-
-    # Leaves may be anything that a transformation puts there, hence no array types.
-    weights: Any
-    own: dict[str, Any]
-
-    def __getattr__(self, name: str) -> Any:
-        own = self.__dict__.get("own")
-        if isinstance(own, Mapping) and name in own:
-            return own[name]
-        raise AttributeError(f"{type(self).__name__} has no {name!r}")
-
-
 class Sums(NamedTuple):
     """Effective rows of each component, (K,), and sums of the features of its rows, (K, f)."""
 
@@ -70,7 +33,7 @@ class Sums(NamedTuple):
     features: Array
 
 
-class ConjugateFamily(Family):
+class ConjugateFamily(SiteFamily):
     """An exponential family: log p(x | k) = natural(k) . features(x), with a conjugate prior.
 
     A subclass, a frozen dataclass registered as a pytree, says which distribution is conjugate
@@ -82,8 +45,6 @@ class ConjugateFamily(Family):
     """
 
     conjugate: ClassVar[dict[str, type]]
-    # ArviZ dimensions of every site.
-    dims: ClassVar[tuple[str, ...]] = ("component", "feature")
 
     # -- what a family says ----------------------------------------------------------
 
@@ -120,47 +81,6 @@ class ConjugateFamily(Family):
     def _kinds(self) -> dict[str, Kind]:
         return {name: KINDS[conjugate] for name, conjugate in self.conjugate.items()}
 
-    def site_dims(self) -> dict[str, list[str]]:
-        return {name: list(self.dims) for name in self.conjugate}
-
-    def from_sites(self, weights: Array, sites: Sites, prior: Any = None) -> MixtureParams:
-        return MixtureParams(weights, {name: sites[name] for name in self.conjugate})
-
-    def sites(self, params: MixtureParams, prior: Any = None) -> Sites:
-        return {name: params.own[name] for name in self.conjugate}
-
-    def permute(self, params: MixtureParams, order: Array) -> MixtureParams:
-        own = {name: site[order] for name, site in params.own.items()}
-        return dataclasses.replace(params, own=own)
-
-    def n_columns(self, params: MixtureParams) -> int:
-        return next(iter(params.own.values())).shape[1]
-
-    def n_parameters(self, k: int, d: int) -> int:
-        """Free parameters of the components."""
-        shape = self.shape(k, d)
-        free = [(*shape[:-1], shape[-1] - kind.support.event_dim) for kind in self._kinds.values()]
-        return sum(map(math.prod, free))
-
-    def checked(self, own: dict[str, Any], k: int) -> Sites:
-        check_names(self.label, own, self.conjugate)
-        sites = {}
-        for name, kind in self._kinds.items():
-            array = numeric(name, own[name])
-            if array.ndim == 1 and len(self.dims) == 2 and not kind.support.event_dim:
-                array = array[:, None]
-            needed = self.shape(k, array.shape[1] if array.ndim > 1 else 1)
-            if array.shape != needed:
-                text = ", ".join(map(str, (k, "D", *needed[2:])))
-                raise ValueError(f"{name}: needs shape ({text}), found {array.shape}")
-            holds = np.asarray(kind.support(array))
-            if not kind.support.event_dim:  # an edge is a value that a fit may have
-                holds = holds | (array == 0)
-            if not np.all(holds):
-                raise ValueError(f"{name}: needs values on {described(kind.support)[0]}")
-            sites[name] = jnp.asarray(array)
-        return sites
-
     # -- rows --------------------------------------------------------------------------
 
     def log_density(self, params: MixtureParams, features: Array) -> Float[Array, "k n"]:
@@ -181,15 +101,6 @@ class ConjugateFamily(Family):
 
     def sample(self, params: MixtureParams, key: PRNGKeyArray, labels: Array) -> Array:
         return self.draw(self.sites(params), key, labels).astype(params.weights.dtype)
-
-    def marginal(self, params: MixtureParams, column: int, grid: Float[Array, " m"]) -> Array:
-        """(K, m): weight times density of values of one column, where columns are independent."""
-        own = {
-            name: lax.dynamic_index_in_dim(site, column, axis=1)
-            for name, site in self.sites(params).items()
-        }
-        density = self.log_density(MixtureParams(params.weights, own), self.features(grid[:, None]))
-        return params.weights[:, None] * jnp.exp(density)
 
     # -- EM ----------------------------------------------------------------------------
 
@@ -213,8 +124,41 @@ class ConjugateFamily(Family):
     def update(
         self, statistics: Sums, prior: SitePrior | None, params: MixtureParams | None = None
     ) -> Sites:
+        if prior is not None and self._without_conjugate(prior):
+            return self._numerical_mode(statistics, prior, params)
         after = self._after(statistics, prior)
         return {name: kind.mode(*after[name]) for name, kind in self._kinds.items()}
+
+    def _numerical_mode(
+        self, statistics: Sums, prior: SitePrior, params: MixtureParams | None
+    ) -> Sites:
+        """The mode under a prior that rows do not update: Newton's method, without a row."""
+        k = statistics.counts.shape[0]
+        before = None if params is None else self.sites(params)
+        # From within the supports, whatever rows a component has.
+        start = self.update(self.shrunk(statistics), None)
+        d = next(iter(start.values())).shape[1]
+        supports = {name: site.support for name, site in self.component_sites(k, d).items()}
+        sizes = {name: freedom(support, start[name]) for name, support in supports.items()}
+
+        def move(sites: Sites, step: Array) -> Sites:
+            pieces = jnp.split(step, np.cumsum(list(sizes.values()))[:-1])
+            return {
+                name: stepped(support, sites[name], piece)
+                for (name, support), piece in zip(supports.items(), pieces, strict=True)
+            }
+
+        def loss(sites: Sites, data: tuple[Sums, SitePrior]) -> Array:
+            sums, prior = data
+            natural = self.natural({name: at(site) for name, site in sites.items()})
+            priors = self.prior_sites(prior, k, d)
+            log_prior = [jnp.sum(of(sites).log_prob(sites[name])) for name, of in priors.items()]
+            total = jnp.sum(natural * sums.features) + sum(log_prior[1:], log_prior[0])
+            return -total / (1 + jnp.sum(sums.counts))
+
+        data = statistics, prior
+        first = lower(loss, start, before, data)
+        return minimise(loss, move, first, sum(sizes.values()), data)
 
     def _after(self, statistics: Sums, prior: SitePrior | None) -> dict[str, Hyper]:
         """Hyper-parameters after labelled rows; of a flat density where there is no prior."""
@@ -231,20 +175,6 @@ class ConjugateFamily(Family):
         return found
 
     # -- priors --------------------------------------------------------------------------
-
-    def prior_of(self, distributions: dict[str, Any]) -> SitePrior:
-        return SitePrior(distributions)
-
-    def prior_sites(self, prior: SitePrior | None, k: int, d: int) -> Prior:
-        def of(name: str, site: Site) -> dist.Distribution:
-            if prior is None:
-                return improper(site.support, site.shape)
-            return inside(prior.distributions[name], site)
-
-        sites = self.component_sites(k, d)
-        return {
-            name: lambda _, name=name, site=site: of(name, site) for name, site in sites.items()
-        }
 
     def default_prior(
         self, rule: str, x: Array, sample_weight: Array | None, k: int, free: bool
@@ -265,19 +195,18 @@ class ConjugateFamily(Family):
         weights = {"weights": dist.Dirichlet(jnp.ones(k, x.dtype))} if free else {}
         return SitePrior(weights | found)
 
-    def sized(self, prior: SitePrior | None, k: int, d: int, dtype: Any) -> SitePrior | None:
-        return None if prior is None else prior.resolved(dtype)
+    def _without_conjugate(self, prior: SitePrior) -> list[str]:
+        """The sites whose distributions labelled rows do not update."""
+        kind = lambda name: type(innermost(prior.distributions[name])).__name__
+        return [name for name, made in self.conjugate.items() if kind(name) != made.__name__]
 
     def check_conjugate(self, prior: Any) -> None:
-        for name, conjugate in self.conjugate.items():
-            found = type(innermost(prior.distributions[name])).__name__
-            if found != conjugate.__name__:
-                raise ValueError(
-                    f"prior: {name!r} has a {found} distribution, to which {self.label} is not "
-                    "conjugate: EM would need a numerical M-step, which mixtures do not have yet; "
-                    f"use {conjugate.__name__}, or sample without a fit: jaxgmm.sample(model, x, "
-                    'key=key, method="nuts", start="prior")'
-                )
+        for name in self._without_conjugate(prior):
+            raise ValueError(
+                f"prior: {name!r} has a {type(innermost(prior.distributions[name])).__name__} "
+                f"distribution, to which {self.label} is not conjugate; use "
+                f'{self.conjugate[name].__name__}, or method="nuts", "smc", "laplace" or "svi"'
+            )
 
     def updated(self, statistics: Sums, prior: SitePrior) -> SitePrior:
         after = self._after(statistics, prior)
@@ -314,44 +243,11 @@ class ConjugateFamily(Family):
 
     # -- doors and health ------------------------------------------------------------------
 
-    def check_prior(self, prior: Any, k: int, d: int, free: bool) -> None:
-        if not isinstance(prior, SitePrior):
-            raise TypeError(
-                f"prior: {type(prior).__name__} is of Gaussian components; {self.label} takes "
-                f'None, "weak", or a dictionary of distributions of '
-                f"{', '.join(map(repr, self.conjugate))} and 'weights'"
-            )
-        prior.check(self.component_sites(k, d), k, free)
-
     def check_mode(self, prior: Any) -> None:
         if isinstance(prior, SitePrior):
-            self.check_conjugate(prior)
             for name, kind in self._kinds.items():
                 written = innermost(prior.distributions[name])
+                if name in self._without_conjugate(prior):
+                    continue
                 powers = [getattr(written, power) for power in kind.names[: kind.powers]]
                 check_poles(name, type(written).__name__, powers)
-
-    def collapsed(self, params: MixtureParams, bounded: bool) -> Array:
-        finite = [jnp.all(jnp.isfinite(site)) for site in params.own.values()]
-        return ~jnp.all(jnp.stack(finite))
-
-    # -- steps -----------------------------------------------------------------------------
-
-    def _supports(self, params: MixtureParams) -> dict[str, tuple[Any, Array]]:
-        return {n: (kind.support, params.own[n]) for n, kind in self._kinds.items()}
-
-    def retract(self, params: MixtureParams, tangent: Float[Array, " p"]) -> MixtureParams:
-        """Along the logarithms of the sites, and of what they leave of one."""
-        own, start = {}, 0
-        for name, (support, site) in self._supports(params).items():
-            size = freedom(support, site)
-            own[name] = stepped(support, site, tangent[start : start + size])
-            start += size
-        return dataclasses.replace(params, own=own)
-
-    def edges(self, params: MixtureParams) -> Bool[Array, " p"]:
-        return jnp.concatenate([at_edge(*site) for site in self._supports(params).values()])
-
-    def inwards(self, params: MixtureParams, margin: Array | float) -> MixtureParams:
-        own = {name: inwards(*site, margin) for name, site in self._supports(params).items()}
-        return dataclasses.replace(params, own=own)

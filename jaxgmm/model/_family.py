@@ -75,6 +75,8 @@ class Family(Form):
 
     # Whether rows are places, so that they may be measured from an origin.
     moves: ClassVar[bool] = False
+    # Whether `update` maximises; else it takes a share of a step from ``params``.
+    closed: ClassVar[bool] = True
     # Priors by name, that `default_prior` computes from the data.
     rules: ClassVar[tuple[str, ...]] = ("weak",)
     # Whether there are `coordinates` of statistics.

@@ -168,6 +168,11 @@ class Mixture(LatentModel):
         return STICKS if broken else SIMPLEX
 
     @property
+    def closed(self) -> bool:  # type: ignore
+        """Whether M-steps maximise the expected log joint."""
+        return self.family.closed
+
+    @property
     def moves(self) -> bool:  # type: ignore
         """Whether rows are places, so that `translate` applies."""
         return self.family.moves
@@ -306,11 +311,15 @@ class Mixture(LatentModel):
         return self.family.from_coordinates(vector, like)
 
     @precise
-    def m_step(self, statistics: Statistics, params: Params | None = None) -> Params:
+    def m_step(
+        self, statistics: Statistics, params: Params | None = None, share: Array | float = 1.0
+    ) -> Params:
         if self.present is not None:
             statistics = self.family.filled(statistics, self.present)
         prior, counts = self._numbers(), statistics.counts
-        own = self.family.update(statistics, prior, params)
+        update: Callable[..., Sites] = self.family.update
+        part = {} if self.family.closed else {"share": share}
+        own = update(statistics, prior, params, **part)
         if self.weights is not None:
             weights = self._fixed(jnp.result_type(*own.values()))
         elif prior is None:

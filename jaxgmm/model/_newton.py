@@ -16,6 +16,9 @@ MOST_ROUNDS = 60
 _SHARES = tuple(4.0**-i for i in range(9))
 # Units of rounding of the objective below which a promised gain cannot be seen.
 ROUNDING = 64.0
+# Curvature counts as no less than this share of the largest, both of unit diagonal: a longer
+# step along a flat direction would only be refused.
+_LEAST_CURVATURE = 1e-6
 
 
 class _State(NamedTuple):
@@ -145,6 +148,21 @@ def _downwards(gradient: Array, hessian: Array) -> tuple[Array, Array]:
     along = jnp.where(flat, 0, vectors.T @ (scale * gradient) / jnp.where(flat, 1, curvature))
     step = -scale * (vectors @ along)
     return step, -gradient @ step
+
+
+def uphill(gradient: Float[Array, " p"], hessian: Float[Array, "p p"]) -> Float[Array, " p"]:
+    """A Newton step on the absolute curvature, floored: up wherever the gradient is not zero.
+
+    Linear in the gradient: the derivative at a stationary point is that of the implicit function.
+    """
+    size = lax.stop_gradient(jnp.abs(jnp.diagonal(hessian)))
+    largest = jnp.max(size)
+    info = jnp.finfo(gradient.dtype)
+    scale = 1 / jnp.sqrt(jnp.maximum(size, info.eps * largest) + info.tiny)
+    values, vectors = jnp.linalg.eigh(lax.stop_gradient(hessian) * scale * scale[:, None])
+    curvature = jnp.abs(values)
+    curvature = jnp.maximum(curvature, _LEAST_CURVATURE * jnp.max(curvature)) + info.tiny
+    return scale * (vectors @ ((vectors.T @ (scale * gradient)) / curvature))
 
 
 def _solve_symmetric(linear: Any, right: Array) -> Array:

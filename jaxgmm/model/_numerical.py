@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
-from jax import lax
 from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 
@@ -29,11 +28,7 @@ from jaxgmm._given import no_labels
 from jaxgmm._numerics import block_rows, log_sum_exp, normalise, sum_over_blocks
 from jaxgmm._proper import innermost, support_of
 from jaxgmm._unconstrained import from_vector, to_vector
-from jaxgmm.model._newton import derivatives
-
-# Curvature counts as no less than this share of the largest, both of unit diagonal: a longer
-# step along a flat direction would only be refused.
-_LEAST_CURVATURE = 1e-6
+from jaxgmm.model._newton import derivatives, uphill
 
 # An entry so near to an edge of its support is at a pole where the log prior gains as much as
 # this while the distance to the edge is divided by e.
@@ -242,21 +237,6 @@ class NumericalModel(LatentModel):
     def n_parameters(self, n_features: int) -> int:
         """Free numbers of the sites; fewer where not all of them are identified."""
         return jax.eval_shape(lambda: to_vector(self, self._somewhere(float))).size
-
-
-def uphill(gradient: Float[Array, " p"], hessian: Float[Array, "p p"]) -> Float[Array, " p"]:
-    """A Newton step on the absolute curvature, floored: up wherever the gradient is not zero.
-
-    Linear in the gradient: the derivative at a stationary point is that of the implicit function.
-    """
-    size = lax.stop_gradient(jnp.abs(jnp.diagonal(hessian)))
-    largest = jnp.max(size)
-    info = jnp.finfo(gradient.dtype)
-    scale = 1 / jnp.sqrt(jnp.maximum(size, info.eps * largest) + info.tiny)
-    values, vectors = jnp.linalg.eigh(lax.stop_gradient(hessian) * scale * scale[:, None])
-    curvature = jnp.abs(values)
-    curvature = jnp.maximum(curvature, _LEAST_CURVATURE * jnp.max(curvature)) + info.tiny
-    return scale * (vectors @ ((vectors.T @ (scale * gradient)) / curvature))
 
 
 def _has_pole(prior: dist.Distribution) -> bool:

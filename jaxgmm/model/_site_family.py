@@ -1,0 +1,183 @@
+"""Families whose parameters are named arrays: everything that follows from their supports."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from jax import lax
+from jaxtyping import Array, Bool, Float
+
+from jaxgmm._checks import check_names
+from jaxgmm._contract import Prior, Sites
+from jaxgmm._proper import described
+from jaxgmm._tables import numeric
+from jaxgmm._within import at_edge, freedom, inwards, stepped
+from jaxgmm.model._family import Family, Site
+from jaxgmm.model._prior import improper
+from jaxgmm.model._site_prior import SitePrior, inside
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class MixtureParams:
+    """Parameters of a mixture; leading batch axes are allowed throughout.
+
+    The components' own are attributes as well: ``params.rates`` is ``params.own["rates"]``.
+
+    Attributes
+    ----------
+    weights : (..., K) array
+        Mixing weights.
+    own : dict of arrays
+        By name what the components have, each (..., K, ...).
+
+    Examples
+    --------
+    >>> import jaxgmm as jg
+    >>> model = jg.Mixture(jg.families.Poisson(), 2)
+    >>> model.params(rates=[[1.0], [5.0]]).rates.shape
+    (2, 1)
+    """
+
+    # Leaves may be anything that a transformation puts there, hence no array types.
+    weights: Any
+    own: dict[str, Any]
+
+    def __getattr__(self, name: str) -> Any:
+        own = self.__dict__.get("own")
+        if isinstance(own, Mapping) and name in own:
+            return own[name]
+        raise AttributeError(f"{type(self).__name__} has no {name!r}")
+
+
+class SiteFamily(Family):
+    """A family of which each component has arrays of its own, by name, on known supports."""
+
+    # ArviZ dimensions of every site.
+    dims: ClassVar[tuple[str, ...]] = ("component", "feature")
+
+    @abc.abstractmethod
+    def component_sites(self, k: int, d: int) -> dict[str, Site]:
+        """Shapes, whose first axes are components and columns, and supports."""
+
+    @property
+    def site_names(self) -> tuple[str, ...]:
+        return tuple(self.component_sites(1, 1))
+
+    # -- sites -----------------------------------------------------------------------
+
+    def site_dims(self) -> dict[str, list[str]]:
+        return {name: list(self.dims) for name in self.site_names}
+
+    def from_sites(self, weights: Array, sites: Sites, prior: Any = None) -> MixtureParams:
+        return MixtureParams(weights, {name: sites[name] for name in self.site_names})
+
+    def sites(self, params: MixtureParams, prior: Any = None) -> Sites:
+        return {name: params.own[name] for name in self.site_names}
+
+    def permute(self, params: MixtureParams, order: Array) -> MixtureParams:
+        own = {name: site[order] for name, site in params.own.items()}
+        return dataclasses.replace(params, own=own)
+
+    def n_columns(self, params: MixtureParams) -> int:
+        return next(iter(params.own.values())).shape[1]
+
+    def n_parameters(self, k: int, d: int) -> int:
+        """Free parameters of the components."""
+        sites = self.component_sites(k, d).values()
+        free = [(*site.shape[:-1], site.shape[-1] - site.support.event_dim) for site in sites]
+        return sum(map(math.prod, free))
+
+    def checked(self, own: dict[str, Any], k: int) -> Sites:
+        check_names(self.label, own, self.site_names)
+        sites = {}
+        for name in self.site_names:
+            array, support = numeric(name, own[name]), self.component_sites(k, 1)[name].support
+            if array.ndim == 1 and len(self.dims) == 2 and not support.event_dim:
+                array = array[:, None]
+            needed = self.component_sites(k, array.shape[1] if array.ndim > 1 else 1)[name].shape
+            if array.shape != needed:
+                text = ", ".join(map(str, (k, "D", *needed[2:])))
+                raise ValueError(f"{name}: needs shape ({text}), found {array.shape}")
+            holds = np.asarray(support(array))
+            if not support.event_dim:  # an edge is a value that a fit may have
+                holds = holds | (array == 0)
+            if not np.all(holds):
+                raise ValueError(f"{name}: needs values on {described(support)[0]}")
+            sites[name] = jnp.asarray(array)
+        return sites
+
+    # -- rows --------------------------------------------------------------------------
+
+    def marginal(self, params: MixtureParams, column: int, grid: Float[Array, " m"]) -> Array:
+        """(K, m): weight times density of values of one column, where columns are independent."""
+        own = {
+            name: lax.dynamic_index_in_dim(site, column, axis=1)
+            for name, site in self.sites(params).items()
+        }
+        density = self.log_density(MixtureParams(params.weights, own), self.features(grid[:, None]))
+        return params.weights[:, None] * jnp.exp(density)
+
+    # -- priors --------------------------------------------------------------------------
+
+    def prior_of(self, distributions: dict[str, Any]) -> SitePrior:
+        return SitePrior(distributions)
+
+    def prior_sites(self, prior: SitePrior | None, k: int, d: int) -> Prior:
+        def of(name: str, site: Site) -> dist.Distribution:
+            if prior is None:
+                return improper(site.support, site.shape)
+            return inside(prior.distributions[name], site)
+
+        sites = self.component_sites(k, d)
+        return {
+            name: lambda _, name=name, site=site: of(name, site) for name, site in sites.items()
+        }
+
+    def sized(self, prior: SitePrior | None, k: int, d: int, dtype: Any) -> SitePrior | None:
+        return None if prior is None else prior.resolved(dtype)
+
+    # -- doors and health ------------------------------------------------------------------
+
+    def check_prior(self, prior: Any, k: int, d: int, free: bool) -> None:
+        if not isinstance(prior, SitePrior):
+            raise TypeError(
+                f"prior: {type(prior).__name__} is of Gaussian components; {self.label} takes "
+                f'None, "weak", or a dictionary of distributions of '
+                f"{', '.join(map(repr, self.site_names))} and 'weights'"
+            )
+        prior.check(self.component_sites(k, d), k, free)
+
+    def collapsed(self, params: MixtureParams, bounded: bool) -> Array:
+        finite = [jnp.all(jnp.isfinite(site)) for site in params.own.values()]
+        return ~jnp.all(jnp.stack(finite))
+
+    # -- steps -----------------------------------------------------------------------------
+
+    def _supports(self, params: MixtureParams) -> dict[str, tuple[Any, Array]]:
+        sites = self.component_sites(1, self.n_columns(params))
+        return {name: (site.support, params.own[name]) for name, site in sites.items()}
+
+    def retract(self, params: MixtureParams, tangent: Float[Array, " p"]) -> MixtureParams:
+        """Along the logarithms of the sites, and of what they leave of one."""
+        own, start = {}, 0
+        for name, (support, site) in self._supports(params).items():
+            size = freedom(support, site)
+            own[name] = stepped(support, site, tangent[start : start + size])
+            start += size
+        return dataclasses.replace(params, own=own)
+
+    def edges(self, params: MixtureParams) -> Bool[Array, " p"]:
+        return jnp.concatenate([at_edge(*site) for site in self._supports(params).values()])
+
+    def inwards(self, params: MixtureParams, margin: Array | float) -> MixtureParams:
+        own = {name: inwards(*site, margin) for name, site in self._supports(params).items()}
+        return dataclasses.replace(params, own=own)
