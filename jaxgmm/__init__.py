@@ -13,11 +13,13 @@ from jaxgmm.em import (
     KMeansRun,
     LikelihoodRatioTest,
     StandardErrors,
+    Stream,
     bootstrap,
     bootstrap_lrt,
     fit,
     kmeans,
     standard_errors,
+    stream,
 )
 from jaxgmm.model import (
     ConjugateFamily,
@@ -67,6 +69,7 @@ __all__ = [
     "Selection",
     "StandardErrors",
     "Status",
+    "Stream",
     "Study",
     "Verdict",
     "bayes",
@@ -89,5 +92,6 @@ __all__ = [
     "sample",
     "select",
     "standard_errors",
+    "stream",
     "study",
 ]

@@ -113,7 +113,7 @@ def check_rows(x: Any) -> jax.Array:
                 f"{place(own_names(x), start + row, column)}; drop or impute such rows"
             )
     if array.dtype == np.float64 and jnp.result_type(float) != np.float64:
-        _warn_of_narrowing()
+        warn_of_narrowing()
     # A JAX array that is right as it is need not be copied.
     kept = isinstance(x, jax.Array) and (x.shape, x.dtype) == (array.shape, array.dtype)
     # `jnp.asarray` would copy twice.
@@ -121,13 +121,13 @@ def check_rows(x: Any) -> jax.Array:
 
 
 @functools.cache  # once in a process
-def _warn_of_narrowing() -> None:
+def warn_of_narrowing(stacklevel: int = 6) -> None:
     warnings.warn(
         "x: float64 data, computed in float32 because JAX's 64-bit switch is off in this process. "
         'Turn it on with jax.config.update("jax_enable_x64", True) before anything is computed, or '
         "set the environment variable JAX_ENABLE_X64=1, which worker processes inherit; or hand "
         "over float32 data",
-        stacklevel=6,  # where jaxgmm.fit was called
+        stacklevel=stacklevel,  # by default where jaxgmm.fit was called
     )
 
 

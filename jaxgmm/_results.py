@@ -49,7 +49,7 @@ class Status(enum.IntEnum):
 
 _SENTENCES = {
     Status.CONVERGED: "converged: no further gain above the tolerance",
-    Status.OUT_OF_ITERATIONS: "out of iterations before convergence: raise max_iter",
+    Status.OUT_OF_ITERATIONS: "out of iterations before convergence: raise max_iter or passes",
     Status.COLLAPSED: "a component collapsed: use a proper or wider prior, or fewer components",
     Status.OBJECTIVE_FELL: "the objective fell by more than rounding: use float64 or rescale x",
     Status.NONFINITE_OBJECTIVE: "the objective is not finite: check the start and the prior",
@@ -366,14 +366,31 @@ class Fit:
         return fit_html(self)
 
 
+class Digest:
+    """The fingerprint of arrays that come piece by piece."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.blake2b(digest_size=16)
+
+    def add(self, piece: Any) -> None:
+        self._hash.update(np.ascontiguousarray(piece).data)
+
+    def end(self, dtype: Any, shape: tuple[int, ...]) -> None:
+        """What the pieces since the last end were."""
+        self._hash.update(f"{dtype}{shape}".encode())
+
+    def __str__(self) -> str:
+        return self._hash.hexdigest()
+
+
 def fingerprint(x: Any, sample_weight: Any) -> str:
     """A digest that tells whether a fit and a posterior saw the same data and weights."""
-    digest = hashlib.blake2b(digest_size=16)
+    digest = Digest()
     for leaf in jax.tree.leaves((x, sample_weight)):
-        array = np.ascontiguousarray(leaf)
-        digest.update(f"{array.dtype}{array.shape}".encode())
-        digest.update(array.data)
-    return digest.hexdigest()
+        array = np.asarray(leaf)
+        digest.add(array)
+        digest.end(array.dtype, array.shape)
+    return str(digest)
 
 
 def check_precision(made: Any) -> None:

@@ -13,7 +13,7 @@ import xarray as xr
 from helpers import SMALL, STRUCTURES, soft_labels
 
 import jaxgmm as jg
-from jaxgmm._checks import _warn_of_narrowing, check_rows
+from jaxgmm._checks import check_rows, warn_of_narrowing
 from jaxgmm._tables import feature_names
 
 KEY = jax.random.key(0)
@@ -327,12 +327,12 @@ def test_columns_are_called_by_their_names():
 
 
 def test_narrowed_data_are_said_once_in_a_process():
-    _warn_of_narrowing.cache_clear()
+    warn_of_narrowing.cache_clear()
     with jax.enable_x64(False):
         with pytest.warns(UserWarning, match="x: float64 data.*JAX_ENABLE_X64=1"):
             check_rows(SMALL)
         check_rows(SMALL)
-        _warn_of_narrowing.cache_clear()
+        warn_of_narrowing.cache_clear()
         check_rows(SMALL.astype(np.float32))
         check_rows([[1, 2], [3, 4]])
     check_rows(SMALL)

@@ -35,6 +35,7 @@ MADE_BY = {
     "Run": jg.em.run,
     "Selection": jg.select,
     "StandardErrors": jg.standard_errors,
+    "Stream": jg.stream,
     "Study": jg.study,
     "Comparison": jg.compare,
     "Verdict": jg.compare,

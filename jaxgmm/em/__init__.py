@@ -16,12 +16,14 @@ from jaxgmm.em._loop import default_tolerance, run
 from jaxgmm.em._lrt import LikelihoodRatioTest, bootstrap_lrt
 from jaxgmm.em._search import Search, search
 from jaxgmm.em._start import STARTS
+from jaxgmm.em._stream import Block, Stream, stream
 from jaxgmm.em._variants import ALGORITHMS
 
 __all__ = [
     "ACCELERATIONS",
     "ALGORITHMS",
     "STARTS",
+    "Block",
     "Bootstrap",
     "Delta",
     "KMeans",
@@ -31,6 +33,7 @@ __all__ = [
     "Replicates",
     "Search",
     "StandardErrors",
+    "Stream",
     "bootstrap",
     "bootstrap_lrt",
     "default_tolerance",
@@ -42,4 +45,5 @@ __all__ = [
     "run",
     "search",
     "standard_errors",
+    "stream",
 ]

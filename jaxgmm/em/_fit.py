@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
-from jaxgmm._checks import check_count, check_key, check_name, key_numbers, wider
-from jaxgmm._contract import LatentModel, Params, expected_labels
+from jaxgmm._checks import check_count, check_key, check_name, key_numbers
+from jaxgmm._contract import LatentModel, Params
 from jaxgmm._given import forms_of_start, no_labels, stacked
 from jaxgmm._origin import centred_rows
 from jaxgmm._predictive import prior_draws
@@ -25,9 +25,12 @@ from jaxgmm._results import SAME_OPTIMUM, Fit, Run, Status, fingerprint
 from jaxgmm._tables import feature_names, naming_columns, numeric
 from jaxgmm.em._accelerate import ACCELERATIONS, accelerated
 from jaxgmm.em._loop import as_run, default_tolerance, number_of_slots, run_starts
+from jaxgmm.em._passes import fit_stream
+from jaxgmm.em._record import Rows, best_fit, certainty, ended_well, landmarks
 from jaxgmm.em._saddle import Twins, freed, twins
 from jaxgmm.em._start import DETERMINISTIC, SHORT_RUNS, SHORT_STEPS, STARTS, ward_labels
 from jaxgmm.em._step import evaluate
+from jaxgmm.em._stream import Stream
 from jaxgmm.em._variants import ALGORITHMS, RANDOM_ALGORITHMS
 
 
@@ -43,6 +46,8 @@ def fit(
     max_iter: int = 1000,
     algorithm: str = "em",
     acceleration: str | None = None,
+    subsample: int = 65_536,
+    passes: int = 100,
 ) -> Fit:
     """Maximum likelihood or MAP by EM, all restarts in one compiled call.
 
@@ -50,9 +55,11 @@ def fit(
     ----------
     model : LatentModel
         What to fit, a `Mixture` for instance; a data-dependent prior is resolved here.
-    x : (n, D) or (n,) array
+    x : (n, D) or (n,) array, or Stream
         Data, finite. Results follow its dtype (float64 needs JAX's x64 switch; without
-        it, columns far from zero are centred before they are narrowed to float32).
+        it, columns far from zero are centred before they are narrowed to float32). A `stream`
+        stays where it is: restarts run on a sample of it, the best three distinct ends of which
+        go on with all rows.
     key : typed random key, optional
         Needed where the start or the algorithm is random.
     n_init : int
@@ -84,6 +91,11 @@ def fit(
         Leap ahead after every two steps of EM, never to a lower end (Varadhan and Roland,
         2008; Anderson, 1965). Worth it where ``fit.rate`` of plain EM is close to one.
         Convergence is judged by the plain steps, at the slowest ratio of gains seen.
+    subsample : int
+        Of a stream: rows of the sample, drawn without replacement as the rows are read first.
+    passes : int
+        Of a stream: most M-steps on all rows, each of which reads them once; ``max_iter`` is for
+        the sample. ``fit.restarts`` and ``fit.trace`` are those of all rows.
 
     Returns
     -------
@@ -121,6 +133,18 @@ def fit(
     if not isinstance(model, LatentModel):
         raise TypeError(f"model: needs a model such as jaxgmm.Mixture, found {model!r}")
     check_count("n_init", n_init, 1)
+    if isinstance(x, Stream):
+        others = {"sample_weight": sample_weight, "acceleration": acceleration}
+        for name, found in {
+            **others,
+            "algorithm": None if algorithm == "em" else algorithm,
+        }.items():
+            if found is not None:
+                raise ValueError(f"{name}: a stream is fitted by plain EM; found {name}={found!r}")
+        return fit_stream(
+            model, x, fit, key=key, n_init=n_init, start=start, tol=tol, max_iter=max_iter,
+            subsample=subsample, passes=passes,
+        )  # fmt: skip
     if start is None:
         start = "short-run" if model.starts_from_labels else _PRIOR
     elif callable(start):
@@ -305,7 +329,7 @@ def _batch(model: LatentModel, x: Array, n_starts: int) -> int:
 
 def _best_of_short_runs(runs: list[tuple[Run, Params]]) -> Params:
     """For each restart the highest end of its short runs, in working units."""
-    height = [np.where(_ended_well(r) & ~r.spurious, r.log_joint, -np.inf) for r, _ in runs]
+    height = [np.where(ended_well(r) & ~r.spurious, r.log_joint, -np.inf) for r, _ in runs]
     best = np.argmax(height, axis=0), np.arange(len(height[0]))
     # On the host, where nothing compiles; back on the device for the program that ran them.
     chosen = lambda *leaves: jnp.asarray(np.stack([np.asarray(leaf) for leaf in leaves])[best])
@@ -349,79 +373,23 @@ def _select(
     record: Run,
     settings: dict[str, Any],
 ) -> tuple[Fit, Twins]:
-    """The best restart that is neither collapsed nor spurious, with everything beside it.
-
-    And the two of its labels that are most alike.
-    """
-    record = jax.tree.map(np.asarray, record)
-    score = np.where(np.isnan(record.log_joint), -np.inf, record.log_joint)
-    ended_well = _ended_well(record)
-    usable = ended_well & ~record.spurious
-    if not usable.any():
-        usable = ended_well
-    if not usable.any():
-        _refuse_if_nothing_is_left(record, model.collapse)
-        usable = record.status != Status.COLLAPSED
-    best = int(np.argmax(np.where(usable, score, -np.inf)))
-    better = ended_well & record.spurious & (score > score[best])
-
-    params = jax.tree.map(lambda leaf: jnp.asarray(leaf[best]), record.params)
-    # The record was written in working units, where nothing overflows.
-    log_likelihood, log_prior = float(record.log_likelihood[best]), float(record.log_prior[best])
+    """The best restart, and the two of its labels that are most alike."""
     total = float(len(x) if sample_weight is None else jnp.sum(sample_weight))
-    n_iter, n_parameters = int(record.n_iter[best]), model.n_parameters(x.shape[1])
-    bic = n_parameters * math.log(total) - 2 * log_likelihood
-    log_certainty, empty, twin = _labels_at(model, params, x, sample_weight)
-    found = Fit(
-        model=model,
-        params=params,
-        log_likelihood=log_likelihood,
-        log_prior=log_prior,
-        log_joint=log_prior + log_likelihood,
-        status=Status(int(record.status[best])),
-        n_iter=n_iter,
-        n_evaluations=int(record.n_evaluations[best]),
-        rate=float(record.rate[best]),
-        trace=np.asarray(record.trace[best, : n_iter + 1]),
-        restarts=record,
-        best=best,
-        optimum_of=_distinct(model, x, record, total),
-        n_spurious_better=int(better.sum()),
-        n_empty=int(np.sum(empty)),
-        n_rows=x.shape[0],
-        total_weight=total,
-        n_parameters=n_parameters,
-        bic=bic,
-        aic=2 * n_parameters - 2 * log_likelihood,
-        icl=bic - 2 * float(log_certainty),
-        fingerprint=fingerprint(x, sample_weight),
-        **settings,
-    )
-    return found, twin
-
-
-def _ended_well(record: Run) -> np.ndarray:
-    """Which runs ended where the objective may be compared with others."""
-    well = [Status.CONVERGED, Status.OUT_OF_ITERATIONS, Status.SADDLE]
-    return np.isin(record.status, well)
+    rows = Rows(len(x), total, landmarks(x), fingerprint(x, sample_weight))
+    labels_at = lambda params: _labels_at(model, params, x, sample_weight)
+    return best_fit(model, record, rows, labels_at, settings)
 
 
 # -- saddles ----------------------------------------------------------------------------
 
 # How often the best run is pushed off a saddle.
 _PUSHES = 3
-# Labels closer than this coincide; see `Twins.apart`.
-_COINCIDE = 1e-3
-
-
-def _coincide(twin: Twins) -> bool:
-    return bool(twin.apart < _COINCIDE)
 
 
 def _looks_like_saddle(found: Fit, twin: Twins) -> bool:
     # Leaps hide the rate of EM.
     grows = found.rate >= 1 and found.acceleration is None
-    return found.converged and (_coincide(twin) or grows)
+    return found.converged and (twin.coincide or grows)
 
 
 def _pushes(found: Fit, twin: Twins, attempt: int) -> tuple[Any, ...]:
@@ -438,12 +406,12 @@ def _off_saddle(found: Fit, twin: Twins, pushed: Run) -> tuple[Run, bool]:
     """The record of the fit after its best run was pushed, and whether that led higher."""
     record, pushed = found.restarts, jax.tree.map(np.asarray, pushed)
     rise = pushed.log_joint - found.log_joint
-    usable = _ended_well(pushed) & ~pushed.spurious & (rise > SAME_OPTIMUM)
+    usable = ended_well(pushed) & ~pushed.spurious & (rise > SAME_OPTIMUM)
     lifted = bool(usable.any())
     came_back = (pushed.status == Status.CONVERGED) & (np.abs(rise) <= SAME_OPTIMUM)
     # A prior may hold labels together, a likelihood never does.
-    stands = came_back.any() and (found.model.bounded() or not _coincide(twin))
-    if _coincide(twin) if lifted else not stands:
+    stands = came_back.any() and (found.model.bounded() or not twin.coincide)
+    if twin.coincide if lifted else not stands:
         here = (found.optimum_of == found.optimum_of[found.best]) & record.converged
         record = record._replace(status=np.where(here, np.int32(Status.SADDLE), record.status))
     if lifted:
@@ -457,44 +425,6 @@ def _off_saddle(found: Fit, twin: Twins, pushed: Run) -> tuple[Run, bool]:
     return record, lifted
 
 
-# Rows at which the densities of two ends are compared.
-_LANDMARKS = 64
-
-
-def _distinct(model: LatentModel, x: Array, record: Run, total_weight: float) -> np.ndarray:
-    """Which optimum each restart reached, the highest numbered 0; see `Fit.optima`.
-
-    Ends are compared by the log density of some rows, which no renaming of the labels
-    changes. If two ends lie ``SAME_OPTIMUM`` below one summit, half the squared distance
-    of their parameters in the metric of the information is at most four times that, and
-    half the sum over rows of squared differences of log densities estimates it.
-    """
-    n_landmarks = min(len(x), _LANDMARKS)
-    landmarks = x[np.linspace(0, len(x) - 1, n_landmarks).astype(int)]
-    density = np.asarray(_log_densities(model, record.params, landmarks), np.float64)
-    height = np.where(np.isfinite(record.log_joint), record.log_joint, -np.inf)
-    density = np.where(np.isfinite(height)[:, None], density, 0)
-
-    order = np.argsort(-height, kind="stable")
-    height, density = height[order], density[order]
-    optimum, found = np.full(len(order), -1), 0
-    for top in range(len(order)):
-        if optimum[top] >= 0:
-            continue
-        # Heights fall along the order: the members lie in one stretch of it.
-        last = np.searchsorted(-height, -height[top] + SAME_OPTIMUM, side="right")
-        apart = np.mean((density[top:last] - density[top]) ** 2, axis=1) * total_weight / 2
-        member = (optimum[top:last] < 0) & (apart <= 4 * SAME_OPTIMUM)
-        optimum[top:last][member] = found
-        found += 1
-    return optimum[np.argsort(order)]
-
-
-@program()
-def _log_densities(model: LatentModel, params: Params, x: Array) -> Array:
-    return lax.map(lambda one: model.log_prob(one, x), params)
-
-
 @program()
 def _labels_at(
     model: LatentModel, params: Params, x: Array, sample_weight: Array | None
@@ -506,26 +436,6 @@ def _labels_at(
     """
     working = model.standardise(x, sample_weight)
     here = working.to_working(params)
-    statistics, certainty = working.e_step(here, x, sample_weight, _certainty)
+    statistics, total = working.e_step(here, x, sample_weight, certainty)
     alike = twins(working, here, x, sample_weight)
-    return certainty, working.empty(here, statistics), alike
-
-
-def _certainty(logits: Float[Array, "k n"], first_row: Array | int) -> tuple[Array, Array]:
-    """Rows as EM labels them, and the log probability of the most probable label."""
-    labels, _ = expected_labels(logits, first_row)
-    return labels, jnp.log(jnp.max(labels, axis=0))
-
-
-def _refuse_if_nothing_is_left(record: Run, collapse: str) -> None:
-    """No fit where every restart collapsed or none ever had a finite density."""
-    n_starts, collapsed = len(record.status), record.status == Status.COLLAPSED
-    if collapsed.all():
-        raise ValueError(
-            f"all {n_starts} restart(s) collapsed: {collapse}{wider(record.trace.dtype)}"
-        )
-    if not np.any(np.isfinite(record.log_joint) & ~collapsed):
-        raise ValueError(
-            f"none of {n_starts} restart(s) found a finite objective: check that the start and the "
-            "prior are in the units of the data"
-        )
+    return total, working.empty(here, statistics), alike

@@ -19,8 +19,7 @@ from jaxgmm.em._accelerate import accelerated
 from jaxgmm.em._step import Move, Point, Step, choose, em_step, unevaluated
 
 # Carried while a run goes on; never returned.
-_RUNNING = -1
-
+RUNNING = -1
 
 # Models sum over blocks of about so many rows.
 _LIVE_ROWS = 2**13
@@ -108,7 +107,7 @@ def run(
     return _differentiable(working, step, x, params, sample_weight, tol, max_iter, finite)
 
 
-class _Slot(NamedTuple):
+class Slot(NamedTuple):
     """One live restart."""
 
     start: Array
@@ -166,34 +165,22 @@ def run_starts(
     n_starts = jax.tree.leaves(starts)[0].shape[0]
     n_slots = number_of_slots(model, x, n_starts)
     most = max_iter if most is None else most
-    verdict = _verdict(model, x, sample_weight, tol, most, finite, step.leaps)
+    total = jnp.asarray(x.shape[0], x.dtype) if sample_weight is None else jnp.sum(sample_weight)
+    verdict = verdict_on(model, total, tol, most, finite, step.leaps)
 
-    def enter(start: Array) -> _Slot:
+    def enter(start: Array) -> Slot:
         params = jax.tree.map(lambda leaf: leaf[jnp.minimum(start, n_starts - 1)], starts)
         point = unevaluated(model, params, x)
-        unknown, none = point.log_likelihood, jnp.int32(0)
-        far = jnp.full_like(unknown, jnp.inf)
-        return _Slot(
-            start=start,
-            point=point,
-            memory=step.init(point, start),
-            gain=jnp.zeros_like(unknown),
-            ratio=far,
-            move=far,
-            rate=unknown,
-            n_iter=none,
-            n_evaluations=none,
-            status=jnp.int32(_RUNNING),
-        )
+        return entered(point, step.init(point, start), start)
 
-    def advance(slot: _Slot) -> _Slot:
+    def advance(slot: Slot) -> Slot:
         return verdict(slot, *step.update(slot.point, slot.memory))
 
-    def body(carry: tuple[_Slot, Array, _End, Array]) -> tuple[_Slot, Array, _End, Array]:
+    def body(carry: tuple[Slot, Array, _End, Array]) -> tuple[Slot, Array, _End, Array]:
         slots, taken, ends, trace = carry
         slots = jax.vmap(advance)(slots)
         # Slots that found no start left go on idly; their start lies outside the record.
-        ended = slots.status != _RUNNING
+        ended = slots.status != RUNNING
         row = jnp.where(ended, slots.start, n_starts)
         results = jax.vmap(step.result)(slots.point, slots.memory)
         trace = trace.at[slots.start, slots.n_iter].set(slots.point.objective, mode="drop")
@@ -217,8 +204,26 @@ def run_starts(
     return Ends(*ends, trace)
 
 
-def _end(slot: _Slot, point: Point) -> _End:
+def _end(slot: Slot, point: Point) -> _End:
     return _End(point, slot.rate, slot.status, slot.n_iter, slot.n_evaluations)
+
+
+def entered(point: Point, memory: Any, start: Array) -> Slot:
+    """The slot of a start that is not evaluated yet."""
+    unknown, none = point.log_likelihood, jnp.int32(0)
+    far = jnp.full_like(unknown, jnp.inf)
+    return Slot(
+        start=start,
+        point=point,
+        memory=memory,
+        gain=jnp.zeros_like(unknown),
+        ratio=far,
+        move=far,
+        rate=unknown,
+        n_iter=none,
+        n_evaluations=none,
+        status=jnp.int32(RUNNING),
+    )
 
 
 def number_of_slots(model: LatentModel, x: Array, n_starts: int) -> int:
@@ -227,21 +232,19 @@ def number_of_slots(model: LatentModel, x: Array, n_starts: int) -> int:
     return max(1, min(n_starts, at_once(logits, x.dtype)))
 
 
-def _verdict(
+def verdict_on(
     model: LatentModel,
-    x: Array,
-    sample_weight: Array | None,
+    total: Array,
     tol: Array | float,
     most: Array | int,
     finite: Array | bool,
     leaps: bool,
-) -> Callable[[_Slot, Point, Any, Array], _Slot]:
-    """What an update makes of a restart, and whether it ends there."""
-    total = jnp.asarray(x.shape[0], x.dtype) if sample_weight is None else jnp.sum(sample_weight)
+) -> Callable[[Slot, Point, Any, Array], Slot]:
+    """What an update makes of a restart, and whether it ends there; of rows of weight ``total``."""
     ascends = model.ascends()
-    tight = jnp.asarray(tol) < default_tolerance(x.dtype)
+    tight = jnp.asarray(tol) < default_tolerance(total.dtype)
 
-    def judge(slot: _Slot, point: Point, memory: Any, kind: Array) -> _Slot:
+    def judge(slot: Slot, point: Point, memory: Any, kind: Array) -> Slot:
         first = slot.n_evaluations == 0
         # Only a step of EM itself tells how far it still has to go.
         em, refused = (kind == Move.EM) & ~first, kind == Move.REFUSED
@@ -281,9 +284,9 @@ def _verdict(
                 (em & settled & ((gain <= 0) | (left <= tol * total)), Status.CONVERGED),
                 (n_evaluations > most, Status.OUT_OF_ITERATIONS),
             ],
-            _RUNNING,
+            RUNNING,
         )
-        here = _Slot(
+        here = Slot(
             start=slot.start,
             point=point,
             memory=memory,

@@ -19,6 +19,8 @@ from jaxgmm.em._start import Labeller, nearest_centre, seeds
 
 # Rows on which labels are compared.
 _ROWS = 512
+# Labels closer than this coincide.
+_COINCIDE = 1e-3
 
 
 class Twins(NamedTuple):
@@ -35,6 +37,11 @@ class Twins(NamedTuple):
 
     pair: Int[Array, " pair"]
     apart: Float[Array, ""]
+
+    @property
+    def coincide(self) -> bool:
+        """Whether the two are one; asked on the host."""
+        return bool(self.apart < _COINCIDE)
 
 
 def twins(model: LatentModel, params: Params, x: Array, sample_weight: Array | None) -> Twins:

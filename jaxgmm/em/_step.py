@@ -143,7 +143,13 @@ def evaluate(
     sample_weight: Array | None,
     assign: Assignment = expected_labels,
 ) -> Point:
-    statistics, log_likelihood = model.e_step(params, x, sample_weight, assign)
+    return evaluated(model, params, *model.e_step(params, x, sample_weight, assign))
+
+
+def evaluated(
+    model: LatentModel, params: Params, statistics: Statistics, log_likelihood: Array
+) -> Point:
+    """The point at which an E-step was made."""
     log_prior = then(log_likelihood, lambda: model.log_prior(params))
     return Point(params, statistics, log_likelihood, log_prior, model.collapsed(params))
 

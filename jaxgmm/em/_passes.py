@@ -1,0 +1,218 @@
+"""EM on rows that are read anew for every iteration: one pass each, one block in memory."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array
+
+from jaxgmm._checks import check_count, check_key, key_numbers
+from jaxgmm._contract import Assignment, LatentModel, Params, expected_labels
+from jaxgmm._programs import program
+from jaxgmm._progress import bar
+from jaxgmm._results import Fit, Run, Status
+from jaxgmm.em._loop import RUNNING, Ends, Slot, as_run, entered, verdict_on
+from jaxgmm.em._record import WELL, Rows, best_fit, certainty, landmarks
+from jaxgmm.em._saddle import Twins, twins
+from jaxgmm.em._step import Move, choose, evaluated, next_params, unevaluated
+from jaxgmm.em._stream import Stream
+from jaxgmm.em._survey import again, survey
+
+# Of the ends that restarts have on the sample, so many go on with all rows.
+_FINALISTS = 3
+
+
+def fit_stream(
+    model: LatentModel,
+    stream: Stream,
+    in_memory: Callable[..., Fit],
+    *,
+    key: Any,
+    n_init: int,
+    start: Any,
+    tol: float | None,
+    max_iter: int,
+    subsample: int,
+    passes: int,
+) -> Fit:
+    """`jaxgmm.fit` of a stream: restarts on a sample, by ``in_memory``; the best on all rows."""
+    check_count("subsample", subsample, 1)
+    check_count("passes", passes, 0)
+    if not stream.again:
+        raise ValueError(
+            "x: EM reads all rows once per iteration, and this stream can be read once; give "
+            "jaxgmm.stream a function that returns a new iterator each time"
+        )
+    if not model.closed:
+        raise ValueError(
+            "x: the M-step of this model is numerical, for which EM needs all rows in memory; "
+            "fit a sample of the stream"
+        )
+    if isinstance(start, (list, np.ndarray, jax.Array)):
+        raise ValueError(
+            "start: responsibilities belong to rows in memory; for a stream give a name, "
+            "parameters, or a function of a key that returns them"
+        )
+    seed = None if key is None else key_numbers(check_key(key, "starts are random"))
+    drawing = jax.random.key(0)  # where no start is random, the sample decides nothing
+    if key is not None:
+        key, drawing = jax.random.split(key)
+    generator = np.random.default_rng(key_numbers(drawing))
+    given = not (start is None or isinstance(start, str) or callable(start))
+
+    with bar("EM on a stream", True, unit="rows") as shown:
+        seen = survey(stream, subsample, generator, shown)
+        sample = jnp.asarray(seen.sample)
+        model.check_model(sample)
+        stand_in = jax.tree.map(jnp.asarray, seen.stand_in(model.moves))
+        model = model.resolve(*stand_in)
+        steps = 0 if given else max_iter
+        found = in_memory(
+            model, sample, key=key, n_init=n_init, start=start, tol=tol, max_iter=steps
+        )
+        ends = found.restarts.params if given else _finalists(found)
+        working, starts = _in_working_units(model, stand_in, ends)
+
+        def read(params: Params, status: Array, nothing: Any, assign: Assignment) -> Any:
+            sums = nothing
+            for block in again(stream, seen, shown):
+                rows = block.rows, block.weight
+                sums = _with_block(working, params, status, sums, *rows, assign=assign)
+            return sums
+
+        slots, nothing = _entered(working, starts, sample)
+        weight, tolerance = (
+            jnp.asarray(seen.n_rows, sample.dtype),
+            jnp.asarray(found.tol, sample.dtype),
+        )
+        trace = np.full((len(slots.status), passes + 1), np.nan, sample.dtype)
+        while np.any(running := np.asarray(slots.status) == RUNNING):
+            params = _next(working, slots)
+            sums = read(params, slots.status, nothing, expected_labels)
+            slots = _judged(working, slots, params, sums, weight, tolerance, passes)
+            here = np.flatnonzero(running)
+            trace[here, np.asarray(slots.n_iter)[here]] = np.asarray(slots.point.objective)[here]
+        record = _as_run(working, slots, trace)
+
+        def labels_at(params: Params) -> tuple[Array, Array, Twins]:
+            one = jax.tree.map(lambda leaf: leaf[None], params)
+            _, one = _in_working_units(model, stand_in, one)
+            slots, nothing = _entered(working, one, sample)
+            return _labels_at(working, one, read(one, slots.status, nothing, certainty), sample)
+
+        rows = Rows(seen.n_rows, float(seen.n_rows), landmarks(sample), seen.fingerprint)
+        settings = {
+            "tol": found.tol,
+            "max_iter": passes,
+            "algorithm": "em",
+            "acceleration": None,
+            "feature_names": stream.feature_names,
+            "start": found.start,
+            "seed": seed,
+        }
+        best, twin = best_fit(model, record, rows, labels_at, settings)
+    # On the sample the fit was pushed off saddles already.
+    saddle = best.converged and twin.coincide and not model.bounded()
+    return dataclasses.replace(best, status=Status.SADDLE) if saddle else best
+
+
+def _finalists(found: Fit) -> Params:
+    """The best distinct ends on the sample, as a stack."""
+    heads = [optimum.starts[0] for optimum in found.optima if optimum.status in WELL]
+    usable = [i for i in heads if not found.restarts.spurious[i]][:_FINALISTS]
+    chosen = np.array(usable or [found.best])
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf[chosen]), found.restarts.params)
+
+
+@program()
+def _in_working_units(
+    model: LatentModel, stand_in: tuple[Array, Array | None], params: Params
+) -> tuple[LatentModel, Params]:
+    working = model.standardise(*stand_in)
+    return working, jax.vmap(working.to_working)(params)
+
+
+@program()
+def _entered(model: LatentModel, starts: Params, sample: Array) -> tuple[Slot, Any]:
+    """The slots of starts, and sums of no rows."""
+
+    def enter(params: Params, number: Array) -> Slot:
+        return entered(unevaluated(model, params, sample), None, number)
+
+    slots = jax.vmap(enter)(starts, jnp.arange(len(jax.tree.leaves(starts)[0])))
+    point = slots.point
+    return slots, jax.tree.map(jnp.zeros_like, (point.statistics, point.log_likelihood))
+
+
+@program()
+def _next(model: LatentModel, slots: Slot) -> Params:
+    return lax.map(lambda point: next_params(model, point), slots.point)
+
+
+@program(static_argnames="assign")
+def _with_block(
+    model: LatentModel,
+    params: Params,
+    status: Array,
+    sums: Any,
+    rows: Array,
+    weight: Array,
+    assign: Assignment,
+) -> Any:
+    """Statistics and log-likelihoods at each of the parameters, a block of rows added.
+
+    Nothing is computed for those that have ended.
+    """
+
+    def one(each: Any) -> Any:
+        params, status, (statistics, total) = each
+
+        def added() -> Any:
+            more, log_likelihood = model.e_step(params, rows, weight, assign)
+            return model.add(statistics, more), total + log_likelihood
+
+        return lax.cond(status == RUNNING, added, lambda: (statistics, total))
+
+    return lax.map(one, (params, status, sums))
+
+
+@program()
+def _judged(
+    model: LatentModel,
+    slots: Slot,
+    params: Params,
+    sums: Any,
+    total: Array,
+    tol: Array,
+    passes: int,
+) -> Slot:
+    """What the loop in memory makes of an iteration (see `jaxgmm.em._loop`)."""
+    verdict = verdict_on(model, total, tol, passes, finite=True, leaps=False)
+
+    def one(each: Any) -> Slot:
+        slot, params, (statistics, log_likelihood) = each
+        point = evaluated(model, params, statistics, log_likelihood)
+        judged = verdict(slot, point, None, jnp.int32(Move.EM))
+        return choose(slot.status == RUNNING, judged, slot)
+
+    return lax.map(one, (slots, params, sums))
+
+
+@program()
+def _as_run(model: LatentModel, slots: Slot, trace: Array) -> Run:
+    ends = slots.point, slots.rate, slots.status, slots.n_iter, slots.n_evaluations
+    return as_run(model, Ends(*ends, trace))
+
+
+@program()
+def _labels_at(
+    model: LatentModel, params: Params, sums: Any, sample: Array
+) -> tuple[Array, Array, Twins]:
+    here, (statistics, total) = jax.tree.map(lambda leaf: leaf[0], (params, sums))
+    return total, model.empty(here, statistics), twins(model, here, sample, None)

@@ -1,0 +1,384 @@
+"""Streams: the rows of every kind of source, EM on them as in memory, and what is refused."""
+
+import threading
+
+import h5py
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+from helpers import DATA, PRIORS, tree_allclose
+
+import jaxgmm as jg
+from jaxgmm._progress import bar
+from jaxgmm.em._survey import survey
+
+X = DATA["faithful"]
+NAMES = ("eruptions", "waiting")
+MODEL = jg.Mixture(jg.Gaussian(), 2)
+
+
+def start(dtype=np.float64):
+    means = np.array([[3.0, 65.0], [3.5, 70.0]], dtype)
+    covariance = np.diag([1.0, 100.0]).astype(dtype)
+    return MODEL.params(means=means, covariances=np.stack([covariance] * 2))
+
+
+def table(x=X):
+    return pd.DataFrame(x, columns=list(NAMES))
+
+
+def parquet(path, x=X, row_group=50):
+    pytest.importorskip("pyarrow")
+    table(x).to_parquet(path, row_group_size=row_group)
+    return path
+
+
+def parquet_folder(path):
+    for number, part in enumerate(np.split(X, [100, 120])):
+        parquet(path / f"part-{number}.parquet", part, 30)
+    return path
+
+
+def npy(path):
+    np.save(path / "rows.npy", X)
+    return path / "rows.npy"
+
+
+def hdf5(path):
+    file = h5py.File(path / "rows.h5", "w")
+    return file.create_dataset("rows", data=X)
+
+
+def dask_array(_):
+    array = pytest.importorskip("dask.array")
+    return array.from_array(X, chunks=(90, 1))
+
+
+def dask_frame(_):
+    frame = pytest.importorskip("dask.dataframe")
+    return frame.from_pandas(table(), npartitions=3)
+
+
+def some_blocks(_=None):
+    return [X[:7], X[7:7], X[7:150], X[150:]]
+
+
+SOURCES = {
+    "array": lambda _: X,
+    "table": lambda _: table(),
+    "list": some_blocks,
+    "function": lambda _: lambda: iter(some_blocks()),
+    "iterator": lambda _: iter(some_blocks()),
+    "npy": npy,
+    "hdf5": hdf5,
+    "parquet": lambda path: parquet(path / "rows.parquet"),
+    "folder": parquet_folder,
+    "dask array": dask_array,
+    "dask frame": dask_frame,
+}
+
+
+NAMED = ("table", "parquet", "folder", "dask frame")
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_every_source_gives_its_rows_in_blocks_of_one_size(kind, tmp_path):
+    rows = jg.stream(SOURCES[kind](tmp_path), block_rows=64)
+    blocks = list(rows.blocks())
+    assert {block.rows.shape for block in blocks} == {(64, 2)}
+    assert rows.n_columns == 2
+    assert rows.feature_names == (NAMES if kind in NAMED else ("x0", "x1"))
+    np.testing.assert_array_equal(np.concatenate([b.rows[: b.n_rows] for b in blocks]), X)
+    weight = np.concatenate([block.weight for block in blocks])
+    assert weight.sum() == len(X)
+    # The copies at the end are of a row that is there, so that they have a density.
+    assert np.all(np.concatenate([b.rows for b in blocks])[len(X) :] == X[-1])
+    assert rows.again == (kind != "iterator")
+
+
+def test_columns_are_read_in_the_order_asked_for(tmp_path):
+    path = parquet(tmp_path / "rows.parquet")
+    for source, columns in [(path, NAMES[::-1]), (table(), NAMES[::-1]), (X, [1, 0])]:
+        block = next(jg.stream(source, columns=columns).blocks())
+        np.testing.assert_array_equal(block.rows[: block.n_rows], X[:, ::-1])
+    assert jg.stream(path, columns=["waiting"]).feature_names == ("waiting",)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int16])
+def test_blocks_keep_the_precision_of_the_source(dtype):
+    expected = np.float64 if dtype == np.int16 else dtype
+    rows = jg.stream(X.astype(dtype))
+    assert rows.dtype == next(rows.blocks()).rows.dtype == expected
+
+
+def test_one_block_is_read_ahead():
+    read, third = [], threading.Event()
+
+    def blocks():
+        for number in range(4):
+            read.append(number)
+            if number == 2:
+                third.set()
+            yield np.full((5, 1), number, float)
+
+    found = jg.stream(blocks, block_rows=5).blocks()
+    read.clear()
+    next(found)
+    next(found)
+    assert third.wait(10)  # while the second is used
+    assert read == [0, 1, 2]
+    assert [block.rows[0, 0] for block in found] == [2, 3]
+
+
+def test_map_leaves_out_the_copies():
+    rows = jg.stream(X, block_rows=64)
+    params = start()
+    for name in ("predict", "log_prob", "responsibilities"):
+        function = getattr(MODEL, name)
+        found = np.concatenate(list(rows.map(lambda x, f=function: f(params, x))))
+        np.testing.assert_allclose(found, function(params, X), rtol=1e-12, atol=1e-15)
+
+
+# -- EM ---------------------------------------------------------------------------------
+
+
+def same_run(one, other, n_rows):
+    """Two fits from one start, to rounding."""
+    assert one.status == other.status
+    assert one.n_iter == other.n_iter
+    eps = float(np.finfo(one.trace.dtype).eps)
+    np.testing.assert_allclose(one.trace, other.trace, rtol=64 * eps, atol=64 * eps * n_rows)
+    tree_allclose(one.params, other.params, rtol=eps**0.75)
+    for name in ("n_rows", "total_weight", "n_parameters", "fingerprint", "n_empty", "start"):
+        assert getattr(one, name) == getattr(other, name), name
+    for name in ("log_likelihood", "log_prior", "bic", "aic", "icl"):
+        a, b = getattr(one, name), getattr(other, name)
+        assert a == pytest.approx(b, rel=eps**0.75), name
+
+
+@pytest.mark.parametrize("dtype", [np.float64, pytest.param(np.float32, marks=pytest.mark.slow)])
+def test_passes_are_the_steps_of_em_in_memory(dtype):
+    x = X.astype(dtype)
+    options = {"start": start(dtype), "tol": 1e-4}
+    whole = jg.fit(MODEL, x, **options)
+    streamed = jg.fit(MODEL, jg.stream(x, block_rows=100), **options)
+    assert whole.n_iter > 3
+    same_run(streamed, whole, len(x))
+
+
+def test_a_prior_made_of_the_data_is_made_of_all_rows():
+    model = jg.Mixture(jg.Gaussian(), 2, prior="fraley-raftery")
+    generator = np.random.default_rng(0)
+    seen = survey(jg.stream(X, block_rows=100), 120, generator, bar("", False))
+    np.testing.assert_allclose(seen.mean, X.mean(axis=0), rtol=1e-14)
+    np.testing.assert_allclose(seen.covariance, np.cov(X.T, bias=True), rtol=1e-13)
+    rows, weight = seen.stand_in(of_moments=True)
+    assert len(rows) == 4
+    tree_allclose(model.resolve(rows, weight).prior, model.resolve(X).prior, rtol=1e-12)
+
+
+def test_a_sample_is_drawn_evenly_and_keeps_the_order_of_rows():
+    x = np.arange(1000.0)
+    counts = np.zeros(1000)
+    for seed in range(100):
+        rows = [jg.stream(x, block_rows=size) for size in (70, 300)]
+        one, other = (survey(r, 50, np.random.default_rng(seed), bar("", False)) for r in rows)
+        np.testing.assert_array_equal(one.sample, other.sample)
+        assert np.all(np.diff(one.sample[:, 0]) > 0)
+        counts[one.sample[:, 0].astype(int)] += 1
+    assert counts.sum() == 100 * 50
+    # Of 5,000 drawn each tenth of the rows has 500 on average, with a standard deviation of 21.
+    assert np.all(np.abs(counts.reshape(10, 100).sum(axis=1) - 500) < 4 * 21)
+
+
+def test_restarts_on_a_sample_end_at_the_optimum_of_all_rows(key):
+    whole = jg.fit(MODEL, X, key=key, n_init=4)
+    options = {"key": key, "n_init": 4, "subsample": 120}
+    streamed = jg.fit(MODEL, jg.stream(X, block_rows=100), **options)
+    assert streamed.converged
+    assert streamed.log_joint == pytest.approx(whole.log_joint, abs=1e-6)
+    assert streamed.log_joint == pytest.approx(streamed.trace[-1], abs=1e-9)
+    again = jg.fit(
+        MODEL, jg.stream(some_blocks(), block_rows=100), key=key, n_init=4, subsample=120
+    )
+    np.testing.assert_array_equal(again.trace, streamed.trace)
+
+
+def test_more_rows_compile_nothing(compilations):
+    def fit(x):
+        return jg.fit(MODEL, jg.stream(x, block_rows=100), start=start(), subsample=120)
+
+    fit(X)
+    with compilations:
+        fit(np.concatenate([X, X[:90]]))
+    assert compilations.count == 0
+
+
+def test_out_of_passes():
+    fit = jg.fit(MODEL, jg.stream(X, block_rows=100), start=start(), subsample=120, passes=2)
+    assert fit.status == jg.Status.OUT_OF_ITERATIONS
+    assert len(fit.trace) == 3
+
+
+# -- what is refused ----------------------------------------------------------------------
+
+
+def poisoned(x=X, row=217):
+    x = x.copy()
+    x[row, 1] = np.nan
+    return x
+
+
+def test_a_number_that_is_none_is_found_where_it_stands(tmp_path):
+    path = parquet(tmp_path / "rows.parquet", poisoned(), 50)
+    with pytest.raises(ValueError, match=r"nan at rows.parquet, row group 4, row 17, .*'waiting'"):
+        list(jg.stream(path, block_rows=16).blocks())
+    with pytest.raises(ValueError, match=r"source: non-finite value nan at row 217, column 1"):
+        list(jg.stream(poisoned(), block_rows=16).blocks())
+    with pytest.raises(ValueError, match=r"at block 1, row 117, column 1"):
+        list(jg.stream([X[:100], poisoned()[100:]], block_rows=64).blocks())
+
+
+def test_a_bad_block_deep_inside_ends_the_fit(key):
+    with pytest.raises(ValueError, match="non-finite value nan at row 217"):
+        jg.fit(MODEL, jg.stream(poisoned(), block_rows=100), key=key, n_init=4)
+
+
+def test_truncated_parquet(tmp_path):
+    path = parquet(tmp_path / "rows.parquet")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"rows.parquet cannot be read as Parquet, so it may"):
+        jg.stream(path)
+
+
+def test_a_file_that_is_damaged_within(tmp_path):
+    path = parquet(tmp_path / "rows.parquet")
+    rows, whole = jg.stream(path, block_rows=50), path.read_bytes()
+    middle = len(whole) // 3
+    path.write_bytes(whole[:middle] + bytes(200) + whole[middle + 200 :])
+    with pytest.raises(ValueError, match=r"rows.parquet cannot be read as Parquet"):
+        list(rows.blocks())
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ([], "source: has no rows"),
+        (np.empty((0, 2)), "source: has no rows"),
+        (lambda: iter([]), "source: has no rows"),
+        (np.empty((3, 0)), "source: has no columns"),
+        (np.zeros((2, 2, 2)), r"source: the array needs rows and columns, found shape \(2, 2, 2\)"),
+        ([[1.0, 2.0]], "source: block 0 needs to be an array or a table, found a list"),
+        (7, "source: needs a Parquet file .* found int"),
+        ("rows.csv", "source: there is no rows.csv"),
+    ],
+)
+def test_sources_that_are_none(source, message):
+    with pytest.raises((ValueError, TypeError, FileNotFoundError), match=message):
+        jg.stream(source)
+
+
+def test_files_that_are_none(tmp_path):
+    (tmp_path / "rows.csv").write_text("1,2")
+    with pytest.raises(ValueError, match=r"rows.csv is neither Parquet nor .npy"):
+        jg.stream(tmp_path / "rows.csv")
+    with pytest.raises(ValueError, match="holds no Parquet file"):
+        jg.stream(tmp_path)
+
+
+def test_pieces_of_another_width():
+    with pytest.raises(ValueError, match=r"block 1 of the source has 1 column\(s\), .* have 2"):
+        list(jg.stream([X, X[:, :1]]).blocks())
+    with pytest.raises(ValueError, match=r"block 1 of the source has columns waiting, eruptions"):
+        list(jg.stream([table(), table()[list(NAMES[::-1])]]).blocks())
+
+
+def test_columns_that_are_not_there(tmp_path):
+    with pytest.raises(ValueError, match=r"columns: the source has no column 2; it has 0 to 1"):
+        jg.stream(X, columns=[2])
+    with pytest.raises(ValueError, match=r"no column 'depth'; it has 'eruptions', 'waiting'"):
+        jg.stream(table(), columns=["depth"])
+    path = parquet(tmp_path / "rows.parquet")
+    with pytest.raises(ValueError, match=r"rows.parquet has no column 'depth'; it has 'erupt"):
+        jg.stream(path, columns=["depth"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: x[:-1], "has 271 rows where there were 272"),
+        (lambda x: x + 1e-9, "has other numbers in its 272 rows"),
+    ],
+)
+def test_a_second_reading_that_differs(change, message):
+    readings = []
+
+    def blocks():
+        readings.append(None)
+        yield change(X) if len(readings) == 4 else X  # the first is that of `stream`
+
+    with pytest.raises(ValueError, match=f"x: the stream, read again, {message}"):
+        jg.fit(MODEL, jg.stream(blocks, block_rows=100), start=start(), subsample=120)
+
+
+def test_rows_in_another_order_are_the_same_rows():
+    generator = np.random.default_rng(0)
+    rows = jg.stream(lambda: iter([generator.permutation(X)]), block_rows=100)
+    fit = jg.fit(MODEL, rows, start=start(), subsample=120)
+    whole = jg.fit(MODEL, X, start=start())
+    assert fit.converged
+    assert fit.log_joint == pytest.approx(whole.log_joint, abs=1e-6)
+
+
+def test_what_a_stream_cannot_do(key):
+    rows = jg.stream(X)
+    responsibilities = np.full((len(X), 2), 0.5)
+    for options, message in [
+        ({"sample_weight": np.ones(len(X))}, "sample_weight: a stream is fitted by plain EM"),
+        ({"acceleration": "squarem"}, "acceleration: a stream"),
+        ({"algorithm": "annealing"}, "algorithm: a stream"),
+        ({"start": responsibilities}, "start: responsibilities belong to rows in memory"),
+        ({"passes": -1}, "passes: must be at least 0"),
+        ({"subsample": 0}, "subsample: must be at least 1"),
+        ({}, "key: "),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            jg.fit(MODEL, rows, **options)
+    with pytest.raises(ValueError, match="a stream is not held in memory"):
+        jg.standard_errors(jg.fit(MODEL, X, start=start()), rows)
+
+
+def test_an_iterator_is_read_once(key):
+    rows = jg.stream(iter(some_blocks()), block_rows=100)
+    with pytest.raises(ValueError, match="this stream can be read once"):
+        jg.fit(MODEL, rows, key=key)
+    list(rows.blocks())
+    with pytest.raises(ValueError, match="an iterator is read once, and its rows are gone"):
+        list(rows.blocks())
+
+
+def test_without_pyarrow_the_extra_is_named(tmp_path, monkeypatch):
+    (tmp_path / "rows.parquet").write_bytes(b"")
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    with pytest.raises(ImportError, match=r"pip install 'jaxgmm\[large\]'"):
+        jg.stream(tmp_path / "rows.parquet")
+
+
+# -- every structure and prior --------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("prior", PRIORS)
+@pytest.mark.parametrize("structure", ["full", "tied", "diag", "spherical", "VEE", "EVI"])
+def test_passes_of_every_structure(structure, prior):
+    if prior != "none" and structure in ("VEE", "EVI"):
+        prior = "fraley-raftery"
+    model = jg.Mixture(jg.Gaussian(structure), 2, prior=PRIORS[prior](structure, X, 2))
+    first = jg.fit(model, X, key=jax.random.key(0), n_init=1, start="random", max_iter=0).params
+    # The first steps: where a run leaves a saddle later on, rounding grows with it.
+    whole = jg.fit(model, X, start=first, tol=1e-4, max_iter=10)
+    rows = jg.stream(X, block_rows=100)
+    streamed = jg.fit(model, rows, start=first, tol=1e-4, passes=10, subsample=120)
+    same_run(streamed, whole, len(X))
