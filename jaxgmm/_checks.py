@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxgmm._tables import numeric, own_names, place
+from jaxgmm._tables import column_called, numeric, own_names, place
 
 
 def unknown_name(argument: str, found: object, known: Iterable[str]) -> str:
@@ -90,8 +90,10 @@ def check_key(key: Any, why: str) -> jax.Array:
     return key
 
 
-def check_rows(x: Any) -> jax.Array:
+def check_rows(x: Any, holes: bool = False) -> jax.Array:
     """Data as a floating array (n, D): finite, numeric, at least one row.
+
+    Where ``holes`` are allowed, a NaN is a missing value, of which no column is made.
 
     float32 and float64 are kept (float64 needs JAX's x64 switch), integers become
     JAX's default float; a vector is one feature.
@@ -105,13 +107,23 @@ def check_rows(x: Any) -> jax.Array:
         )
     if array.shape[0] == 0 or array.shape[1] == 0:
         raise ValueError(f"x: has no rows or no columns, found shape {array.shape}")
+    empty = np.full(array.shape[1], holes)
     for start, block in blocks(array):
-        if not np.all(np.isfinite(block)):
-            row, column = np.argwhere(~np.isfinite(block))[0]
+        finite = np.isfinite(block)
+        if np.all(finite):
+            empty[:] = False
+            continue
+        empty &= ~np.any(finite, axis=0)
+        wrong = np.isinf(block) if holes else ~finite
+        if np.any(wrong):
+            row, column = np.argwhere(wrong)[0]
             raise ValueError(
                 f"x: non-finite value {block[row, column]} at "
                 f"{place(own_names(x), start + row, column)}; drop or impute such rows"
             )
+    if np.any(empty):
+        column = column_called(own_names(x), int(np.argmax(empty)))
+        raise ValueError(f"x: {column} has no value at all; leave it out")
     if array.dtype == np.float64 and jnp.result_type(float) != np.float64:
         warn_of_narrowing()
     # A JAX array that is right as it is need not be copied.

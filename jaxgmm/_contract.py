@@ -87,6 +87,10 @@ class LatentModel(abc.ABC):
     newton: int | ClassVar[int] = 1
     # Whether responsibilities are enough to start from, by `first_params`.
     starts_from_labels: ClassVar[bool] = True
+    # Whether a NaN in the data is a value missing at random; and whether the model, once
+    # resolved, knows of some.
+    holes: bool | ClassVar[bool] = False
+    incomplete: bool | ClassVar[bool] = False
     # Whether labels may be renamed, by `permute`; else each has a meaning of its own.
     exchangeable: bool | ClassVar[bool] = True
 
@@ -212,8 +216,19 @@ class LatentModel(abc.ABC):
         """Arrays made of the user's data, or a `ValueError` that says what to do."""
         from jaxgmm._checks import check_rows, check_sample_weight
 
-        rows = check_rows(x)
+        rows = check_rows(x, self.holes)
         return rows, check_sample_weight(sample_weight, rows)
+
+    def n_informative(self, x: Array, sample_weight: Array | None) -> float:
+        """How many rows there are, for criteria: of weights the sum, without rows of no value."""
+        there = jnp.ones(len(x), bool)
+        if self.incomplete:
+            there = ~jnp.all(jnp.isnan(x), axis=1)
+        return float(jnp.sum(there if sample_weight is None else sample_weight * there))
+
+    def readable(self, x: Array) -> Array:
+        """Whether all numbers are finite, or missing where the model knows of missing ones."""
+        return jnp.all(jnp.isfinite(x) | (self.incomplete & jnp.isnan(x)))
 
     def resolve(self, x: Any, sample_weight: Any = None) -> LatentModel:
         """The same model with every data-dependent rule turned into numbers."""
@@ -422,6 +437,14 @@ class LatentModel(abc.ABC):
     def predict(self, params: Params, x: Array) -> Array:
         """Index of the most probable label of each row."""
         return jnp.argmax(self.responsibilities(params, x), axis=-1)
+
+    def imputing(self, key: PRNGKeyArray) -> LatentModel:
+        """The model whose `e_step` draws missing values where they are `incomplete`."""
+        return self
+
+    def impute(self, params: Params, x: Array, key: PRNGKeyArray | None = None) -> Array:
+        """The rows with their missing values filled in, of a model that has such."""
+        raise ValueError(f"impute: {type(self).__name__} has no missing values; NaN is refused")
 
     def draw_prior(self, key: PRNGKeyArray) -> Params:
         """Draw parameters from the prior."""

@@ -28,7 +28,7 @@ def centred_rows(x: Any, rows: Any) -> tuple[np.ndarray, np.ndarray] | None:
     if rows.dtype != np.float32:
         return None
     wide = wide.reshape(rows.shape)
-    low, high = wide.min(axis=0).astype(np.float64), wide.max(axis=0).astype(np.float64)
+    low, high = (f(wide, axis=0).astype(np.float64) for f in (np.nanmin, np.nanmax))
     middle = np.float32(low / 2 + high / 2).astype(np.float64)
     if wide.dtype != np.float64:
         _warn_of_steps(np.abs(middle), high - low)

@@ -365,6 +365,19 @@ class Posterior:
         drawn = drawn if self.origin is None else drawn + self.origin
         return drawn.reshape(*self.log_prior.shape, *drawn.shape[1:])
 
+    def impute(self, key: PRNGKeyArray) -> np.ndarray:
+        """The data with their missing values drawn at each draw, (chain, draw, n, D).
+
+        Multiple imputations (Little and Rubin, 2002, chapter 10), where the draws are not
+        weighted. A `ValueError` for a model that has no missing values.
+        """
+        check_key(key, "missing values are drawn")
+        rows = self._rows(None)
+        drawn = np.asarray(_predictive.imputed(self.model, self._flat_params(), key, rows))
+        drawn = drawn.astype(self.x.dtype)
+        drawn = drawn if self.origin is None else drawn + self.origin
+        return drawn.reshape(*self.log_prior.shape, *drawn.shape[1:])
+
     def pointwise_log_likelihood(self) -> np.ndarray:
         """(chain, draw, n) log density of one copy of each row, the label summed out.
 

@@ -81,6 +81,13 @@ def replicated(model: LatentModel, params: Params, key: PRNGKeyArray, n: int) ->
     return lax.map(lambda draw: model.sample(draw[0], draw[1], n), (params, _keys(key, params)))
 
 
+@program()
+def imputed(model: LatentModel, params: Params, key: PRNGKeyArray, x: Array) -> Array:
+    """The rows at each draw with their missing values drawn, (S, n, D)."""
+    of_draw = lambda draw: model.impute(draw[0], x, draw[1])
+    return lax.map(of_draw, (params, _keys(key, params)))
+
+
 def prior_draws(
     model: LatentModel, key: PRNGKeyArray, shape: tuple[int, int], argument: str
 ) -> Params:

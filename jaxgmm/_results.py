@@ -191,7 +191,7 @@ class Fit:
     bic, aic, icl : float
         Information criteria, lower is better; ``icl`` is Biernacki, Celeux and Govaert's
         (2000) with hard labels, ``bic - 2 sum log max_k r_ik``. The ``n`` of ``bic`` is
-        the total weight.
+        the total weight of the rows with at least one value.
     tol, max_iter, algorithm, acceleration
         The settings used.
     fingerprint : str

@@ -137,7 +137,7 @@ def test_rows_of_the_wrong_width_are_refused():
         with pytest.raises(ValueError, match=r"x_new: needs rows of shape \(2,\)"):
             call(np.zeros((4, 3)))
     with pytest.raises(ValueError, match="non-finite"):
-        post.log_prob([[np.nan, 1.0]])
+        post.log_prob([[np.inf, 1.0]])
     with pytest.raises(TypeError, match="typed random key"):
         post.sample_assignments(0)
     for group in ("prior", "posterior_predictive"):

@@ -289,7 +289,7 @@ def test_bad_arguments_name_themselves():
     with pytest.raises(ValueError, match="n_init"):
         select([model], FAITHFUL, n_init=0)
     with pytest.raises(ValueError, match="x: non-finite"):
-        select([model], np.where(FAITHFUL > 5, np.nan, FAITHFUL))
+        select([model], np.where(FAITHFUL > 5, np.inf, FAITHFUL))
     with pytest.raises(ValueError, match="key"):
         select([model], FAITHFUL, key=None)
 

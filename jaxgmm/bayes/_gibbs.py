@@ -47,6 +47,11 @@ def gibbs(
             "sample_weight: Gibbs sampling labels each copy of a row, so weights must be whole "
             'numbers; use method="nuts"'
         )
+    if model.incomplete and sample_weight is not None and np.any(np.asarray(sample_weight) > 1):
+        raise ValueError(
+            "sample_weight: Gibbs sampling imputes each row once, so that rows with missing values "
+            'count once or not at all; repeat the rows, or use method="nuts"'
+        )
     chains = starts.n_chains
     state = _Chain(starts.params, jax.random.split(key, chains), jnp.zeros(chains, bool))
     # A sweep records what it starts from: the first one, the start, is no draw.
@@ -81,10 +86,13 @@ def labelled(
     params: Params,
     key: PRNGKeyArray,
 ) -> tuple[Statistics, Array]:
-    """Statistics of the rows with their labels drawn, and the log-likelihood.
+    """Statistics of the rows with labels and missing values drawn, and the log-likelihood.
 
     A weight is a number of copies of a row, each with a label of its own.
     """
+    if model.incomplete:
+        key, key_values = jax.random.split(key)
+        model = model.imputing(key_values)
     assign: Assignment = functools.partial(sampled_labels, key)
     if sample_weight is not None:
         assign = functools.partial(_labelled_copies, key, sample_weight)

@@ -48,6 +48,11 @@ def vb(
     Ascent stops once the bound gains no more than ``tol`` per unit of total weight. There is
     neither warm-up nor thinning.
     """
+    if model.incomplete:
+        raise ValueError(
+            "x: variational Bayes has no bound for rows with missing values here; use "
+            'method="gibbs", which imputes them, or "nuts"'
+        )
     check_count("n_init", n_init, 0)
     check_count("max_iter", max_iter, 1)
     if tol is None:

@@ -233,6 +233,11 @@ def bootstrap(
     check_count("n_replicates", n_replicates, 2)
     check_count("max_iter", max_iter, 0)
     near, x, sample_weight = same_data(fit, x, sample_weight)
+    if kind == "parametric" and near.model.incomplete:
+        raise ValueError(
+            'kind: "parametric" draws whole rows, and these have missing values; use '
+            'kind="nonparametric"'
+        )
     n_rows = x.shape[0] if kind == "weighted" else total_rows(sample_weight, x.shape[0])
     if batch_size is not None:
         check_count("batch_size", batch_size, 1)

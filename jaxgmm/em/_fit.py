@@ -56,10 +56,11 @@ def fit(
     model : LatentModel
         What to fit, a `Mixture` for instance; a data-dependent prior is resolved here.
     x : (n, D) or (n,) array, or Stream
-        Data, finite. Results follow its dtype (float64 needs JAX's x64 switch; without
-        it, columns far from zero are centred before they are narrowed to float32). A `stream`
-        stays where it is: restarts run on a sample of it, the best three distinct ends of which
-        go on with all rows.
+        Data; of Gaussians a NaN is a missing value, but in a stream. Results follow its
+        dtype (float64 needs JAX's x64 switch; without it, columns far from zero are centred
+        before they are narrowed to float32). A `stream` stays
+        where it is: restarts run on a sample of it, the best three distinct ends of which go on
+        with all rows.
     key : typed random key, optional
         Needed where the start or the algorithm is random.
     n_init : int
@@ -375,7 +376,13 @@ def _select(
 ) -> tuple[Fit, Twins]:
     """The best restart, and the two of its labels that are most alike."""
     total = float(len(x) if sample_weight is None else jnp.sum(sample_weight))
-    rows = Rows(len(x), total, landmarks(x), fingerprint(x, sample_weight))
+    rows = Rows(
+        len(x),
+        total,
+        model.n_informative(x, sample_weight),
+        landmarks(x),
+        fingerprint(x, sample_weight),
+    )
     labels_at = lambda params: _labels_at(model, params, x, sample_weight)
     return best_fit(model, record, rows, labels_at, settings)
 

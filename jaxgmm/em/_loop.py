@@ -99,8 +99,9 @@ def run(
         params = working.m_step(working.statistics(start, x, sample_weight))
     else:
         params = working.to_working(start)
-    inputs = jax.tree.leaves((x, sample_weight, start))
-    finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in inputs]))
+    inputs = jax.tree.leaves((sample_weight, start))
+    finite = [working.readable(x), *(jnp.all(jnp.isfinite(leaf)) for leaf in inputs)]
+    finite = jnp.all(jnp.stack(finite))
     if tol is None:
         tol = default_tolerance(x.dtype)
     step = accelerated(working, em_step(working, x, sample_weight), acceleration)

@@ -159,6 +159,11 @@ def bootstrap_lrt(
         alternative.check_model(rows, sample_weight)
     alternative.check_mode()
     larger = alternative.resolve(rows, sample_weight)
+    if larger.incomplete:
+        raise ValueError(
+            "x: the test is judged by simulated rows, which are whole, and these have missing "
+            "values; compare the models by BIC, jaxgmm.select(models, x, key=key)"
+        )
     null = fit(model, x, key=key_null, n_init=n_init, **options)
     starts = _larger_starts(null.model, larger, null.params, rows, sample_weight, key_split, n_init)
     other = fit(larger, x, start=starts, **options)

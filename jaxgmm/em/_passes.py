@@ -106,7 +106,8 @@ def fit_stream(
             slots, nothing = _entered(working, one, sample)
             return _labels_at(working, one, read(one, slots.status, nothing, certainty), sample)
 
-        rows = Rows(seen.n_rows, float(seen.n_rows), landmarks(sample), seen.fingerprint)
+        n = seen.n_rows
+        rows = Rows(n, float(n), float(n), landmarks(sample), seen.fingerprint)
         settings = {
             "tol": found.tol,
             "max_iter": passes,

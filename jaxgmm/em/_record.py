@@ -26,6 +26,7 @@ class Rows(NamedTuple):
 
     n_rows: int
     total_weight: float
+    n_informative: float  # the weight of those with any value
     landmarks: Array
     fingerprint: str
 
@@ -60,7 +61,7 @@ def best_fit(
     log_likelihood, log_prior = float(record.log_likelihood[best]), float(record.log_prior[best])
     total = rows.total_weight
     n_iter, n_parameters = int(record.n_iter[best]), model.n_parameters(rows.landmarks.shape[1])
-    bic = n_parameters * math.log(total) - 2 * log_likelihood
+    bic = n_parameters * math.log(rows.n_informative) - 2 * log_likelihood
     log_certainty, empty, twin = labels_at(params)
     found = Fit(
         model=model,

@@ -34,6 +34,9 @@ class Diagonal(Structure):
     def squares_of(self, scatter):
         return scatter
 
+    def scatter_in(self, matrices):
+        return jnp.diagonal(matrices, axis1=-2, axis2=-1)
+
     def outer(self, vectors):
         return vectors * vectors
 

@@ -77,6 +77,8 @@ class Family(Form):
     moves: ClassVar[bool] = False
     # Whether `update` maximises; else it takes a share of a step from ``params``.
     closed: ClassVar[bool] = True
+    # Whether a NaN is a value missing at random.
+    holes: ClassVar[bool] = False
     # Priors by name, that `default_prior` computes from the data.
     rules: ClassVar[tuple[str, ...]] = ("weak",)
     # Whether there are `coordinates` of statistics.
@@ -176,6 +178,19 @@ class Family(Form):
             return jnp.log(params.weights)[:, None] + log_density
 
         return see(View(logits, self.block_rows(x, k)))
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether the family knows of values missing in the data."""
+        return False
+
+    def imputing(self, key: PRNGKeyArray) -> Family:
+        """The family with missing values drawn, not expected, in its statistics."""
+        return self
+
+    def impute(self, params: Params, x: Array, key: PRNGKeyArray | None) -> Array:
+        """The rows with their holes filled."""
+        raise ValueError(f"impute: {self.label} has no missing values; NaN is refused")
 
     def settled(self, params: Params) -> Family:
         """The family with its numerics fixed to what suits ``params`` (any leading axes)."""

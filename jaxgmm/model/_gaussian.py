@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.distributions import constraints
@@ -32,6 +33,15 @@ from jaxgmm.model._door import (
 from jaxgmm.model._family import Family, View, counted, labelled
 from jaxgmm.model._gaussian_mode import components_mode
 from jaxgmm.model._gaussian_sites import GaussianSites
+from jaxgmm.model._incomplete import (
+    Imputing,
+    Incomplete,
+    available_moments,
+    imputed,
+    incomplete,
+    patterns_of,
+    without_holes,
+)
 from jaxgmm.model._look import logits
 from jaxgmm.model._moments import Moments, about_their_means, pool
 from jaxgmm.model._prior import ConjugatePrior, improper
@@ -139,13 +149,18 @@ class Gaussian(Family):
     VVV      matrices (``full``)                 (K, D, D)      NUTS, Gibbs
     ======== =================================== ============== ===========
 
+    A NaN in the data is a value missing at random: densities integrate it out, and EM takes its
+    expectation given the values that are there (Ghahramani and Jordan, 1994). A row without any
+    value has density one.
+
     Where covariances are tied together without being one, their prior density is with
     respect to the volume of the Fisher metric (the page on the mathematics has it written
     out) and does not integrate to one, so that evidences compare within a structure only.
 
     References
     ----------
-    Celeux and Govaert (1995), Pattern Recognition 28:781-793, for the structures.
+    Celeux and Govaert (1995), Pattern Recognition 28:781-793, for the structures; Ghahramani and
+    Jordan (1994), NIPS 6:120-127, for missing values.
 
     Examples
     --------
@@ -155,6 +170,7 @@ class Gaussian(Family):
     """
 
     moves = True
+    holes = True
     has_coordinates = True
     columns = "numbers"
     rules = ("fraley-raftery", "weak")
@@ -173,6 +189,10 @@ class Gaussian(Family):
     data_pivots: Array | None = None
     # "fast" or "centred", where `settled`; None: measured wherever rows are looked at.
     form: str | None = dataclasses.field(default=None, metadata={"static": True})
+    # Which values are there, pattern by pattern, where some are missing; set by `looked`.
+    patterns: Array | None = None
+    # A key, where what is missing is to be drawn; set by `imputing`.
+    noise: PRNGKeyArray | None = None
 
     def __post_init__(self):
         known = {**STRUCTURES, **UNIVARIATE}
@@ -239,6 +259,58 @@ class Gaussian(Family):
         assert self.chart is not None
         return Centred(self._structure, self.chart, means)
 
+    # -- rows with holes ----------------------------------------------------------
+
+    @property
+    def incomplete(self) -> bool:
+        return self.patterns is not None
+
+    def looked(self, x: Array, sample_weight: Array | None = None) -> Gaussian:
+        """The family that knows which values of the rows are missing."""
+        if isinstance(x, Tracer):
+            return self
+        return dataclasses.replace(self, patterns=patterns_of(x))
+
+    def imputing(self, key: PRNGKeyArray) -> Gaussian:
+        return dataclasses.replace(self, noise=key)
+
+    def with_holes(self, params: GaussianParams) -> Incomplete:
+        """The components as rows with holes see them, in the units of the chart."""
+        assert self.chart is not None
+        assert self.patterns is not None
+        form = Incomplete if self.noise is None else Imputing
+        known = self._structure, self.chart, self.patterns
+        return incomplete(*known, params.means, params.covariances, form)
+
+    def beside_noise(self, x: Array) -> Array:
+        """Rows, with the noise beside them of which imputations are made."""
+        if self.noise is None:
+            return x
+        return jnp.concatenate([x, jax.random.normal(self.noise, x.shape, x.dtype)], axis=1)
+
+    def unlabelled(self, k: int) -> GaussianParams:
+        """What a row is expected to be where nothing is known of it: all the data have."""
+        assert self.chart is not None
+        d, dtype = self._n_features(), self.chart.scale.dtype
+        site = self._structure.contract(jnp.broadcast_to(jnp.eye(d, dtype=dtype), (k, d, d)))
+        return self.from_sites(
+            jnp.full(k, 1 / k, dtype), {"means": jnp.zeros((k, d), dtype), "covariances": site}
+        )
+
+    def impute(
+        self, params: GaussianParams, x: Array, key: PRNGKeyArray | None
+    ) -> Float[Array, "n d"]:
+        if not self.incomplete:
+            return x
+        shown, working = self.centred_on(params)
+        if key is not None:
+            key, key_noise = jax.random.split(key)
+            shown = shown.imputing(key_noise)
+        log_weights, rows = jnp.log(params.weights), shown.beside_noise(x)
+        return imputed(shown.with_holes(working), log_weights, rows, key)
+
+    # -- EM -----------------------------------------------------------------------
+
     def e_step(
         self,
         log_weights: Float[Array, " k"],
@@ -247,6 +319,11 @@ class Gaussian(Family):
         sample_weight: Array | None,
         assign: Assignment,
     ) -> tuple[Moments, Array]:
+        if self.incomplete:
+            form = self.with_holes(params)
+            log_density = lambda seen: form.log_density(params, seen)
+            x = self.beside_noise(x)
+            return labelled(form, log_density, log_weights, x, sample_weight, assign)
         natural = self.natural(params)
         rows = log_weights, x, sample_weight, assign
         once = labelled(self, lambda features: natural @ features, *rows)
@@ -270,6 +347,9 @@ class Gaussian(Family):
         sample_weight: Array | None,
         k: int,
     ) -> Moments:
+        if self.incomplete:
+            # What is missing is taken to be as in all the data.
+            return counted(self.with_holes(self.unlabelled(k)), labels, x, sample_weight, k)
         # Before there are parameters, the first pass itself tells what cancelled in it.
         once = counted(self, labels, x, sample_weight, k)
         return lax.cond(
@@ -280,6 +360,8 @@ class Gaussian(Family):
 
     def look(self, params: GaussianParams, x: Array, see: Callable[[View], Array]) -> Array:
         """What ``see`` makes of the form that keeps its digits at ``params``."""
+        if self.incomplete:
+            return see(self._view_with_holes(params, x))
 
         def view(form: str) -> View:
             shown, _ = self.centred_on(params)
@@ -294,6 +376,15 @@ class Gaussian(Family):
             return see(view(self.form))
         lost = self.loses_digits(params)
         return lax.cond(lost, lambda: see(view("centred")), lambda: see(view("fast")))
+
+    def _view_with_holes(self, params: GaussianParams, x: Array) -> View:
+        shown, working = self.centred_on(params)
+        form, log_weights = shown.with_holes(working), jnp.log(params.weights)[:, None]
+
+        def seen(rows: Array) -> Float[Array, "k n"]:
+            return log_weights + form.log_density(working, form.features(rows))
+
+        return View(seen, form.block_rows(x, len(log_weights)))
 
     def seen(self, params: GaussianParams, x: Array, form: str) -> Float[Array, "k n"]:
         """Log densities in a form, in the units that keep the squares of the rows small."""
@@ -499,8 +590,7 @@ class Gaussian(Family):
     ) -> ConjugatePrior:
         """The data-dependent prior of Fraley and Raftery (2007), section 3.2, by either name."""
         n, d = x.shape
-        total, mean, scatter = weighted_moments(x, sample_weight)
-        covariance = scatter / (total - 1)
+        mean, covariance = self._data_moments(x, sample_weight, spent=1)
         n_rows = n if sample_weight is None else jnp.sum(sample_weight > 0)
         covariance = jnp.where(n_rows > d, covariance, jnp.diag(jnp.diag(covariance)))
         scale = self._structure.prior_scale(covariance, k)
@@ -512,6 +602,21 @@ class Gaussian(Family):
             dof=number(d + 2),
             scale=scale,
         )
+
+    def _data_moments(
+        self, x: Array, sample_weight: Array | None, spent: int
+    ) -> tuple[Float[Array, " d"], Float[Array, "d d"]]:
+        """Mean and covariance of the rows; ``spent`` degrees of freedom do not count.
+
+        Variances of columns with holes are those of the values that are there. Covariances are
+        shares of these, no larger than the values that two columns have together allow.
+        """
+        if not self.incomplete:
+            total, mean, scatter = weighted_moments(x, sample_weight)
+            return mean, scatter / (total - spent)
+        totals, mean, scatter = available_moments(x, sample_weight)
+        size = jnp.sqrt(jnp.where(totals > spent, totals - spent, 1))
+        return mean, scatter / size / size[:, None]
 
     def sized(self, prior: Any, k: int, d: int, dtype: Any) -> Any:
         if isinstance(prior, GaussianSites):
@@ -539,10 +644,10 @@ class Gaussian(Family):
     # -- doors ------------------------------------------------------------------
 
     def check_rows(self, x: np.ndarray) -> None:
-        check_squares(x, self.structure)
+        check_squares(without_holes(x), self.structure)
 
     def check_rule(self, rule: str, x: np.ndarray, total_weight: float) -> None:
-        check_rule_defined(rule, x, total_weight, self.structure)
+        check_rule_defined(rule, without_holes(x), total_weight, self.structure)
 
     def check_prior(self, prior: Any, k: int, d: int, free: bool) -> None:
         if isinstance(prior, GaussianSites):
@@ -553,7 +658,7 @@ class Gaussian(Family):
 
     def check_bounded(self, x: np.ndarray, k: int) -> None:
         if not np.all(np.asarray(self.reg_covar) > 0):
-            check_bounded(x, self.structure, k)
+            check_bounded(without_holes(x), self.structure, k)
 
     # -- units ------------------------------------------------------------------
 
@@ -561,8 +666,7 @@ class Gaussian(Family):
         self, x: Array, sample_weight: Array | None, prior: Any
     ) -> tuple[Gaussian, Any]:
         """The family and its prior in units in which the data have mean 0, variance 1."""
-        total, mean, scatter = weighted_moments(x, sample_weight)
-        covariance = scatter / total
+        mean, covariance = self._data_moments(x, sample_weight, spent=0)
         scale = self._spread(jnp.diag(covariance))
         chart = Affine(mean, scale)
         working = covariance / scale / scale[:, None]
@@ -662,6 +766,8 @@ class Gaussian(Family):
         return ~jnp.all(pivots > jnp.where(held, flat, jnp.maximum(flat, small)))
 
     def cancellation(self, params: GaussianParams) -> Array:
+        if self.incomplete:
+            return jnp.zeros((), params.means.dtype)
         lost = self.lost(params, self.natural(params))
         return jnp.where(self.cancels(lost), 0.0, params.weights @ lost)
 
@@ -791,7 +897,10 @@ class Gaussian(Family):
         return {"covariances_full": params.covariances}
 
     def embed(self, x: Array) -> Float[Array, "n d"]:
-        return x if self.chart is None else self.chart.apply(x)
+        if self.chart is None:
+            return x
+        # A hole tells nothing of where a row lies: it is put in the middle.
+        return jnp.nan_to_num(self.chart.apply(x)) if self.incomplete else self.chart.apply(x)
 
     def sample(
         self, params: GaussianParams, key: PRNGKeyArray, labels: Array

@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxgmm._contract import Params
 from jaxgmm._numerics import map_over_blocks, sum_over_blocks, total_log_sum_exp
@@ -48,6 +48,12 @@ def total(
         return sum_over_blocks(block, x, sample_weight, view.block)
 
     return family.look(params, x, of)
+
+
+@jax.jit
+def fill(family: Family, params: Params, x: Array, key: PRNGKeyArray | None) -> Float[Array, "n d"]:
+    """The rows with their holes filled, one block at a time."""
+    return family.impute(params, x, key)
 
 
 @functools.partial(jax.jit, static_argnames="form")

@@ -45,6 +45,9 @@ class Matrix(Structure):
     def squares_of(self, scatter):
         return scatter[(..., *jnp.triu_indices(scatter.shape[-1]))]
 
+    def scatter_in(self, matrices):
+        return matrices
+
     def outer(self, vectors):
         return vectors[:, :, None] * vectors[:, None, :]
 

@@ -31,7 +31,7 @@ from jaxgmm._origin import about, centred_rows, narrowed
 from jaxgmm._tables import numeric
 from jaxgmm.model._door import check_concentration, check_coordinates
 from jaxgmm.model._family import Family
-from jaxgmm.model._look import by_row, total
+from jaxgmm.model._look import by_row, fill, total
 from jaxgmm.model._prior import ConjugatePrior, PriorRule
 from jaxgmm.model._site_mode import weights_mode
 from jaxgmm.model._site_prior import SitePrior
@@ -178,6 +178,16 @@ class Mixture(LatentModel):
         return self.family.moves
 
     @property
+    def holes(self) -> bool:  # type: ignore
+        """Whether a NaN in the data is a value missing at random."""
+        return self.family.holes
+
+    @property
+    def incomplete(self) -> bool:  # type: ignore
+        """Whether the data that the model was resolved for have missing values."""
+        return self.family.incomplete
+
+    @property
     def collapse(self) -> str:  # type: ignore
         """What happened where every restart collapsed, and what to do."""
         return self.family.collapse
@@ -255,13 +265,63 @@ class Mixture(LatentModel):
     def _near(self, params: Params, x: Any = None) -> tuple[Mixture, Params, Any]:
         """The model, parameters and rows about an origin, where JAX would round them.
 
-        Parameters of rows far from zero come in NumPy's float64 (see `translate`).
+        Parameters of rows far from zero come in NumPy's float64 (see `translate`). Rows with
+        holes may be others than the model was resolved for.
         """
+        if self.holes and x is not None and not isinstance(x, Tracer) and _any_nan(x):
+            family = self.family.looked(as_rows(x), None)
+            self = dataclasses.replace(self, family=family)
         origin = None if isinstance(x, Tracer) else self.family.origin(params)
         if origin is None:
             return self, params, x
         model, params = narrowed(self.translate(-origin, params))
         return model, params, None if x is None else about(x, origin)
+
+    def imputing(self, key: PRNGKeyArray) -> Mixture:
+        return dataclasses.replace(self, family=self.family.imputing(key))
+
+    @precise
+    def impute(self, params: Params, x: Array, key: PRNGKeyArray | None = None) -> Any:
+        """The rows with their missing values filled in; the others are as they were.
+
+        Parameters
+        ----------
+        params : GaussianParams
+            Of Gaussians, in the units of the data.
+        x : (n, D) array
+            Rows, NaN where a value is missing.
+        key : typed random key, optional
+            None fills in expectations given the values that are there, the labels summed out;
+            with a key all that is missing is drawn, label and values of a row together.
+
+        Returns
+        -------
+        (n, D) array
+            In the dtype of ``x``, without NaN.
+
+        Raises
+        ------
+        ValueError
+            For a family that has no missing values.
+
+        Notes
+        -----
+        Expectations have too little spread, and correlate too much, to stand for data: draw
+        several times for that (Little and Rubin, 2002, section 4.3 and chapter 5).
+
+        Examples
+        --------
+        >>> import jax.numpy as jnp
+        >>> import jaxgmm as jg
+        >>> model = jg.Mixture(jg.Gaussian(), 1)
+        >>> params = model.params(means=[[0.0, 1.0]], covariances=[[[1.0, 0.5], [0.5, 1.0]]])
+        >>> model.impute(params, jnp.array([[2.0, jnp.nan], [0.5, 1.5]])).tolist()
+        [[2.0, 2.0], [0.5, 1.5]]
+        """
+        origin = None if isinstance(x, Tracer) else self.family.origin(params)
+        model, params, x = self._near(params, x)
+        filled = fill(model.family, params, as_rows(x), key)
+        return filled if origin is None else np.asarray(filled) + origin
 
     # -- EM ------------------------------------------------------------------
 
@@ -424,11 +484,10 @@ class Mixture(LatentModel):
             near, origin = centred
             resolved = self.translate(-origin)[0].resolve(jnp.asarray(near), sample_weight)
             return resolved.translate(origin)[0]
-        prior = self.prior
+        prior, family = self.prior, self.family.looked(rows, sample_weight)
         if isinstance(prior, PriorRule):
             shape = self.n_components, self.weights is None
-            prior = self.family.default_prior(prior.name, rows, sample_weight, *shape)
-        family = self.family.looked(rows, sample_weight)
+            prior = family.default_prior(prior.name, rows, sample_weight, *shape)
         return dataclasses.replace(self, family=family, prior=prior)._sized(rows)
 
     def _sized(self, rows: Array) -> Mixture:
@@ -631,6 +690,11 @@ class Mixture(LatentModel):
             weights = np.full(k, 1 / k) if self.weights is None else self.weights
         weights = jnp.asarray(_probabilities(weights, k), jnp.result_type(*sites.values()))
         return self.family.from_sites(weights, sites)
+
+
+def _any_nan(x: Any) -> bool:
+    # By NumPy: under a `jit` around, JAX traces even what it knows.
+    return bool(np.any(np.isnan(np.asarray(x))))
 
 
 def _labels(logits: Float[Array, "k n"]) -> Float[Array, "n k"]:

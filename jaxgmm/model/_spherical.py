@@ -32,6 +32,9 @@ class Spherical(Structure):
     def squares_of(self, scatter):
         return scatter[:, None]
 
+    def scatter_in(self, matrices):
+        return jnp.trace(matrices, axis1=-2, axis2=-1)
+
     def outer(self, vectors):
         return jnp.sum(vectors * vectors, axis=1)
 

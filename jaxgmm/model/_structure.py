@@ -103,6 +103,10 @@ class Structure(abc.ABC):
         """Weighted scatter of differences that are each component's own."""
 
     @abc.abstractmethod
+    def scatter_in(self, matrices: Float[Array, "k d d"]) -> Array:
+        """Scatter of whole matrices, in the form that is kept."""
+
+    @abc.abstractmethod
     def outer(self, vectors: Float[Array, "k d"]) -> Array:
         """``v v^T`` in the same form as `scatter`."""
 

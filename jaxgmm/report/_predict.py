@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, PRNGKeyArray
@@ -34,7 +35,8 @@ def predict(
 ) -> list[Check]:
     """The lines of tier C."""
     rows, left_out = some_rows(post), leave_one_out(seen)
-    made, replicated = _made(fit.model, points(fit, post), key, len(seen.each_copy))
+    like = post.x[rows.index[seen.each_copy]]
+    made, replicated = _made(fit.model, points(fit, post), key, like)
     replicated = np.asarray(replicated, np.float64)
     return [
         *_optimism(fit, post, seen, rows, left_out),
@@ -45,18 +47,26 @@ def predict(
     ]
 
 
-@program(static_argnames="n")
-def _made(model: LatentModel, params: Params, key: PRNGKeyArray, n: int) -> tuple[Array, Array]:
-    """Rows drawn at the first parameters, and log densities of as many at each of the others."""
+@program()
+def _made(
+    model: LatentModel, params: Params, key: PRNGKeyArray, like: Array
+) -> tuple[Array, Array]:
+    """Rows drawn at the first parameters, and log densities of as many at each of the others.
+
+    They miss what the rows that they are ``like`` miss.
+    """
+
+    def made(own: Params, own_key: PRNGKeyArray) -> Array:
+        drawn = model.sample(own, own_key, len(like))
+        return jnp.where(jnp.isnan(like), jnp.nan, drawn) if model.incomplete else drawn
 
     def of_draw(draw: tuple[Params, PRNGKeyArray]) -> Array:
-        own, own_key = draw
-        return model.log_prob(own, model.sample(own, own_key, n))
+        return model.log_prob(draw[0], made(*draw))
 
     first = jax.tree.map(lambda leaf: leaf[0], params)
     others = jax.tree.map(lambda leaf: leaf[1:], params)
     keys = jax.random.split(key, len(jax.tree.leaves(params)[0]))
-    return model.sample(first, keys[0], n), lax.map(of_draw, (others, keys[1:]))
+    return made(first, keys[0]), lax.map(of_draw, (others, keys[1:]))
 
 
 def _optimism(fit: Fit, post: Posterior, seen: Seen, rows: Rows, left_out: LeftOut) -> list[Check]:
