@@ -61,9 +61,10 @@ at = {"weights": jnp.array([.3, .7]), "locs": jnp.array([1.0, 9.0]), "scale": jn
 model = enum(config_enumerate(programs.tutorial), first_available_dim=-2)
 print(repr(float(log_density(model, (programs.TUTORIAL,), {}, at)[0])))
 """
+    here = str(pathlib.Path(__file__).parent)
     found = subprocess.run(
         [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parent)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([here, *sys.path])},
         capture_output=True, text=True, check=True, timeout=300,
     )  # fmt: skip
     model = jg.from_numpyro(tutorial, TUTORIAL)
