@@ -437,6 +437,7 @@ def outlier(**options):
     "sd 1.98 times the standard error in closed form: skewed",
     True,
     "not that its standard errors are the posterior's spread",
+    slow=True,
 )
 def twelve_rows(**options):
     return both(single(**{"n": 12, **options}), mixture(1))
@@ -539,6 +540,7 @@ def switching_relabelled(**options):
     AGREE,
     "EM's estimates, standard errors",
     not_said=("not that its",),
+    slow=True,
 )
 def one_component(**options):
     return both(single(**options), mixture(1))

@@ -50,6 +50,7 @@ def test_one_copy_of_a_row_is_left_out():
     assert weighted["loo_error"] == pytest.approx(copied["loo_error"], abs=0.5)
 
 
+@pytest.mark.slow
 def test_every_number_of_a_verdict_takes_a_weight_for_copies():
     """The same draws, as those of weighted and of repeated rows."""
     x = FAITHFUL[::4]

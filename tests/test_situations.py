@@ -201,6 +201,7 @@ DRAWN = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_weights_are_copies_in_every_number(k):
     """The draws of tripled rows, handed to the weighted fit, give equal verdicts."""

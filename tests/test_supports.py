@@ -183,6 +183,7 @@ def _nuts(name, k, n):
     return fit, jg.sample(model, x, key=jax.random.key(8), start=fit, n_draws=500, progress=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", _lane(CURVED, ["EEV"]))
 def test_one_component_has_the_posterior_of_its_plain_twin(name):
     """The conjugate posterior in closed form: with K = 1 nothing is tied to anything."""

@@ -101,6 +101,7 @@ def test_em_under_the_users_own_jit(prior):
     _on_two_threads("-c", EM, *prior)
 
 
+@pytest.mark.slow
 def test_a_population_of_particles():
     _on_two_threads("-c", SMC)
 

@@ -100,6 +100,7 @@ def test_most_mass_in_the_basin_of_a_lower_optimum():
         assert verdict.checks.loc[name, "verdict"] == "warning", name
 
 
+@pytest.mark.slow
 def test_a_minor_mode_is_called_one():
     verdict = jg.compare(alone(1), around(mixed(0.3)))
     assert verdict.point == "minor mode"
@@ -207,6 +208,7 @@ def test_chains_that_stay_apart_have_not_mixed():
     assert verdict.basins["share_high"][0] - verdict.basins["share_low"][0] > 0.3
 
 
+@pytest.mark.slow
 def test_weights_count():
     """Draws half and half, those of the highest optimum with weights of four to one."""
     choice = mixed(0.5)
@@ -303,6 +305,7 @@ def test_partitions_by_hand():
     assert np.bincount(drawn(probability, uniform).ravel()).tolist() == [200, 500, 300]
 
 
+@pytest.mark.slow
 def test_labels_that_switch_are_said():
     fit, post = old_faithful()
     assert jg.compare(fit, post).checks.loc["draws with ambiguous labels", "value"] == 0
@@ -417,6 +420,7 @@ def test_called_what_it_is_with_the_number_of_its_check(case):
     assert "estimates and standard errors describe this posterior" not in verdict.summary
 
 
+@pytest.mark.slow
 def test_the_gap_of_a_wrong_prior_is_that_of_its_densities():
     fit, post = wrong_prior()
     verdict = jg.compare(fit, post)
