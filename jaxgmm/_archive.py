@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
-from numpyro.distributions import constraints
+from numpyro.distributions import constraints, transforms
 
 from jaxgmm._files import write
 
@@ -219,10 +219,10 @@ def _encode(value: Any, name: str, arrays: _Arrays) -> Any:
                 [inner("key", k), _encode(v, f"{name}[{k!r}]", arrays)] for k, v in value.items()
             ]
         }
-    if isinstance(value, dist.Distribution):
+    if isinstance(value, (dist.Distribution, transforms.Transform)):
         arguments = _arguments(value, name)
         return {
-            "distribution": type(value).__name__,
+            "numpyro": type(value).__name__,
             "arguments": {n: inner(n, p) for n, p in arguments.items()},
             # Arguments may have become arrays inside since.
             "leaves": [inner("leaves", leaf) for leaf in jax.tree.leaves(value)],
@@ -256,9 +256,9 @@ def _decode(tree: Any, array: Callable[[str], np.ndarray]) -> Any:
         return {inner(key): inner(part) for key, part in tree["dict"]}
     if "support" in tree:
         return getattr(constraints, _known(tree["support"], set(_SUPPORTS.values())))
-    if "distribution" in tree:
-        named = _known(tree["distribution"], set(dist.__all__))
-        made = getattr(dist, named)(**{n: inner(p) for n, p in tree["arguments"].items()})
+    if "numpyro" in tree:
+        named = _known(tree["numpyro"], {*dist.__all__, *transforms.__all__})
+        made = _numpyros(named)(**{n: inner(p) for n, p in tree["arguments"].items()})
         return jax.tree.unflatten(
             jax.tree.structure(made), [inner(leaf) for leaf in tree["leaves"]]
         )
@@ -291,7 +291,7 @@ def _refusal(value: Any, name: str) -> TypeError:
     )
 
 
-# -- distributions -----------------------------------------------------------------------
+# -- distributions and transforms -------------------------------------------------------
 
 # Supports that are values, by name.
 _SUPPORTS = {
@@ -301,18 +301,27 @@ _SUPPORTS = {
 }
 # Where either of several arguments says the same, the one that NumPyro computes with.
 _TRIANGLE = "scale_tril"
+# Arguments that NumPyro keeps under another name.
+_KEPT_AS = {"base_distribution": "base_dist"}
 
 
-def _arguments(value: dist.Distribution, name: str) -> dict[str, Any]:
-    """What a distribution was made with; a `TypeError` where that does not make it again."""
+def _numpyros(name: str) -> Any:
+    """A distribution or a transform of NumPyro's by name; None where there is none."""
+    return getattr(dist, name, None) or getattr(transforms, name, None)
+
+
+def _arguments(value: Any, name: str) -> dict[str, Any]:
+    """What NumPyro made this of; a `TypeError` where that does not make it again."""
     kind = type(value)
-    if getattr(dist, kind.__name__, None) is not kind:
+    if _numpyros(kind.__name__) is not kind:
         raise _refusal(value, name)
     accepted = list(inspect.signature(kind.__init__).parameters)[1:]
     if _TRIANGLE in accepted:
         accepted = [a for a in accepted if not a.endswith("_matrix")]
     missing = object()
-    arguments = {a: getattr(value, a, missing) for a in accepted if a != "validate_args"}
+    arguments = {
+        a: getattr(value, _KEPT_AS.get(a, a), missing) for a in accepted if a != "validate_args"
+    }
     arguments = {a: given for a, given in arguments.items() if given is not missing}
     try:
         same = _same(kind(**arguments), value)

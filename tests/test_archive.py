@@ -90,6 +90,39 @@ def test_a_fit_comes_back_in_every_structure(structure, dtype, tmp_path):
     returned(fitted(structure, dtype=dtype), tmp_path)
 
 
+FAMILIES = {
+    "conjugate": (jg.families.Poisson(), "weak"),
+    "without a prior": (jg.families.Bernoulli(), None),
+    "numerical": (jg.families.Gamma(), "weak"),
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_other_families_come_back(name, tmp_path):
+    family, prior = FAMILIES[name]
+    x = np.arange(1.0, 13)[:, None] % (2 if name == "without a prior" else 5)
+    model = jg.Mixture(family, 1, prior=prior)
+    rows = x if name != "numerical" else x + 1
+    returned(jg.fit(model, rows, key=jax.random.key(0), n_init=1), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("prior", [None, "weak"])
+@pytest.mark.parametrize(
+    "name", sorted(set(jg.families.__all__) - {"Custom", "Gaussian", "MixtureParams"})
+)
+def test_every_family_comes_back(name, prior, tmp_path):
+    options = {"Categorical": (3,), "Binomial": (4,)}.get(name, ())
+    family = getattr(jg.families, name)(*options)
+    x = np.array([0.2, 0.7, 0.4, 0.9, 0.6, 0.3])[:, None]
+    if name in ("Bernoulli", "Categorical", "Poisson", "NegativeBinomial", "Binomial"):
+        x = np.round(x)
+    if name == "Multinomial":
+        x = np.array([[2, 1], [1, 2], [3, 0], [0, 3]], float)
+    model = jg.Mixture(family, 1, prior=prior)
+    returned(jg.fit(model, x, key=jax.random.key(0), n_init=1, max_iter=5), tmp_path)
+
+
 def test_fixed_weights_come_back(tmp_path):
     returned(fitted(prior=None, weights="equal"), tmp_path)
 
@@ -155,7 +188,7 @@ def record(**changes):
         (archive(record_json="[1"), "damaged"),
         (record(version=99), "newer jaxgmm"),
         (record(value={"kind": "Popen", "parts": {"args": "true"}}), "'Popen', which"),
-        (record(value={"distribution": "__loader__", "arguments": {}}), "'__loader__', which"),
+        (record(value={"numpyro": "__loader__", "arguments": {}}), "'__loader__', which"),
         (record(value={"numpy": "a0", "scalar": False}), "damaged"),
     ],
 )

@@ -15,6 +15,7 @@ import numpyro.distributions as dist
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
+from jaxgmm._archive import stored
 from jaxgmm._checks import check_names
 from jaxgmm._contract import Prior, Sites
 from jaxgmm._proper import described
@@ -25,6 +26,7 @@ from jaxgmm.model._prior import improper
 from jaxgmm.model._site_prior import SitePrior, inside
 
 
+@stored
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class MixtureParams:
