@@ -92,6 +92,32 @@ def save(value: Any, path: str | Path) -> Path:
     return path
 
 
+class Kept:
+    """A result that has a file of its own."""
+
+    def save(self, path: str | Path) -> Path:
+        """Write all of it to one file, which `jaxgmm.load` reads: of a posterior the data too.
+
+        Parameters
+        ----------
+        path : str or Path
+            Such as ``fit.npz``; replaced where it exists, and whole or not there.
+
+        Returns
+        -------
+        Path
+            The file.
+
+        Raises
+        ------
+        TypeError
+            For a model, a family or a distribution of one's own, which is code.
+        OSError
+            Where it cannot be written.
+        """
+        return save(self, path)
+
+
 def load(path: str | Path) -> Any:
     """What ``save`` of a fit, a posterior, a verdict or a selection has written.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -12,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
 from jaxgmm import _predictive
-from jaxgmm._archive import save, stored
+from jaxgmm._archive import Kept, stored
 from jaxgmm._checks import check_key
 from jaxgmm._contract import LatentModel, Params
 from jaxgmm._evidence import Evidence
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 
 @stored
 @dataclasses.dataclass(frozen=True, repr=False)
-class Posterior:
+class Posterior(Kept):
     """Draws of a posterior, relabelled, with everything needed to judge them.
 
     Attributes
@@ -121,30 +120,6 @@ class Posterior:
     start: str = "fit"
     adaptation: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     origin: np.ndarray | None = None
-
-    def save(self, path: str | Path) -> Path:
-        """Write the posterior, its data included, to one file, which `jaxgmm.load` reads.
-
-        For other programs there is ``to_arviz().to_netcdf(path)``.
-
-        Parameters
-        ----------
-        path : str or Path
-            Such as ``posterior.npz``; replaced where it exists, and whole or not there.
-
-        Returns
-        -------
-        Path
-            The file.
-
-        Raises
-        ------
-        TypeError
-            For a model, a family or a distribution of one's own, which is code.
-        OSError
-            Where it cannot be written.
-        """
-        return save(self, path)
 
     def moved(self, offset: np.ndarray, x: Any, digest: str) -> Posterior:
         """The posterior given ``x``, these rows moved by ``offset``, of which it is the digest."""

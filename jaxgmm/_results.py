@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import enum
 import hashlib
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -14,7 +13,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array
 
-from jaxgmm._archive import save, stored
+from jaxgmm._archive import Kept, stored
 from jaxgmm._contract import LatentModel, Params
 from jaxgmm._origin import about, narrowed
 
@@ -157,7 +156,7 @@ class Run(NamedTuple):
 
 @stored
 @dataclasses.dataclass(frozen=True, repr=False)
-class Fit:
+class Fit(Kept):
     """A point estimate with the record of every restart.
 
     Attributes
@@ -235,28 +234,6 @@ class Fit:
     start: str = "given"
     seed: tuple[int, ...] | None = None
     origin: np.ndarray | None = None
-
-    def save(self, path: str | Path) -> Path:
-        """Write the fit to one file, which `jaxgmm.load` reads.
-
-        Parameters
-        ----------
-        path : str or Path
-            Such as ``fit.npz``; replaced where it exists, and whole or not there.
-
-        Returns
-        -------
-        Path
-            The file.
-
-        Raises
-        ------
-        TypeError
-            For a model, a family or a distribution of one's own, which is code.
-        OSError
-            Where it cannot be written.
-        """
-        return save(self, path)
 
     def moved(self, offset: np.ndarray, digest: str) -> Fit:
         """The fit of rows moved by ``offset``, whose fingerprint is ``digest``."""
