@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -26,10 +26,10 @@ _MOST_OPTIMA = 10
 _ROUNDING = 16
 
 
-def constant(draws: np.ndarray) -> bool:
-    """Whether draws differ by no more than rounding, relative to their size."""
-    size = np.max(np.abs(draws), initial=0)
-    return bool(np.ptp(draws) <= _ROUNDING * np.finfo(draws.dtype).eps * size)
+def constant(draws: np.ndarray, axis: int | None = None, least: float = 0) -> Any:
+    """Whether draws differ by no more than rounding, relative to their size or the ``least``."""
+    size = np.maximum(np.max(np.abs(draws), axis=axis, initial=0), least)
+    return np.ptp(draws, axis=axis) <= _ROUNDING * np.finfo(draws.dtype).eps * size
 
 
 def health(draws: np.ndarray) -> dict[str, float]:

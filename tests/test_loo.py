@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -10,6 +11,7 @@ from enumeration import X, exact, the_model
 from posteriors import FAITHFUL
 
 import jaxgmm as jg
+from jaxgmm.report._loo import leave_one_out
 
 COPIES = np.array([4.0, 1, 2, 1, 0, 1, 1])
 ELPD = "optimism of the plug-in score over LOO (nats)"
@@ -78,3 +80,15 @@ def test_every_number_of_a_verdict_takes_a_weight_for_copies():
         assert differing(one.table[name], other.table[name]) == [], name
     assert np.allclose(one.basins["share"], other.basins["share"])
     assert one.checks["verdict"].equals(other.checks["verdict"])
+
+
+def test_nothing_hangs_on_a_row_without_values():
+    """Its density is one under every draw, and the other rows are as they were without it."""
+    density = np.random.default_rng(0).standard_normal((200, 3))
+    rounded = 1e-16 * (np.arange(200) % 3)  # the weights sum to one but for rounding
+    beside = np.insert(density, 1, rounded, axis=1)
+    alone, found = (leave_one_out(SimpleNamespace(log_density=d)) for d in (density, beside))
+    assert (found.log_density[1], found.pareto_k[1]) == (pytest.approx(0, abs=1e-15), -np.inf)
+    np.testing.assert_array_equal(np.delete(found.log_density, 1), alone.log_density)
+    np.testing.assert_array_equal(np.delete(found.pareto_k, 1), alone.pareto_k)
+    assert np.all(np.isfinite(alone.log_density))

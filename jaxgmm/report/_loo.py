@@ -9,6 +9,7 @@ from arviz_stats.base import array_stats
 from jaxtyping import Float
 from scipy.special import logsumexp
 
+from jaxgmm._summary import constant
 from jaxgmm.report._draws import Seen
 
 # Fewer have no tail to smooth.
@@ -23,7 +24,8 @@ class LeftOut(NamedTuple):
     log_density : (n,) array
         Of the row under the posterior without one copy of it.
     pareto_k : (n,) array
-        How much hangs on that copy: above 0.7 the density is rough.
+        How much hangs on that copy: above 0.7 the density is rough; -inf of a row, such as one
+        without any value, that has one density under all draws.
     n_draws : int
         Distinct draws; below `LEAST_DRAWS` both arrays are NaN.
     """
@@ -40,6 +42,9 @@ def leave_one_out(seen: Seen) -> LeftOut:
     if len(distinct) < LEAST_DRAWS:
         nothing = np.full(distinct.shape[1], np.nan)
         return LeftOut(nothing, nothing, len(distinct))
-    log_weights, k = array_stats.psislw(distinct - np.log(copies)[:, None], axis=0)
-    elpd = logsumexp(distinct + np.moveaxis(log_weights, -1, 0), axis=0)
-    return LeftOut(elpd, np.asarray(k), len(distinct))
+    varying = ~constant(distinct, axis=0, least=1)  # a log of a number near one
+    elpd, k = np.array(distinct[0]), np.full(distinct.shape[1], -np.inf, distinct.dtype)
+    density = distinct[:, varying]
+    log_weights, k[varying] = array_stats.psislw(density - np.log(copies)[:, None], axis=0)
+    elpd[varying] = logsumexp(density + np.moveaxis(log_weights, -1, 0), axis=0)
+    return LeftOut(elpd, k, len(distinct))
