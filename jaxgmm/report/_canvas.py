@@ -69,7 +69,7 @@ def spread(indices: np.ndarray, most: int) -> np.ndarray:
 
 
 def span(values: np.ndarray, margin: float = 0.1) -> tuple[float, float]:
-    """Ends of an axis that holds the values."""
-    low, high = float(np.min(values)), float(np.max(values))
+    """Ends of an axis that holds the values, whichever of them are missing."""
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
     beyond = margin * (high - low) or 1.0
     return low - beyond, high + beyond

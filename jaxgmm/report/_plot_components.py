@@ -105,7 +105,9 @@ def need_components(caller: str, fit: Fit) -> None:
 def histogram(axes: Any, post: Posterior, feature: int) -> None:
     """The data of one feature with their weights, as a density behind what is drawn."""
     x = np.asarray(post.x, np.float64)[:, feature]
-    weights = None if post.sample_weight is None else np.asarray(post.sample_weight)
+    there = ~np.isnan(x)
+    weights = None if post.sample_weight is None else np.asarray(post.sample_weight)[there]
+    x = x[there]
     bins = int(np.clip(3 * np.sqrt(len(x)), 10, 60))
     axes.hist(x, bins=bins, density=True, weights=weights, color="#dddddd", zorder=0, label="data")
 

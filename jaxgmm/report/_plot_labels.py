@@ -201,7 +201,8 @@ def plot_pairs(fit: Fit, x: Any, ax: Any = None) -> Any:
             axes.remove()
             continue
         if row == column:
-            parts = [rows[labels == k, row] for k in there]
+            seen = ~np.isnan(rows[:, row])
+            parts = [rows[seen & (labels == k), row] for k in there]
             bins = int(np.clip(2 * np.sqrt(len(rows)), 8, 40))
             axes.hist(parts, bins=bins, stacked=True, color=[colour(k) for k in there])
             axes.set(yticks=[]) if size > 1 else axes.set(ylabel="rows")

@@ -61,10 +61,11 @@ def plot_predictive(post: Posterior, ax: Any = None, *, key: PRNGKeyArray) -> An
     size = (7.2, 4.2) if count == 1 else (max(3.4 * columns, 7.2), 2.8 * rows + 0.4)
     figure, grid = panels(ax, (rows, columns) if ax is None else (1, count), size)
     for feature, axes in zip(range(count), grid.ravel(), strict=False):
-        values = np.unique(x[:, feature])
-        few = kind in DISCRETE and len(values) <= _MOST_VALUES
-        (_shares if few else _kernels)(axes, x[:, feature], replicates[..., feature])
-        _statistics(axes, x[:, feature], replicates[..., feature])
+        there = ~np.isnan(x[:, feature])
+        seen, drawn = x[there, feature], replicates[:, there, feature]
+        few = kind in DISCRETE and len(np.unique(seen)) <= _MOST_VALUES
+        (_shares if few else _kernels)(axes, seen, drawn)
+        _statistics(axes, seen, drawn)
         axes.set(xlabel=plain(post.feature_names[feature]))
     for axes in grid.ravel()[count:]:
         axes.remove()
