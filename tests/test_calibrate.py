@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 import jaxgmm as jg
-from jaxgmm.report.study._ranks import bands, cumulative, rank_table
+from jaxgmm.report.studies._ranks import bands, cumulative, rank_table
 
 PRIOR = jg.ConjugatePrior(
     mean=[1.0, 0.5], mean_precision=0.5, dof=9.0, scale=[[3.0, 1.0], [1.0, 2.0]]

@@ -10,9 +10,9 @@ import pytest
 from scipy import stats
 
 import jaxgmm as jg
-from jaxgmm.report.study import _batches
-from jaxgmm.report.study._case import adjusted_rand
-from jaxgmm.report.study._methods import METHODS, wald
+from jaxgmm.report.studies import _batches
+from jaxgmm.report.studies._case import adjusted_rand
+from jaxgmm.report.studies._methods import METHODS, wald
 
 N, SETS, KEY = 40, 300, jax.random.key(5)
 LEVELS = (0.5, 0.89, 0.95)

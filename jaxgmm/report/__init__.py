@@ -15,7 +15,7 @@ from jaxgmm.report._plot_predictive import plot_predictive
 from jaxgmm.report._plot_restarts import plot_optima, plot_traces
 from jaxgmm.report._select import Selection, select
 from jaxgmm.report._several import Comparison
-from jaxgmm.report.study import (
+from jaxgmm.report.studies import (
     METHODS,
     TRUTHS,
     Calibration,

@@ -23,7 +23,7 @@ from jaxgmm.report._document import (
 from jaxgmm.report._html import fragment, image, page
 from jaxgmm.report._markdown import markdown
 from jaxgmm.report._record import dumps, rows
-from jaxgmm.report.study._plot_ranks import plot_ranks
+from jaxgmm.report.studies._plot_ranks import plot_ranks
 
 _TITLE = "Ranks of prior draws among posterior draws"
 _NOTE = (

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from jaxgmm.report._canvas import COLOURS, GREY, TITLE, panels, plain
-from jaxgmm.report.study._ranks import bands, cumulative
+from jaxgmm.report.studies._ranks import bands, cumulative
 
 _COLUMNS = 3
 

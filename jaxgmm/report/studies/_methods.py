@@ -15,7 +15,7 @@ from jaxgmm import bayes, em
 from jaxgmm._contract import Params
 from jaxgmm._labelling import match_labels, relabelled
 from jaxgmm._predictive import log_prob, responsibilities
-from jaxgmm.report.study._case import Case, End, adjusted_rand
+from jaxgmm.report.studies._case import Case, End, adjusted_rand
 
 # Draws that a predictive density averages over; more change its third digit.
 _PREDICTIVE_DRAWS = 100

@@ -16,7 +16,7 @@ from jaxgmm._labelling import AMBIGUOUS
 from jaxgmm._labels import drawn_labels
 from jaxgmm._relabel import directions
 from jaxgmm._results import SAME_OPTIMUM, Status
-from jaxgmm.report.study._quantities import Quantities, values
+from jaxgmm.report.studies._quantities import Quantities, values
 
 
 class End(enum.IntEnum):

@@ -69,7 +69,7 @@ class Calibration:
         -------
         matplotlib Figure, or ``ax`` where it was given
         """
-        from jaxgmm.report.study._plot_ranks import plot_ranks
+        from jaxgmm.report.studies._plot_ranks import plot_ranks
 
         return plot_ranks(self.table, self.ranks, self.settings, ax)
 
@@ -86,17 +86,17 @@ class Calibration:
         Path
             Of the page.
         """
-        from jaxgmm.report.study._calibration_page import save
+        from jaxgmm.report.studies._calibration_page import save
 
         parts = self.table, self.ranks, self.failures, self.settings
         return save(self.conclusions, *parts, Path(folder))
 
     def __repr__(self) -> str:
-        from jaxgmm.report.study._calibration_page import screen
+        from jaxgmm.report.studies._calibration_page import screen
 
         return screen(self.conclusions, self.table)
 
     def _repr_html_(self) -> str:
-        from jaxgmm.report.study._calibration_page import notebook
+        from jaxgmm.report.studies._calibration_page import notebook
 
         return notebook(self.conclusions, self.table, self.ranks, self.settings)

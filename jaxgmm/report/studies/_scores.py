@@ -10,11 +10,11 @@ import pandas as pd
 from scipy.stats import norm
 
 from jaxgmm._contract import LatentModel
-from jaxgmm.report.study._batches import Record
-from jaxgmm.report.study._case import End
-from jaxgmm.report.study._criteria import CRITERIA
-from jaxgmm.report.study._methods import Outcome
-from jaxgmm.report.study._quantities import Quantities
+from jaxgmm.report.studies._batches import Record
+from jaxgmm.report.studies._case import End
+from jaxgmm.report.studies._criteria import CRITERIA
+from jaxgmm.report.studies._methods import Outcome
+from jaxgmm.report.studies._quantities import Quantities
 
 # How often a study of methods that keep all their promises may call one of them wrong.
 FALSE_ALARM = 0.01

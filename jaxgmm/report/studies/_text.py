@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from jaxgmm.report.study._scores import RATIO, Scores
+from jaxgmm.report.studies._scores import RATIO, Scores
 
 _WIDTH = 100
 # Lines of what is not as promised.

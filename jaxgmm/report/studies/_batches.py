@@ -21,9 +21,9 @@ from jaxgmm._files import write
 from jaxgmm._programs import program
 from jaxgmm._progress import bar
 from jaxgmm._results import fingerprint
-from jaxgmm.report.study._case import Case, Found, Rows, Setting, searched, simulated
-from jaxgmm.report.study._criteria import criteria
-from jaxgmm.report.study._methods import Method, Outcome
+from jaxgmm.report.studies._case import Case, Found, Rows, Setting, searched, simulated
+from jaxgmm.report.studies._criteria import criteria
+from jaxgmm.report.studies._methods import Method, Outcome
 
 # Data sets side by side: a processor is quickest with one at a time, its restarts beside each
 # other; other devices want many.

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxgmm import em
 from jaxgmm._contract import LatentModel
-from jaxgmm.report.study._case import Setting
+from jaxgmm.report.studies._case import Setting
 
 
 class Fitted(NamedTuple):

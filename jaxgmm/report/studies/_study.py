@@ -18,12 +18,12 @@ from jaxgmm._contract import LatentModel, Params
 from jaxgmm._files import check_folder
 from jaxgmm._given import forms_of_start, same_form
 from jaxgmm.report._notation import key_code, model_code, quoted
-from jaxgmm.report.study import _batches
-from jaxgmm.report.study._case import Setting
-from jaxgmm.report.study._methods import METHODS, Method
-from jaxgmm.report.study._quantities import quantities, values
-from jaxgmm.report.study._result import Study
-from jaxgmm.report.study._scores import scores, selection
+from jaxgmm.report.studies import _batches
+from jaxgmm.report.studies._case import Setting
+from jaxgmm.report.studies._methods import METHODS, Method
+from jaxgmm.report.studies._quantities import quantities, values
+from jaxgmm.report.studies._result import Study
+from jaxgmm.report.studies._scores import scores, selection
 
 # Numbers in the rows of a batch, and most data sets in one: what is lost by an interruption.
 _BATCH_NUMBERS, _MOST_IN_BATCH = 2**22, 100

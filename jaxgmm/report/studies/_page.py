@@ -22,9 +22,9 @@ from jaxgmm.report._document import (
 from jaxgmm.report._html import fragment, page
 from jaxgmm.report._markdown import markdown
 from jaxgmm.report._record import dumps, rows
-from jaxgmm.report.study._plots import plot_coverage, plot_errors, plot_failures
-from jaxgmm.report.study._scores import Scores
-from jaxgmm.report.study._text import (
+from jaxgmm.report.studies._plots import plot_coverage, plot_errors, plot_failures
+from jaxgmm.report.studies._scores import Scores
+from jaxgmm.report.studies._text import (
     more,
     shown_coverage,
     shown_failures,

@@ -9,9 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from jaxgmm.report.study._batches import Record
-from jaxgmm.report.study._scores import Scores
-from jaxgmm.report.study._text import conclusions, screen
+from jaxgmm.report.studies._batches import Record
+from jaxgmm.report.studies._scores import Scores
+from jaxgmm.report.studies._text import conclusions, screen
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -76,7 +76,7 @@ class Study:
         -------
         matplotlib Figure, or ``ax`` where it was given
         """
-        from jaxgmm.report.study._plots import plot_coverage
+        from jaxgmm.report.studies._plots import plot_coverage
 
         return plot_coverage(self.coverage, ax)
 
@@ -91,7 +91,7 @@ class Study:
         -------
         matplotlib Figure, or ``ax`` where it was given
         """
-        from jaxgmm.report.study._plots import plot_errors
+        from jaxgmm.report.studies._plots import plot_errors
 
         return plot_errors(self.table, ax)
 
@@ -106,7 +106,7 @@ class Study:
         -------
         matplotlib Figure, or ``ax`` where it was given
         """
-        from jaxgmm.report.study._plots import plot_failures
+        from jaxgmm.report.studies._plots import plot_failures
 
         return plot_failures(self.failures, ax)
 
@@ -125,7 +125,7 @@ class Study:
         Path
             Of the page.
         """
-        from jaxgmm.report.study._page import save
+        from jaxgmm.report.studies._page import save
 
         parts = self._frames, self.selection, self.conclusions, self.settings
         return save(*parts, Path(folder))
@@ -138,6 +138,6 @@ class Study:
         return screen(self.conclusions, self._frames, self.selection)
 
     def _repr_html_(self) -> str:
-        from jaxgmm.report.study._page import notebook
+        from jaxgmm.report.studies._page import notebook
 
         return notebook(self._frames, self.selection, self.conclusions)

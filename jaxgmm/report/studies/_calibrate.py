@@ -20,10 +20,10 @@ from jaxgmm._predictive import prior_draws
 from jaxgmm._programs import program
 from jaxgmm._progress import bar
 from jaxgmm._results import Status
-from jaxgmm.report.study._calibration import Calibration
-from jaxgmm.report.study._case import End, first_of
-from jaxgmm.report.study._quantities import SHARED, entries, moments
-from jaxgmm.report.study._ranks import rank_table
+from jaxgmm.report.studies._calibration import Calibration
+from jaxgmm.report.studies._case import End, first_of
+from jaxgmm.report.studies._quantities import SHARED, entries, moments
+from jaxgmm.report.studies._ranks import rank_table
 
 # Of a model, parameters and rows: numbers by name.
 Watched = Callable[[LatentModel, Params, Array], Mapping[str, Array]]
