@@ -256,6 +256,8 @@ def _encode(value: Any, name: str, arrays: _Arrays) -> Any:
     support = _SUPPORTS.get(id(value))
     if support is not None:
         return {"support": support}
+    if callable(value) and getattr(dist, getattr(value, "__name__", ""), None) is value:
+        return {"distribution": value.__name__}
     raise _refusal(value, name)
 
 
@@ -282,6 +284,8 @@ def _decode(tree: Any, array: Callable[[str], np.ndarray]) -> Any:
         return {inner(key): inner(part) for key, part in tree["dict"]}
     if "support" in tree:
         return getattr(constraints, _known(tree["support"], set(_SUPPORTS.values())))
+    if "distribution" in tree:
+        return getattr(dist, _known(tree["distribution"], set(dist.__all__)))
     if "numpyro" in tree:
         named = _known(tree["numpyro"], {*dist.__all__, *transforms.__all__})
         made = _numpyros(named)(**{n: inner(p) for n, p in tree["arguments"].items()})
@@ -310,7 +314,7 @@ def _as_jax(found: np.ndarray) -> jax.Array:
 
 
 def _refusal(value: Any, name: str) -> TypeError:
-    kind = type(value)
+    kind = value if hasattr(value, "__qualname__") else type(value)
     return TypeError(
         f"{name}: files hold the library's own kinds, found {kind.__module__}.{kind.__qualname__}; "
         "what you wrote yourself is code: keep the code, and the parameters with numpy.savez"

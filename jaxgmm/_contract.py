@@ -13,6 +13,7 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from numpyro import handlers
 
+from jaxgmm._description import Description, how_it_climbs
 from jaxgmm._numerics import as_rows, normalise
 from jaxgmm._proper import innermost, instead
 from jaxgmm._within import at_edge, freedom, inwards, stepped
@@ -83,6 +84,8 @@ class LatentModel(abc.ABC):
     # Whether `m_step` maximises the expected log joint; else it is a step that may overshoot,
     # of which ``share=`` takes a part, and EM refuses what falls.
     closed: bool | ClassVar[bool] = True
+    # Whether that maximum has no formula, and iterations on the statistics find it.
+    iterates: bool | ClassVar[bool] = False
     # How often such a step is taken with the labels held, towards the maximum.
     newton: int | ClassVar[int] = 1
     # Whether responsibilities are enough to start from, by `first_params`.
@@ -145,7 +148,7 @@ class LatentModel(abc.ABC):
         """
         raise ValueError(
             f"method: {type(self).__name__} has no conjugate prior that labelled rows update, "
-            'so there is no Gibbs sampler of it; use method="nuts"'
+            'so there is no Gibbs sampler and no variational Bayes of it; use method="nuts"'
         )
 
     def expected_step(
@@ -406,6 +409,11 @@ class LatentModel(abc.ABC):
     def site_dims(self) -> dict[str, list[str]]:
         """ArviZ dimension names by site."""
         return {}
+
+    def describe(self) -> Description:
+        """What the model is, and whether its M-step has a closed form or is numerical."""
+        climbs = how_it_climbs(self.closed, self.iterates, self.newton)
+        return Description(repr(self), self.n_components, self.exchangeable, *climbs)
 
     @abc.abstractmethod
     def n_parameters(self, n_features: int) -> int:

@@ -94,6 +94,10 @@ FAMILIES = {
     "conjugate": (jg.families.Poisson(), "weak"),
     "without a prior": (jg.families.Bernoulli(), None),
     "numerical": (jg.families.Gamma(), "weak"),
+    "a distribution": (
+        jg.families.Custom(dist.Exponential, rate=dist.constraints.positive),
+        "weak",
+    ),
 }
 
 
@@ -102,7 +106,7 @@ def test_other_families_come_back(name, tmp_path):
     family, prior = FAMILIES[name]
     x = np.arange(1.0, 13)[:, None] % (2 if name == "without a prior" else 5)
     model = jg.Mixture(family, 1, prior=prior)
-    rows = x if name != "numerical" else x + 1
+    rows = x + 1 if name in ("numerical", "a distribution") else x
     returned(jg.fit(model, rows, key=jax.random.key(0), n_init=1), tmp_path)
 
 

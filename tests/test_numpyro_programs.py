@@ -1,6 +1,7 @@
 """EM, standard errors and posteriors of NumPyro programs with discrete latent sites."""
 
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
@@ -253,9 +254,9 @@ def test_samplers_and_the_verdict(tmp_path):
     assert "is a mode" in verdict.summary
     verdict.save(tmp_path)
     assert (tmp_path / "report.html").exists()
-    assert (tmp_path / "report.json").exists()
-    with pytest.raises(ValueError, match='use method="nuts"'):
-        jg.sample(model, y, key=jax.random.key(1), start=fit, method="gibbs")
+    record = json.loads((tmp_path / "report.json").read_text())
+    assert record["model"]["m_step"] == "numerical"
+    assert "one Newton step on the expected log joint" in (tmp_path / "report.md").read_text()
 
 
 def _mean(posterior, site):
@@ -407,6 +408,23 @@ def test_a_start_by_labels_is_refused(mixture):
             jg.fit(mixture, TUTORIAL, start=start, key=jax.random.key(0))
     with pytest.raises(ValueError, match="M-step of this model is numerical"):
         jg.fit(mixture, TUTORIAL, algorithm="classification", key=jax.random.key(0))
+
+
+@pytest.mark.parametrize("method", ["gibbs", "vb"])
+def test_samplers_by_conjugacy_are_refused(method, mixture, fit):
+    with pytest.raises(ValueError, match=r'no Gibbs sampler and no variational Bayes.*"nuts"'):
+        jg.sample(mixture, TUTORIAL, key=jax.random.key(1), start=fit, method=method)
+
+
+def test_a_program_is_code_that_no_file_holds(fit, tmp_path):
+    with pytest.raises(TypeError, match=r"fit\.model\.program: .*programs\.tutorial; .*savez"):
+        fit.save(tmp_path / "fit.npz")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_stream_of_rows_is_refused(mixture):
+    with pytest.raises(ValueError, match="is numerical, for which EM needs all rows in memory"):
+        jg.fit(mixture, jg.stream(TUTORIAL[:, None]), key=jax.random.key(0))
 
 
 def test_a_fixed_argument_is_a_constant(mixture):

@@ -202,6 +202,7 @@ def test_page_says_what_was_done(verdict, page):
         assert part in text
     assert jax.__version__ in text
     assert re.search(r"restarts\s*4, short-run", text)
+    assert re.search(r"M-step\s*closed form: the maximum of the expected log joint", text)
 
 
 def test_names_are_escaped(verdict, page):

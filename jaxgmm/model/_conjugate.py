@@ -124,10 +124,13 @@ class ConjugateFamily(SiteFamily):
     def update(
         self, statistics: Sums, prior: SitePrior | None, params: MixtureParams | None = None
     ) -> Sites:
-        if prior is not None and self._without_conjugate(prior):
+        if prior is not None and self.iterates(prior):
             return self._numerical_mode(statistics, prior, params)
         after = self._after(statistics, prior)
         return {name: kind.mode(*after[name]) for name, kind in self._kinds.items()}
+
+    def iterates(self, prior: Any) -> bool:
+        return isinstance(prior, SitePrior) and bool(self._without_conjugate(prior))
 
     def _numerical_mode(
         self, statistics: Sums, prior: SitePrior, params: MixtureParams | None

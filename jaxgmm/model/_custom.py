@@ -13,6 +13,7 @@ import numpyro.distributions as dist
 from jaxtyping import Array
 from numpyro.distributions import constraints
 
+from jaxgmm._archive import stored
 from jaxgmm._proper import described
 from jaxgmm.model._numerical_family import NumericalFamily
 
@@ -20,6 +21,7 @@ from jaxgmm.model._numerical_family import NumericalFamily
 _SUPPORTS = (constraints.real, constraints.positive, constraints.unit_interval)
 
 
+@stored
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True, init=False, repr=False)
 class Custom(NumericalFamily):

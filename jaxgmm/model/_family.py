@@ -113,6 +113,10 @@ class Family(Form):
         ours = type(self).__module__.startswith("jaxgmm.")
         return f"jg.families.{self.label}" if ours else self.label
 
+    def iterates(self, prior: Any) -> bool:
+        """Whether `update` finds its maximum by iterations on the statistics."""
+        return False
+
     # -- parameters and their sites ----------------------------------------------
 
     @abc.abstractmethod

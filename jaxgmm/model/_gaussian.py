@@ -531,6 +531,9 @@ class Gaussian(Family):
         # means of log p(row | label) have there, once for each row.
         return ratio + (prior.mean_precision - other.mean_precision) @ constants
 
+    def iterates(self, prior: Any) -> bool:
+        return isinstance(prior, GaussianSites) or self._structure.iterates
+
     def update(
         self,
         statistics: Moments,

@@ -173,6 +173,13 @@ class Mixture(LatentModel):
         return self.family.closed
 
     @property
+    def iterates(self) -> bool:  # type: ignore
+        """Whether that maximum has no formula, and iterations on the statistics find it."""
+        sites = self.prior if isinstance(self.prior, SitePrior) else None
+        weights = self.weights is None and sites is not None and sites.concentration is None
+        return weights or self.family.iterates(self.prior)
+
+    @property
     def moves(self) -> bool:  # type: ignore
         """Whether rows are places, so that `translate` applies."""
         return self.family.moves

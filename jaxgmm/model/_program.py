@@ -21,6 +21,7 @@ from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro import handlers
 
+from jaxgmm._archive import stored
 from jaxgmm._checks import check_count
 from jaxgmm._contract import Params, Prior, Sites
 from jaxgmm._programs import program as compiled
@@ -33,9 +34,10 @@ from jaxgmm.model._plan import TRACING, Plan, plan_of, seeded
 _RTOL = 1e-9
 
 
+@stored
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, repr=False)
-class Program(NumericalModel):
+class NumPyroProgram(NumericalModel):
     """The model of a NumPyro program; `from_numpyro` makes it.
 
     Attributes
@@ -257,7 +259,7 @@ def from_numpyro(
     is_array = lambda value: isinstance(value, (np.ndarray, jax.Array))
     arrays = {name: jnp.asarray(value) for name, value in fixed.items() if is_array(value)}
     constants = tuple((name, value) for name, value in fixed.items() if name not in arrays)
-    model = Program(
+    model = NumPyroProgram(
         program=program,
         plan=plan_of(program, data, arrays, constants),
         constants=constants,
@@ -275,7 +277,7 @@ def from_numpyro(
 
 
 @compiled()
-def _apart(model: Program) -> Params:
+def _apart(model: NumPyroProgram) -> Params:
     """Parameters without symmetries."""
     like = model._somewhere(jnp.result_type(float))
     at = to_vector(model, like)
@@ -283,7 +285,7 @@ def _apart(model: Program) -> Params:
     return from_vector(model, at + noise, like)[0]
 
 
-def _check_rows_apart(model: Program, params: Params) -> None:
+def _check_rows_apart(model: NumPyroProgram, params: Params) -> None:
     """Refuse rows whose density is another one where fewer rows are seen."""
     x, plates = model.example, ", ".join(repr(label.name) for label in model.plan.labels)
     half = len(x) // 2
@@ -305,11 +307,11 @@ def _check_rows_apart(model: Program, params: Params) -> None:
 
 
 @compiled()
-def _logits(model: Program, params: Params, x: Array) -> Array:
+def _logits(model: NumPyroProgram, params: Params, x: Array) -> Array:
     return model.logits(params, x)
 
 
-def _with_shield(model: Program, params: Params) -> Program:
+def _with_shield(model: NumPyroProgram, params: Params) -> NumPyroProgram:
     """The model as it has derivatives, or a refusal."""
     shielded = dataclasses.replace(model, shielded=bool(np.isnan(_slope(model, params)[0])))
     forward, backward = _slope(shielded, params)
@@ -323,7 +325,7 @@ def _with_shield(model: Program, params: Params) -> Program:
 
 
 @compiled()
-def _slope(model: Program, params: Params) -> tuple[Array, Array]:
+def _slope(model: NumPyroProgram, params: Params) -> tuple[Array, Array]:
     """Of the log density of all rows along the parameters, forwards and backwards."""
 
     def total(params: Params) -> Array:
@@ -335,11 +337,11 @@ def _slope(model: Program, params: Params) -> tuple[Array, Array]:
 
 
 @compiled()
-def _height(model: Program, params: Params) -> Array:
+def _height(model: NumPyroProgram, params: Params) -> Array:
     return model.log_joint(params, model.example)
 
 
-def _with_labels(model: Program, params: Params) -> Program:
+def _with_labels(model: NumPyroProgram, params: Params) -> NumPyroProgram:
     """The model with what a renaming of its labels moves, found by trying."""
     k = model.n_components
     if k == 1 or len(model.plan.labels) > 1:

@@ -52,6 +52,11 @@ class Structure(abc.ABC):
         return "V" not in self.code
 
     @property
+    def iterates(self) -> bool:
+        """Whether `minimise` has no formula (Celeux and Govaert, 1995, table 1)."""
+        return self.code in ("VEI", "VEE", "EVE", "VVE", "VEV")
+
+    @property
     def isotropic(self) -> bool:
         """Whether all directions have the same variance."""
         return self.code[1] == "I"

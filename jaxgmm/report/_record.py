@@ -62,6 +62,7 @@ def verdict_record(verdict: Verdict, figures: list[Illustration], code: str) -> 
         "parameters": rows(verdict.table),
         "model": {
             "description": repr(fit.model),
+            "m_step": fit.model.describe().m_step,
             "formulas": [formula_text(line) for line in formulas(fit.model, sites)],
             "hyper_parameters": hyper_parameters(fit.model),
         },

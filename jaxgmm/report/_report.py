@@ -143,11 +143,13 @@ def _model(verdict: Verdict) -> list[Block]:
 
 def _settings(verdict: Verdict) -> list[tuple[str, str]]:
     fit, post = verdict.fit, verdict.posterior
+    model = fit.model.describe()
     seed = lambda numbers: "not recorded" if numbers is None else " ".join(map(str, numbers))
     acceleration = "" if fit.acceleration is None else f", accelerated by {fit.acceleration}"
     return [
         ("restarts", f"{len(fit.restarts.status)}, {fit.start}"),
         ("algorithm", f"{fit.algorithm}{acceleration}"),
+        ("M-step", f"{model.m_step}: {model.how}"),
         ("tol", f"{fit.tol:g}"),
         ("max_iter", str(fit.max_iter)),
         ("EM", f"{fit.message}; {fit.n_iter} iterations"),

@@ -1,0 +1,51 @@
+"""What a model says of itself."""
+
+from __future__ import annotations
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Description:
+    """A model in words; prints as a paragraph.
+
+    Attributes
+    ----------
+    model : str
+        As it prints.
+    n_components : int
+        How many labels there are.
+    exchangeable : bool
+        Whether labels may be renamed.
+    m_step : str
+        ``"closed form"`` or ``"numerical"``.
+    how : str
+        What the M-step does with the expected log joint.
+    """
+
+    model: str
+    n_components: int
+    exchangeable: bool
+    m_step: str
+    how: str
+
+    def __repr__(self) -> str:
+        renamed = "which may be renamed" if self.exchangeable else "each with a meaning of its own"
+        return (
+            f"{self.model}\n"
+            f"  labels: {self.n_components}, {renamed}\n"
+            f"  M-step: {self.m_step}: {self.how}"
+        )
+
+
+def how_it_climbs(closed: bool, iterates: bool, newton: int) -> tuple[str, str]:
+    """`Description.m_step` and `Description.how` of a model."""
+    joint = "the expected log joint"
+    if closed:
+        if not iterates:
+            return "closed form", f"the maximum of {joint}"
+        return "numerical", f"Newton's method to the maximum of {joint}, on sums over rows"
+    steps = f"one Newton step on {joint}"
+    if newton > 1:
+        steps = f"{newton} Newton steps on {joint}, the labels held"
+    return "numerical", f"{steps}; refused and shortened where the log joint falls"
