@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from jaxgmm._coordinates import coordinates
-from jaxgmm._files import Content, write
+from jaxgmm._files import Content
 from jaxgmm.report._criteria import CRITERIA, LABELS
 from jaxgmm.report._document import (
     Block,
@@ -24,10 +24,10 @@ from jaxgmm.report._document import (
     Words,
     versions,
 )
-from jaxgmm.report._html import fragment, image, page
-from jaxgmm.report._markdown import markdown
+from jaxgmm.report._html import fragment, image
 from jaxgmm.report._notation import formulas, hyper_parameters, key_code, model_code, quoted
-from jaxgmm.report._record import dumps, selection_record
+from jaxgmm.report._record import selection_record
+from jaxgmm.report._written import written
 
 if TYPE_CHECKING:
     from jaxgmm.report._select import Selection
@@ -130,32 +130,24 @@ def selection_html(choice: Selection) -> str:
 
 def save(choice: Selection, folder: Path) -> Path:
     """See `Selection.save`."""
-    document, figures = _report(choice)
-    files: dict[str, Content] = {figure.file: figure.png for figure in figures}
-    files["select.csv"] = choice.table.to_csv()
-    files["select.json"] = dumps(selection_record(choice))
-    files["select.md"] = markdown(document)
-    files["select.html"] = page(document)
-    write(folder, files)
-    return folder / "select.html"
+    table: dict[str, Content] = {"select.csv": choice.table.to_csv()}
+    return written(folder, "select", _report(choice), selection_record(choice), table)
 
 
-def _report(choice: Selection) -> tuple[Document, list[Illustration]]:
-    """The document and its figures."""
+def _report(choice: Selection) -> Document:
+    """The document with its figure."""
     from jaxgmm.report._figure import png
 
-    figures = [
-        Illustration(
-            "criteria",
-            _title(choice),
-            "One line a structure. Models that cannot win are not drawn; the best is ringed; "
-            "where hopeless models would flatten the others, the axis ends below them.",
-            png(choice.plot()),
-        )
-    ]
+    figure = Illustration(
+        "criteria",
+        _title(choice),
+        "One line a structure. Models that cannot win are not drawn; the best is ringed; "
+        "where hopeless models would flatten the others, the axis ends below them.",
+        png(choice.plot()),
+    )
     sections = [
         Section("conclusion", "Conclusion", [_summary(choice)]),
-        Section("figure", "Criterion", [*figures]),
+        Section("figure", "Criterion", [figure]),
         Section("models", "Models", [Words(_TABLE_NOTE), Table(shown_selection(choice))]),
         Section("remarks", "Remarks", _remarks(choice) or [Words("None.")]),
         *_best(choice),
@@ -164,7 +156,7 @@ def _report(choice: Selection) -> tuple[Document, list[Illustration]]:
         Section("reproduce", "How to reproduce", [Code(_code(choice)), Words(_KEYS_NOTE)]),
     ]
     title = f"Choosing among {len(choice.table)} models"
-    return Document(title, _subject(choice), sections), figures
+    return Document(title, _subject(choice), sections)
 
 
 def _title(choice: Selection) -> str:

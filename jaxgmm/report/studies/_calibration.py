@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from jaxgmm.report.studies._reported import Report, Reported
+
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class Calibration:
+class Calibration(Reported):
     """Ranks of what was drawn from the prior among draws of its posterior.
 
     Attributes
@@ -73,23 +73,10 @@ class Calibration:
 
         return plot_ranks(self.table, self.ranks, self.settings, ax)
 
-    def save(self, folder: str | os.PathLike[str]) -> Path:
-        """Write the report: calibration.html, .md, .json and .csv, and ranks.png.
+    def _report(self) -> Report:
+        from jaxgmm.report.studies._calibration_page import report
 
-        Parameters
-        ----------
-        folder : path
-            Made where it does not exist.
-
-        Returns
-        -------
-        Path
-            Of the page.
-        """
-        from jaxgmm.report.studies._calibration_page import save
-
-        parts = self.table, self.ranks, self.failures, self.settings
-        return save(self.conclusions, *parts, Path(folder))
+        return report(self.conclusions, self.table, self.ranks, self.failures, self.settings)
 
     def __repr__(self) -> str:
         from jaxgmm.report.studies._calibration_page import screen

@@ -1,15 +1,13 @@
-"""A calibration as text, for notebooks, and on disk."""
+"""A calibration as text, as a page, and for notebooks."""
 
 from __future__ import annotations
 
 import textwrap
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from jaxgmm._files import Content, write
 from jaxgmm.report._document import (
     Block,
     Document,
@@ -20,10 +18,10 @@ from jaxgmm.report._document import (
     Words,
     versions,
 )
-from jaxgmm.report._html import fragment, image, page
-from jaxgmm.report._markdown import markdown
-from jaxgmm.report._record import dumps, rows
+from jaxgmm.report._html import fragment, image
+from jaxgmm.report._json import rows
 from jaxgmm.report.studies._plot_ranks import plot_ranks
+from jaxgmm.report.studies._reported import Report
 
 _TITLE = "Ranks of prior draws among posterior draws"
 _NOTE = (
@@ -38,15 +36,14 @@ _CAPTION = (
 )
 
 
-def save(
+def report(
     said: list[str],
     table: pd.DataFrame,
     ranks: np.ndarray,
     failures: pd.Series,
     settings: dict[str, Any],
-    folder: Path,
-) -> Path:
-    """See `Calibration.save`."""
+) -> Report:
+    """What `Calibration.save` writes."""
     figure = Illustration("ranks", _TITLE, _CAPTION, _picture(table, ranks, settings, 150))
     ends = pd.DataFrame({"data sets": failures[failures > 0]})
     sections = [
@@ -68,12 +65,7 @@ def save(
         "settings": settings,
         "versions": dict(versions()),
     }
-    files: dict[str, Content] = {figure.file: figure.png, "calibration.csv": table.to_csv()}
-    files["calibration.json"] = dumps(record)
-    files["calibration.md"] = markdown(document)
-    files["calibration.html"] = page(document)
-    write(folder, files)
-    return folder / "calibration.html"
+    return Report("calibration", document, record, {"calibration.csv": table.to_csv()})
 
 
 def notebook(

@@ -1,13 +1,11 @@
-"""A study on disk: the page, Markdown, strict JSON, tables and figures."""
+"""A study as a page, and for notebooks."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from jaxgmm._files import Content, write
 from jaxgmm.report._document import (
     Block,
     Code,
@@ -19,10 +17,10 @@ from jaxgmm.report._document import (
     Words,
     versions,
 )
-from jaxgmm.report._html import fragment, page
-from jaxgmm.report._markdown import markdown
-from jaxgmm.report._record import dumps, rows
+from jaxgmm.report._html import fragment
+from jaxgmm.report._json import rows
 from jaxgmm.report.studies._plots import plot_coverage, plot_errors, plot_failures
+from jaxgmm.report.studies._reported import Report
 from jaxgmm.report.studies._scores import Scores
 from jaxgmm.report.studies._text import (
     more,
@@ -60,32 +58,23 @@ _FINDINGS_NOTE = (
     "Beyond Monte-Carlo error by Bonferroni's bound over all comparisons: a study in which every "
     "method keeps its promises has a row here once in a hundred."
 )
-
-
 _SELECTION_NOTE = (
     "On which share of the data sets each criterion is lowest for each model; a star marks the "
     "truth, but for its prior."
 )
 
 
-def save(
-    found: Scores,
-    selection: pd.DataFrame,
-    said: list[str],
-    settings: dict[str, Any],
-    folder: Path,
-) -> Path:
-    """See `Study.save`."""
-    figures = _figures(found)
-    document = _document(found, selection, said, settings, figures)
-    files: dict[str, Content] = {figure.file: figure.png for figure in figures}
+def report(
+    found: Scores, selection: pd.DataFrame, said: list[str], settings: dict[str, Any]
+) -> Report:
+    """What `Study.save` writes."""
     frames = {**found._asdict(), "selection": selection}
-    files |= {f"{name}.csv": frame.to_csv() for name, frame in frames.items()}
-    files["study.json"] = dumps(_record(frames, said, settings))
-    files["study.md"] = markdown(document)
-    files["study.html"] = page(document)
-    write(folder, files)
-    return folder / "study.html"
+    return Report(
+        "study",
+        _document(found, selection, said, settings),
+        _record(frames, said, settings),
+        {f"{name}.csv": frame.to_csv() for name, frame in frames.items()},
+    )
 
 
 def notebook(found: Scores, selection: pd.DataFrame, said: list[str]) -> str:
@@ -103,11 +92,7 @@ def notebook(found: Scores, selection: pd.DataFrame, said: list[str]) -> str:
 
 
 def _document(
-    found: Scores,
-    selection: pd.DataFrame,
-    said: list[str],
-    settings: dict[str, Any],
-    figures: list[Illustration],
+    found: Scores, selection: pd.DataFrame, said: list[str], settings: dict[str, Any]
 ) -> Document:
     sections = [
         Section("conclusion", "Conclusion", _conclusion(found, said)),
@@ -120,7 +105,7 @@ def _document(
             if len(selection)
             else []
         ),
-        Section("figures", "Figures", [*figures]),
+        Section("figures", "Figures", _figures(found)),
         Section("failures", "What became of the data sets", _failures(found)),
         Section("scores", "Scores", [Words(_SCORES_NOTE), Table(shown_scores(found.scores))]),
         Section("estimates", "Estimates and their errors", _table(found)),
@@ -167,7 +152,7 @@ def _table(found: Scores) -> list[Block]:
     return blocks
 
 
-def _figures(found: Scores) -> list[Illustration]:
+def _figures(found: Scores) -> list[Block]:
     from jaxgmm.report._figure import png
 
     return [

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from jaxgmm.report.studies._batches import Record
+from jaxgmm.report.studies._reported import Report, Reported
 from jaxgmm.report.studies._scores import Scores
 from jaxgmm.report.studies._text import conclusions, screen
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class Study:
+class Study(Reported):
     """What `study` found. Errors are Monte-Carlo standard errors, from the spread of data sets.
 
     Attributes
@@ -110,25 +109,10 @@ class Study:
 
         return plot_failures(self.failures, ax)
 
-    def save(self, folder: str | os.PathLike[str]) -> Path:
-        """Write the report: study.html, .md and .json, a CSV file for each frame, the figures.
+    def _report(self) -> Report:
+        from jaxgmm.report.studies._page import report
 
-        ``study.html`` is self-contained, ``study.json`` has every frame at full precision.
-
-        Parameters
-        ----------
-        folder : path
-            Made where it does not exist.
-
-        Returns
-        -------
-        Path
-            Of the page.
-        """
-        from jaxgmm.report.studies._page import save
-
-        parts = self._frames, self.selection, self.conclusions, self.settings
-        return save(*parts, Path(folder))
+        return report(self._frames, self.selection, self.conclusions, self.settings)
 
     @property
     def _frames(self) -> Scores:
