@@ -144,8 +144,9 @@ def iterate(
 
 
 def device_mesh(n_chains: int) -> Mesh:
-    """As many of the process's devices as share the chains evenly."""
-    devices = jax.local_devices()
+    """As many of the process's devices as share the chains evenly; one where they share more."""
+    shared = bool(jax.sharding.get_abstract_mesh().manual_axes)
+    devices = jax.local_devices()[: 1 if shared else None]
     count = max(c for c in range(1, len(devices) + 1) if n_chains % c == 0)
     return Mesh(np.array(devices[:count]), ("chains",))
 

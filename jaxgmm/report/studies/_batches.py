@@ -6,14 +6,13 @@ import hashlib
 import io
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Array, Key, PRNGKeyArray
 
 from jaxgmm._contract import LatentModel, Params
@@ -23,11 +22,12 @@ from jaxgmm._progress import bar
 from jaxgmm._results import fingerprint
 from jaxgmm.report.studies._case import Case, Found, Rows, Setting, searched, simulated
 from jaxgmm.report.studies._criteria import criteria
+from jaxgmm.report.studies._each import each, everywhere
 from jaxgmm.report.studies._methods import Method, Outcome
 
 # Data sets side by side: a processor is quickest with one at a time, its restarts beside each
 # other; other devices want many.
-_SIDE_BY_SIDE = {"cpu": None}
+_SIDE_BY_SIDE = {"cpu": 1}
 _SIDE_BY_SIDE_ELSEWHERE = 64
 
 # What each data set draws has a key of its own, so that a method more changes no other number.
@@ -82,6 +82,7 @@ def run(
 ) -> Record:
     """Every batch, from its file where there is one."""
     mark = _mark(problem, setting, methods, key, batch_size)
+    problem, key = everywhere((problem, key), batch_size)
     records = []
     with bar("data sets", progress, n_datasets) as shown:
         for first in range(0, n_datasets, batch_size):
@@ -143,20 +144,22 @@ def _keys(key: PRNGKeyArray, numbers: Array) -> Key[Array, " b"]:
 
 @program(static_argnames="setting")
 def _simulate(truth: LatentModel, params: Params, keys: Key[Array, " b"], setting: Setting) -> Rows:
-    one = lambda key: simulated(truth, params, jax.random.fold_in(key, _ROWS), setting)
-    return _each(one, keys)
+    def one(source: tuple[LatentModel, Params], key: PRNGKeyArray) -> Rows:
+        return simulated(*source, jax.random.fold_in(key, _ROWS), setting)
+
+    return _each(one, (truth, params), keys)
 
 
 @program(static_argnames="setting")
 def _search(
     model: LatentModel, target: Params, rows: Rows, keys: Key[Array, " b"], setting: Setting
 ) -> Found:
-    def one(case: tuple[Rows, PRNGKeyArray]) -> Found:
-        rows, key = case
+    def one(wanted: tuple[LatentModel, Params], case: tuple[Rows, PRNGKeyArray]) -> Found:
+        (model, target), (rows, key) = wanted, case
         own = model.resolve(rows.x)
         return searched(own, target, rows, jax.random.fold_in(key, _STARTS), setting)
 
-    return _each(one, (rows, keys))
+    return _each(one, (model, target), (rows, keys))
 
 
 @program(static_argnames=("setting", "method"))
@@ -169,34 +172,31 @@ def _judge(
     setting: Setting,
     method: Method,
 ) -> Outcome:
-    def one(case: tuple[Rows, Found, PRNGKeyArray]) -> Outcome:
-        rows, found, key = case
+    def one(common: tuple[LatentModel, Array], case: tuple[Rows, Found, PRNGKeyArray]) -> Outcome:
+        (model, number), (rows, found, key) = common, case
         key = jax.random.fold_in(jax.random.fold_in(key, _METHODS), number)
         return method(Case(model.resolve(rows.x), rows, found, key, setting))
 
-    return _each(one, (rows, found, keys))
+    return _each(one, (model, number), (rows, found, keys))
 
 
 @program(static_argnames="setting")
 def _compare(
     model: LatentModel, rows: Rows, keys: Key[Array, " b"], number: Array, setting: Setting
 ) -> dict[str, Array]:
-    def one(case: tuple[Array, PRNGKeyArray]) -> dict[str, Array]:
-        x, key = case
+    def one(
+        common: tuple[LatentModel, Array], case: tuple[Array, PRNGKeyArray]
+    ) -> dict[str, Array]:
+        (model, number), (x, key) = common, case
         key = jax.random.fold_in(jax.random.fold_in(key, _SELECT), number)
         return criteria(model, x, key, setting)
 
-    return _each(one, (rows.x, keys))
+    return _each(one, (model, number), (rows.x, keys))
 
 
-def _each(one: Any, cases: Any) -> Any:
-    count = len(jax.tree.leaves(cases)[0])
-    most = _SIDE_BY_SIDE.get(jax.default_backend(), _SIDE_BY_SIDE_ELSEWHERE)
-    if most is None:
-        return lax.map(one, cases)
-    # A smaller last batch would be compiled apart.
-    size = max(size for size in range(1, min(most, count) + 1) if count % size == 0)
-    return lax.map(one, cases, batch_size=size)
+def _each(one: Callable[[Any, Any], Any], common: Any, cases: Any) -> Any:
+    together = _SIDE_BY_SIDE.get(jax.default_backend(), _SIDE_BY_SIDE_ELSEWHERE)
+    return each(one, common, cases, together)
 
 
 def _first(record: Record, count: int) -> Record:

@@ -22,6 +22,7 @@ from jaxgmm._progress import bar
 from jaxgmm._results import Status
 from jaxgmm.report.studies._calibration import Calibration
 from jaxgmm.report.studies._case import End, first_of
+from jaxgmm.report.studies._each import each, everywhere
 from jaxgmm.report.studies._quantities import SHARED, entries, moments
 from jaxgmm.report.studies._ranks import rank_table
 
@@ -153,6 +154,7 @@ def calibrate(
     plan = _Plan(method, quantities or _watched, n, n_kept, thinning, n_warmup, n_init)
     batch = -(-n_datasets // -(-n_datasets // _MOST_IN_BATCH))
     numbers = np.arange(-(-n_datasets // batch) * batch).reshape(-1, batch)
+    model, key_sets = everywhere((model, key_sets), batch)
     ranks, ends = [], []
     with bar("data sets", progress, n_datasets) as shown:
         for some in numbers:
@@ -216,7 +218,10 @@ def _ranked(
 ) -> tuple[dict[str, Array], Array]:
     """Ranks of a batch of data sets, and how each ended."""
 
-    def one(number: Array) -> tuple[dict[str, Array], Array]:
+    def one(
+        common: tuple[LatentModel, PRNGKeyArray], number: Array
+    ) -> tuple[dict[str, Array], Array]:
+        model, key = common
         keys = jax.random.split(jax.random.fold_in(key, number), 4)
         truth = model.draw_prior(keys[0])
         x = model.sample(truth, keys[1], plan.n)
@@ -229,9 +234,9 @@ def _ranked(
         ranks = [_rank(k, drawn[name], own[name]) for k, name in zip(ties, own, strict=True)]
         return dict(zip(own, ranks, strict=True)), end
 
-    batch = at_once(plan.n * model.n_components, float) if callable(plan.method) else 1
-    size = max(s for s in range(1, min(batch, len(numbers)) + 1) if len(numbers) % s == 0)
-    return lax.map(one, numbers, batch_size=size) if size > 1 else lax.map(one, numbers)
+    # Kernels take equally long, EM does not.
+    together = at_once(plan.n * model.n_components, float) if callable(plan.method) else 1
+    return each(one, (model, key), numbers, together)
 
 
 def _rank(key: PRNGKeyArray, drawn: Float[Array, " s"], own: Array) -> Int[Array, ""]:
