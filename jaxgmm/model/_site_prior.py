@@ -132,8 +132,10 @@ class Inside(InUnits):
     """One whose density at an edge of the support is that at the least distance from there."""
 
     def log_prob(self, value: Array) -> Array:
-        info = jnp.finfo(value.dtype)
-        most = None if support_of(self) is constraints.positive else 1 - info.epsneg
+        info, support = jnp.finfo(value.dtype), support_of(self)
+        if support is constraints.real:
+            return super().log_prob(value)
+        most = None if support is constraints.positive else 1 - info.epsneg
         return super().log_prob(jnp.clip(value, 4 * info.tiny**0.5, most))
 
 
