@@ -131,29 +131,30 @@ def test_rows_are_drawn_by_the_program(mixture, fit):
 
 
 @pytest.mark.slow
-def test_a_latent_class_program_is_em_in_closed_form():
+def test_a_latent_class_program_is_a_mixture_of_bernoullis():
+    """Log joint, optimum and standard errors."""
     noise = np.random.default_rng(0)
     truth = np.array([[0.9, 0.8, 0.7, 0.9], [0.2, 0.1, 0.3, 0.15]])
     x = (noise.random((200, 4)) < truth[noise.integers(0, 2, 200)]).astype(int)
-    model = jg.from_numpyro(latent_class, x)
-    fit = jg.fit(model, x, key=jax.random.key(0), n_init=4, tol=1e-14)
-    assert fit.converged
-    assert model.exchangeable
+    program = jg.from_numpyro(latent_class, x)
+    assert program.exchangeable
+    prior = {"weights": dist.Dirichlet(jnp.ones(2)), "probs": dist.Beta(2.0, 2.0)}
+    mixture = jg.Mixture(jg.families.Bernoulli(), 2, prior=prior)
 
-    weights, probs = np.array([0.5, 0.5]), truth
-    for _ in range(2000):
-        joint = weights[:, None] * np.exp(np.log(probs) @ x.T + np.log1p(-probs) @ (1 - x).T)
-        labels = joint / joint.sum(axis=0)
-        counts = labels.sum(axis=1)
-        weights, probs = counts / len(x), (labels @ x + 1) / (counts[:, None] + 2)
-    prior = jnp.sum(dist.Beta(2.0, 2.0).log_prob(probs)) + dist.Dirichlet(jnp.ones(2)).log_prob(
-        weights
-    )
-    height = float(np.sum(np.log(joint.sum(axis=0))) + prior)
-    assert fit.log_joint == pytest.approx(height, abs=1e-9)
-    order = np.argsort(-fit.params["probs"][:, 0])
-    np.testing.assert_allclose(fit.params["probs"][order], probs, atol=1e-8)
-    np.testing.assert_allclose(fit.params["weights"][order], weights, atol=1e-8)
+    start = {"weights": jnp.array([0.4, 0.6]), "probs": jnp.asarray(0.3 + 0.5 * truth)}
+    closed = jg.fit(mixture, x, start=mixture.params(**start), tol=1e-14, max_iter=5000)
+    fit = jg.fit(program, x, start=start, tol=1e-14, max_iter=5000)
+    rows = jnp.asarray(x, float)
+    here = float(program.log_joint(start, rows))
+    assert closed.model.log_joint(mixture.params(**start), rows) == pytest.approx(here, abs=1e-9)
+    assert fit.converged
+    assert fit.log_joint == pytest.approx(closed.log_joint, abs=1e-9)
+    found = closed.model.sites(closed.params)
+    for name in prior:
+        np.testing.assert_allclose(fit.params[name], found[name], atol=1e-8)
+    errors = [jg.standard_errors(each, x).standard_errors for each in (fit, closed)]
+    for name in prior:
+        np.testing.assert_allclose(errors[0][name], errors[1][name], rtol=1e-6)
 
 
 def test_a_zero_inflated_program_is_numpyros_distribution():
