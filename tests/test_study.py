@@ -2,15 +2,17 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
+from truths import left_out, one_gaussian
 
 import jaxgmm as jg
-from jaxgmm.report.studies import _batches
+from jaxgmm.report.studies import _asked, _batches
 from jaxgmm.report.studies._case import adjusted_rand
 from jaxgmm.report.studies._methods import METHODS, wald
 
@@ -36,9 +38,9 @@ def made(truth=TRUTH, params=PARAMS, **options):
     return jg.study(truth, params, **{**settings, "progress": False, **options})
 
 
-def simulated(numbers):
+def simulated(numbers, n=N):
     """The rows of some of these data sets."""
-    setting = dataclasses.make_dataclass("Rows", ["n", "n_held_out"], frozen=True)(N, 50)
+    setting = dataclasses.make_dataclass("Rows", ["n", "n_held_out"], frozen=True)(n, 50)
     return _batches._simulate(TRUTH, PARAMS, _batches._keys(KEY, numbers), setting)
 
 
@@ -142,6 +144,67 @@ def test_how_often_criteria_pick_the_truth(tmp_path):
     assert "Choice of models" in found.save(tmp_path).read_text()
 
 
+def test_a_test_stops_at_the_first_model_that_is_not_given_up(monkeypatch):
+    p_values = {(0, 1): 0.01, (1, 2): 0.3, (2, 3): 0.01}
+    tested = []
+
+    def lrt(model, x, *, key, alternative, n_replicates):
+        tested.append((model, alternative))
+        if n_replicates != 99:
+            raise ValueError("no proper fit to compare")
+        return SimpleNamespace(p_value=p_values[model, alternative])
+
+    monkeypatch.setattr(_asked.em, "bootstrap_lrt", lrt)
+    walk = lambda models, **options: _asked._p_values(models, None, KEY, options)
+    found = [walk((0, 1, 2, 3)), walk((2, 3)), walk((0,)), walk((1, 2), n_replicates=9)]
+    assert tested == [(0, 1), (1, 2), (2, 3), (1, 2)]
+    np.testing.assert_array_equal(found[0], [0.01, 0.3, np.nan, np.nan])
+    of = lambda values: _asked.picked("lrt", values[None])[0]
+    assert [of(values) for values in found] == [1, 1, 0, -1]
+    # Lowest, and no model where none has a value.
+    values = np.array([[2.0, 1.0], [np.inf, np.inf], [0.0, np.inf]])
+    assert _asked.picked("loo", values).tolist() == [1, -1, 0]
+
+
+@pytest.mark.slow
+def test_criteria_that_draw_are_those_of_select_and_the_evidence_is_exact():
+    """One component under two priors, whose posteriors are known."""
+    priors = [
+        jg.ConjugatePrior(mean=[m, 0.0], mean_precision=1.0, dof=6.0, scale=np.eye(2) * 3)
+        for m in (1.0, 0.0)
+    ]
+    models = [dataclasses.replace(TRUTH, prior=prior) for prior in priors]
+    criteria = {"bic": {}, "evidence": {"n_draws": 200}, "loo": {}}
+    options = {"n": 10, "n_datasets": 12, "n_draws": 100, "select": models}
+    found = made(model=models[0], criteria=criteria, **options)
+    values, picked = found.record.criteria, found.selection["picked"].unstack("model")
+    assert list(values) == list(criteria)
+    assert values["loo"].shape == (12, 2)
+    rows = np.asarray(simulated(np.arange(12), n=10).x)
+    of = lambda exact: np.array([[-2 * exact(x, prior) for prior in priors] for x in rows])
+    exact, left = of(lambda x, prior: one_gaussian(x, prior).log_evidence), of(left_out)
+    np.testing.assert_allclose(values["evidence"], exact, atol=0.3)
+    np.testing.assert_allclose(values["loo"], left, atol=3)
+    best = np.mean(np.argmin(exact, axis=1) == 0)
+    assert picked.loc["evidence", f"{models[0]!r} (select[0])"] == pytest.approx(best, abs=0.1)
+    assert "the evidence on" in found.conclusions[-1]
+
+
+@pytest.mark.slow
+def test_the_bootstrap_test_finds_two_components():
+    truth, params = jg.report.truth("separated", prior=None)
+    models = [jg.Mixture(jg.Gaussian("full"), k) for k in (1, 2)]
+    options = {
+        "n": 60,
+        "n_datasets": 5,
+        "select": models,
+        "criteria": {"lrt": {"n_replicates": 19}},
+    }
+    found = made(truth, params, **options)
+    assert found.selection["picked"].tolist() == [0, 1]
+    assert np.all(found.record.criteria["lrt"] == [0.05, 1.0])
+
+
 def test_the_code_in_the_report_makes_the_same_truth(one_component):
     code = made(n_datasets=100).settings["code"]
     head, call = code.split("found = ")
@@ -208,6 +271,13 @@ def test_a_second_study_compiles_nothing(compilations):
         ({"model": 3}, "model: needs models such as jaxgmm.Mixture, found int"),
         ({"select": [TRUTH, 3]}, "select: needs models such as jaxgmm.Mixture, found int"),
         ({"methods": ["gibbs"]}, "prior: .*improper"),
+        ({"criteria": ["bicc"]}, "criteria: unknown name 'bicc'.*did you mean 'bic'"),
+        ({"criteria": {"aic": {"n_draws": 9}}}, "criteria: 'aic' has no options, found {'n_dr"),
+        ({"select": [TRUTH], "criteria": ["evidence"]}, "prior: .*improper"),
+        (
+            {"select": [dataclasses.replace(TRUTH, n_components=2), TRUTH], "criteria": "lrt"},
+            'select: criteria "lrt" tests each model .* as many components; found 2, 1',
+        ),
     ],
 )
 def test_bad_input_is_refused_with_what_to_do(options, message):

@@ -20,8 +20,9 @@ from jaxgmm._files import write
 from jaxgmm._programs import program
 from jaxgmm._progress import bar
 from jaxgmm._results import fingerprint
+from jaxgmm.report.studies._asked import ASKED, Options, asked
 from jaxgmm.report.studies._case import Case, Found, Rows, Setting, searched, simulated
-from jaxgmm.report.studies._criteria import criteria
+from jaxgmm.report.studies._criteria import CRITERIA, criteria
 from jaxgmm.report.studies._each import each, everywhere
 from jaxgmm.report.studies._methods import Method, Outcome
 
@@ -31,7 +32,7 @@ _SIDE_BY_SIDE = {"cpu": 1}
 _SIDE_BY_SIDE_ELSEWHERE = 64
 
 # What each data set draws has a key of its own, so that a method more changes no other number.
-_ROWS, _STARTS, _METHODS, _SELECT = 0, 1, 2, 3
+_ROWS, _STARTS, _METHODS, _SELECT, _ASKED = 0, 1, 2, 3, 4
 
 
 class Problem(NamedTuple):
@@ -41,7 +42,14 @@ class Problem(NamedTuple):
     params: Params
     model: LatentModel
     target: Params
-    candidates: tuple[LatentModel, ...] = ()
+    candidates: tuple[LatentModel, ...]
+
+
+class Asked(NamedTuple):
+    """What is done with a data set: by name, methods, and criteria with their options."""
+
+    methods: Mapping[str, Method]
+    criteria: Options
 
 
 class Record(NamedTuple):
@@ -56,7 +64,8 @@ class Record(NamedTuple):
     log_density, adjusted_rand : (N,) arrays
         Scores of the truth itself.
     criteria : dict of (N, M) arrays
-        By name, of the models to choose from; infinite where one has no fit.
+        By name, of the models to choose from; infinite where one has no fit. Of ``"lrt"`` the
+        p-values against the next model, NaN after the first that is not given up.
     seconds : dict of (B,) arrays
         By method, of each batch and per data set; EM's search is ``"search"``.
     """
@@ -73,7 +82,7 @@ class Record(NamedTuple):
 def run(
     problem: Problem,
     setting: Setting,
-    methods: Mapping[str, Method],
+    wanted: Asked,
     key: PRNGKeyArray,
     n_datasets: int,
     batch_size: int,
@@ -81,7 +90,7 @@ def run(
     progress: bool,
 ) -> Record:
     """Every batch, from its file where there is one."""
-    mark = _mark(problem, setting, methods, key, batch_size)
+    mark = _mark(problem, setting, wanted, key, batch_size)
     problem, key = everywhere((problem, key), batch_size)
     records = []
     with bar("data sets", progress, n_datasets) as shown:
@@ -91,20 +100,23 @@ def run(
             if record is None:
                 # The last batch may make some too many: all have one shape.
                 numbers = np.arange(first, first + batch_size)
-                record = _batch(problem, setting, methods, key, numbers)
+                record = _batch(problem, setting, wanted, key, numbers)
                 if file is not None:
                     write(file.parent, {file.name: _packed(record, mark)})
             left = min(batch_size, n_datasets - first)
             records.append(_first(record, left))
             shown.update(left)
     joined = jax.tree.map(lambda *leaves: np.concatenate(leaves), *records)
-    return joined._replace(outcomes={name: joined.outcomes[name] for name in methods})
+    return joined._replace(
+        outcomes={name: joined.outcomes[name] for name in wanted.methods},
+        criteria={name: joined.criteria[name] for name in wanted.criteria if problem.candidates},
+    )
 
 
 def _batch(
     problem: Problem,
     setting: Setting,
-    methods: Mapping[str, Method],
+    wanted: Asked,
     key: PRNGKeyArray,
     numbers: np.ndarray,
 ) -> Record:
@@ -115,26 +127,43 @@ def _batch(
     begin = time.perf_counter()
     found = jax.block_until_ready(_search(*fitted, rows, keys, setting))
     seconds["search"] = time.perf_counter() - begin
-    for name, method in methods.items():
+    for name, method in wanted.methods.items():
         begin = time.perf_counter()
         # By its name, so that a method draws the same whatever stands beside it.
         number = jnp.uint32(zlib.crc32(name.encode()))
         said = _judge(problem.model, rows, found, keys, number, setting, method)
         outcomes[name] = jax.tree.map(np.asarray, said)
         seconds[name] = time.perf_counter() - begin
-    compared = [
-        _compare(candidate, rows, keys, jnp.asarray(i), setting)
-        for i, candidate in enumerate(problem.candidates)
-    ]
     return Record(
         outcomes,
         np.asarray(found.missed),
         np.asarray(found.elsewhere),
         np.asarray(rows.log_density),
         np.asarray(rows.adjusted_rand),
-        {name: np.stack([each[name] for each in compared], axis=1) for name in dict(*compared[:1])},
+        _criteria(problem.candidates, wanted.criteria, rows, keys, setting),
         {name: np.array([passed / len(numbers)]) for name, passed in seconds.items()},
     )
+
+
+def _criteria(
+    models: tuple[LatentModel, ...],
+    wanted: Options,
+    rows: Rows,
+    keys: Key[Array, " b"],
+    setting: Setting,
+) -> dict[str, np.ndarray]:
+    if not models:
+        return {}
+    found = {}
+    if CRITERIA.keys() & wanted:
+        of_fits = [
+            _compare(one, rows, keys, jnp.asarray(i), setting) for i, one in enumerate(models)
+        ]
+        found = {name: np.stack([each[name] for each in of_fits], axis=1) for name in CRITERIA}
+    if set(ASKED) & set(wanted):
+        own = [jax.random.fold_in(key, _ASKED) for key in keys]
+        found |= asked(wanted, models, np.asarray(rows.x), own, setting)
+    return {name: found[name] for name in wanted}
 
 
 @program()
@@ -211,14 +240,18 @@ def _first(record: Record, count: int) -> Record:
 def _mark(
     problem: Problem,
     setting: Setting,
-    methods: Mapping[str, Method],
+    wanted: Asked,
     key: PRNGKeyArray,
     batch_size: int,
 ) -> str:
     """A digest of all that decides the numbers of a batch."""
     digest = hashlib.blake2b(digest_size=16)
-    named = [(name, getattr(method, "__qualname__", "")) for name, method in methods.items()]
-    said = jax.tree.structure(problem), setting, named, batch_size, jax.__version__
+    named = [(name, getattr(how, "__qualname__", "")) for name, how in wanted.methods.items()]
+    choice = [
+        (name, [(key, getattr(value, "__qualname__", value)) for key, value in options.items()])
+        for name, options in wanted.criteria.items()
+    ]
+    said = jax.tree.structure(problem), setting, named, choice, batch_size, jax.__version__
     digest.update(repr(said).encode())
     digest.update(fingerprint(jax.tree.leaves(problem), jax.random.key_data(key)).encode())
     return digest.hexdigest()

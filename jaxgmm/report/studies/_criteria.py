@@ -1,4 +1,4 @@
-"""Criteria of several models on one data set, inside a program."""
+"""Criteria of a fit, inside the program of all data sets."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ CRITERIA: dict[str, Callable[[Fitted], Array]] = {
 def criteria(
     model: LatentModel, x: Float[Array, "n d"], key: PRNGKeyArray, setting: Setting
 ) -> dict[str, Array]:
-    """Of one model on one data set, infinite where it has no fit."""
+    """All of them, of one model on one data set; infinite where it has no fit."""
     model = model.resolve(x)
     found = em.search(model, x, key, setting.n_init, max_iter=setting.max_iter)
     labels = model.responsibilities(found.best.params, x)

@@ -10,9 +10,9 @@ import pandas as pd
 from scipy.stats import norm
 
 from jaxgmm._contract import LatentModel
+from jaxgmm.report.studies._asked import picked
 from jaxgmm.report.studies._batches import Record
 from jaxgmm.report.studies._case import End
-from jaxgmm.report.studies._criteria import CRITERIA
 from jaxgmm.report.studies._methods import Outcome
 from jaxgmm.report.studies._quantities import Quantities
 
@@ -201,21 +201,22 @@ def selection(
     values: dict[str, np.ndarray], models: tuple[LatentModel, ...], right: list[bool]
 ) -> pd.DataFrame:
     """A row for each criterion and model; ``values`` are (N, M) by criterion."""
-    rows = []
-    for name in CRITERIA if values else ():
-        of = values[name]
-        known = np.isfinite(of).any(axis=1)
-        best = np.argmin(of[known], axis=1)
-        for i, model in enumerate(models):
-            picked = float(np.mean(best == i)) if len(best) else np.nan
+    rows, names = [], [repr(model) for model in models]
+    # Names that several have, such as models that differ in numbers of their prior.
+    names = [f"{n} (select[{i}])" if names.count(n) > 1 else n for i, n in enumerate(names)]
+    for name, of in values.items():
+        best = picked(name, of)
+        best = best[best >= 0]
+        for i, model in enumerate(names):
+            share = float(np.mean(best == i)) if len(best) else np.nan
             rows.append(
                 {
                     "criterion": name,
-                    "model": repr(model),
-                    "picked": picked,
-                    "error": share_error(picked, len(best)),
+                    "model": model,
+                    "picked": share,
+                    "error": share_error(share, len(best)),
                     "truth": right[i],
-                    "no_fit": int(np.sum(~np.isfinite(of[:, i]))),
+                    "no_fit": int(np.sum(np.isinf(of[:, i]))),
                     "n_used": len(best),
                 }
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,16 @@ from jaxgmm._files import check_folder
 from jaxgmm._given import forms_of_start, same_form
 from jaxgmm.report._notation import key_code, model_code, quoted
 from jaxgmm.report.studies import _batches
+from jaxgmm.report.studies._asked import ASKED, Options, check_order, checked, engines_of
 from jaxgmm.report.studies._case import Setting
 from jaxgmm.report.studies._methods import METHODS, Method
 from jaxgmm.report.studies._quantities import quantities, values
 from jaxgmm.report.studies._result import Study
 from jaxgmm.report.studies._scores import scores, selection
 
-# Numbers in the rows of a batch, and most data sets in one: what is lost by an interruption.
-_BATCH_NUMBERS, _MOST_IN_BATCH = 2**22, 100
+# Numbers in the rows of a batch, and most data sets in one: what is lost by an interruption,
+# fewer where each takes seconds.
+_BATCH_NUMBERS, _MOST_IN_BATCH, _FEW_IN_BATCH = 2**22, 100, 10
 
 # Rows from which the target of a model that lacks the truth is estimated.
 _TARGET_ROWS = 50_000
@@ -56,6 +58,7 @@ def study(
     methods: Sequence[str] | Mapping[str, str | Method] = ("em",),
     model: LatentModel | None = None,
     select: Sequence[LatentModel] = (),
+    criteria: Sequence[str] | Options = ("bic", "icl", "aic"),
     n_init: int = 16,
     levels: Sequence[float] = (0.5, 0.89, 0.95),
     n_chains: int = 4,
@@ -96,7 +99,14 @@ def study(
         set. Where it is not the truth with another prior, its estimates are compared with those
         of 50,000 rows, which stand for the parameters nearest to the truth (White, 1982).
     select : sequence of LatentModel
-        Models that BIC, ICL and AIC choose from on each data set, as `jaxgmm.select` does.
+        Models that the criteria choose from on each data set.
+    criteria : sequence of str, or mapping
+        ``"bic"``, ``"icl"`` and ``"aic"`` come with the fits, all data sets in one program. Those
+        of `jaxgmm.select` that draw or simulate, ``"icl_entropy"``, ``"elbo"``, ``"loo"`` (by
+        Gibbs sampling), ``"evidence"``, and ``"lrt"``, take a data set after the other: seconds
+        of each, where a fit takes milliseconds. ``"lrt"`` tests each model against the next
+        with 99 replicates and picks the first that is not given up at 5% (McLachlan, 1987). A
+        mapping has options by name, as in `jaxgmm.select`.
     n_init : int
         Restarts of EM, of each model.
     levels : sequence of float
@@ -140,6 +150,7 @@ def study(
     ----------
     Basford, Greenway, McLachlan and Peel (1997), Computational Statistics 12:1-17, and O'Hagan,
     Murphy, Scrucca and Gormley (2019), Computational Statistics 34:1779-1813, for such studies;
+    McLachlan (1987), Applied Statistics 36:318-324, for the test of one model after the other;
     Morris, White and Crowther (2019), Statistics in Medicine 38:2074-2102, for Monte-Carlo errors;
     White (1982), Econometrica 50:1-25, for models without the truth.
 
@@ -164,26 +175,32 @@ def study(
         check_count(name, counts[name], least)
     check_key(key, "data sets are random")
     levels = _levels(levels)
+    criteria = checked(criteria)
     folder = None if path is None else Path(path)
     if folder is not None:
         check_folder(folder)
     model, candidates = truth if model is None else model, tuple(select)
     look = _looked_at(truth, params, n, jax.random.fold_in(key, _LOOK))
-    _check_model(model, look, named)
+    _check_model(model, look, [name for name in bayes.WITHIN if METHODS[name] in named.values()])
+    engines = engines_of(criteria)
     for candidate in candidates:
-        _check_model(candidate, look, {}, "select")
+        _check_model(candidate, look, engines, "select")
+    check_order(criteria, candidates)
 
     contains = _kind(model) == _kind(truth)
     target = params if contains else _target(truth, params, model, jax.random.fold_in(key, _TARGET))
-    model = model.settled(target)
-    sized = model.resolve(look)
+    sized = model.resolve(look).settled(target)
     names = _names(feature_names, look.shape[1])
     wanted = quantities(sized, target, names)
     setting = Setting(wanted, levels, n, truth.n_components, **counts)
-    most = max(1, min(_MOST_IN_BATCH, _BATCH_NUMBERS // look.size))
+    asks = candidates and set(ASKED) & set(criteria)
+    most = max(1, min(_FEW_IN_BATCH if asks else _MOST_IN_BATCH, _BATCH_NUMBERS // look.size))
     batch = -(-n_datasets // -(-n_datasets // most))
-    problem = _batches.Problem(truth, params, model, target, candidates)
-    record = _batches.run(problem, setting, named, key, n_datasets, batch, folder, progress)
+    tried = tuple(_in_numbers(candidate, look) for candidate in candidates)
+    fitted = _in_numbers(model, look).settled(target)
+    problem = _batches.Problem(_in_numbers(truth, look), params, fitted, target, tried)
+    asked = _batches.Asked(named, criteria)
+    record = _batches.run(problem, setting, asked, key, n_datasets, batch, folder, progress)
     found = scores(record, wanted, np.asarray(values(wanted, sized, target), float), levels)
     settings = {
         "truth": repr(truth),
@@ -191,19 +208,27 @@ def study(
         "contains_truth": contains,
         "dtype": str(look.dtype),
         "methods": tuple(named),
+        "criteria": tuple(criteria) if candidates else (),
         "levels": levels,
         "seed": key_numbers(key),
         "n": n,
         "n_datasets": n_datasets,
         **counts,
     }
-    settings["code"] = _code(truth, params, model, settings)
+    settings["code"] = _code(truth, params, model, candidates, asked.criteria, settings)
     right = [_kind(candidate) == _kind(truth) for candidate in candidates]
     chosen = selection(record.criteria, candidates, right)
     return Study(*found, selection=chosen, settings=settings, record=record)
 
 
-def _code(truth: LatentModel, params: Params, model: LatentModel, settings: dict[str, Any]) -> str:
+def _code(
+    truth: LatentModel,
+    params: Params,
+    model: LatentModel,
+    candidates: tuple[LatentModel, ...],
+    criteria: Options,
+    settings: dict[str, Any],
+) -> str:
     """Python that makes the study again."""
     sites = {name: np.asarray(site).tolist() for name, site in truth.sites(params).items()}
     arrays = "".join(f"    {quoted(name)}: jnp.array({site}),\n" for name, site in sites.items())
@@ -216,6 +241,12 @@ def _code(truth: LatentModel, params: Params, model: LatentModel, settings: dict
     ]
     asked = ("n", "n_datasets", "methods", "levels", *_COUNTS)
     options = "".join(f"    {name}={settings[name]!r},\n" for name in asked)
+    if candidates:
+        models = "".join(
+            f"        {model_code(one, str(one.n_components))},\n" for one in candidates
+        )
+        named = {name: dict(how) for name, how in criteria.items()}
+        options += f"    select=[\n{models}    ],\n    criteria={named!r},\n"
     call = f"    truth, params, model=model, key={key_code(settings['seed'])},\n{options}"
     return "\n".join([*lines, f"found = jg.study(\n{call})", 'found.save("study")\n'])
 
@@ -280,7 +311,7 @@ def _looked_at(truth: LatentModel, params: Params, n: int, key: PRNGKeyArray) ->
 
 
 def _check_model(
-    model: LatentModel, x: jax.Array, methods: Mapping[str, Method], argument: str = "model"
+    model: LatentModel, x: jax.Array, engines: Collection[Any], argument: str = "model"
 ) -> None:
     if not isinstance(model, LatentModel):
         found = type(model).__name__
@@ -288,12 +319,17 @@ def _check_model(
     model.check_model(x)
     resolved = model.resolve(x)
     resolved.check_mode()
-    if any(method is METHODS[name] for method in methods.values() for name in bayes.WITHIN):
+    if engines:
         resolved.check_samplable()
-    if any(method is METHODS[name] for method in methods.values() for name in ("gibbs", "vb")):
+    if {"gibbs", "vb"} & set(engines):
         working = resolved.standardise(x)
         even = jnp.full((len(x), model.n_components), 1 / model.n_components, x.dtype)
         working.updated(working.statistics(even, x))
+
+
+def _in_numbers(model: LatentModel, x: jax.Array) -> LatentModel:
+    """Hyper-parameters as arrays: programs know no lists. A rule stays one, for each data set."""
+    return model.resolve(x) if getattr(model, "prior_name", "") == "conjugate" else model
 
 
 def _kind(model: LatentModel) -> tuple[Any, ...]:

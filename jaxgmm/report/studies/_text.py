@@ -11,6 +11,17 @@ import pandas as pd
 from jaxgmm.report.studies._scores import RATIO, Scores
 
 _WIDTH = 100
+
+NAMES = {
+    "bic": "BIC",
+    "icl": "ICL",
+    "icl_entropy": "ICL (entropy)",
+    "aic": "AIC",
+    "elbo": "the variational bound",
+    "loo": "leave-one-out",
+    "evidence": "the evidence",
+    "lrt": "the bootstrap test",
+}
 # Lines of what is not as promised.
 _ON_SCREEN = 8
 
@@ -47,7 +58,7 @@ def conclusions(found: Scores, selection: pd.DataFrame, settings: dict[str, Any]
     right = selection[selection["truth"]]
     if len(right):
         picks = [
-            f"{str(name).upper()} on {share(row['picked'], row['error'])}"
+            f"{NAMES[name]} on {share(row['picked'], row['error'])}"
             for (name, _), row in right.iterrows()
         ]
         said.append(f"The truth's model is picked by {', '.join(picks)} of the data sets")
@@ -134,7 +145,7 @@ def shown_findings(findings: pd.DataFrame, most: int) -> pd.DataFrame:
 def shown_selection(selection: pd.DataFrame) -> pd.DataFrame:
     """Models in rows, criteria in columns; the truth has a star."""
     cells = [share(row["picked"], row["error"]) for _, row in selection.iterrows()]
-    shown = pd.Series(cells, selection.index).unstack("criterion", sort=False)
+    shown = pd.Series(cells, selection.index).unstack("criterion", sort=False).rename(columns=NAMES)
     right = selection.groupby(level="model", sort=False)["truth"].first().loc[shown.index]
     return shown.set_axis(shown.index + np.where(right, " *", "")).rename_axis(columns=None)
 
