@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
@@ -224,10 +225,8 @@ class LatentModel(abc.ABC):
 
     def n_informative(self, x: Array, sample_weight: Array | None) -> float:
         """How many rows there are, for criteria: of weights the sum, without rows of no value."""
-        there = jnp.ones(len(x), bool)
-        if self.incomplete:
-            there = ~jnp.all(jnp.isnan(x), axis=1)
-        return float(jnp.sum(there if sample_weight is None else sample_weight * there))
+        there = ~np.all(np.isnan(x), axis=1) if self.incomplete else np.ones(len(x), bool)
+        return float(np.sum(there if sample_weight is None else np.asarray(sample_weight) * there))
 
     def readable(self, x: Array) -> Array:
         """Whether all numbers are finite, or missing where the model knows of missing ones."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import jax
 import numpy as np
 from numpyro.distributions import constraints
 
@@ -24,7 +25,7 @@ def coordinates(
     for site, value in sites.items():
         axes = dims.get(site, [])
         symmetric = axes[-2:] == ["feature", "feature_bis"]
-        unit_diagonal = symmetric and _correlations(prior[site](sites).support)
+        unit_diagonal = symmetric and _of_correlations(prior[site], sites)
         for index in itertools.product(*map(range, np.shape(value))):
             if symmetric and index[-2] > index[-1]:
                 continue
@@ -37,7 +38,11 @@ def coordinates(
             yield site, index, f"{site}[{', '.join(parts)}]" if parts else site
 
 
-def _correlations(support: Any) -> bool:
+def _of_correlations(conditional: Callable[[Sites], Any], sites: Sites) -> bool:
+    found = []
+    # Only traced: the distribution need not be computed to say where it lives.
+    jax.eval_shape(lambda at: found.append(conditional(at).support), sites)
+    (support,) = found
     while hasattr(support, "base_constraint"):
         support = support.base_constraint
     return support == constraints.corr_matrix

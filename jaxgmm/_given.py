@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from jaxgmm._checks import check_axes
@@ -43,7 +44,7 @@ def stacked(argument: str, kind: str, given: Any, needed: Any, dtype: Any) -> An
     Both are pytrees of one structure.
     """
     leaves = [jnp.asarray(leaf, dtype) for leaf in jax.tree.leaves(given)]
-    if not all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in leaves):
+    if not all(np.all(np.isfinite(leaf)) for leaf in leaves):
         raise ValueError(f"{argument}: {kind} hold a non-finite value")
     if same_form(given, needed):
         leaves = [leaf[None] for leaf in leaves]

@@ -17,7 +17,7 @@ from jaxgmm._checks import check_name, check_options
 from jaxgmm._contract import LatentModel, Params, Sites
 from jaxgmm._numerics import as_rows, at_once
 from jaxgmm._predictive import responsibilities_at
-from jaxgmm._programs import program
+from jaxgmm._programs import in_slices, program
 
 # Rows that decide the labels: more would not change them, only cost memory. Fewer where
 # draws x labels x rows would be too many numbers.
@@ -138,9 +138,12 @@ def match_labels(
         return Labelling(as_drawn, jnp.full(shape, jnp.inf))
     most = min(_MOST_ROWS, max(_LEAST_ROWS, _MOST_NUMBERS // (n_draws * k)))
     rows = x[:: -(-n // most)]
-    flat, probabilities = _flat_draws(model, rows, params)
+    settled = model.settled(params)
+    of_slice = lambda part: _probabilities(settled, rows, part)
+    flat = jax.tree.map(lambda leaf: np.asarray(leaf).reshape(n_draws, *leaf.shape[2:]), params)
+    probabilities = in_slices(of_slice, flat)
     order = rule(Drawn(model, rows, flat, probabilities, reference), **options)
-    clarity = _relabel.clarity(probabilities, order)
+    order, clarity = map(np.asarray, (order, _relabel.clarity(probabilities, order)))
     return Labelling(order.reshape(*shape, k), clarity.reshape(shape))
 
 
@@ -223,10 +226,9 @@ def _component_coordinates(
 
 
 @program()
-def _flat_draws(model: LatentModel, x: Array, params: Params) -> tuple[Params, Array]:
-    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), params)
+def _probabilities(model: LatentModel, x: Array, params: Params) -> Float[Array, "s k n"]:
     batch = at_once(x.shape[0] * model.n_components, x.dtype)
-    return flat, lax.map(lambda p: model.responsibilities(p, x).T, flat, batch_size=batch)
+    return lax.map(lambda p: model.responsibilities(p, x).T, params, batch_size=batch)
 
 
 def _allocation(drawn: Drawn) -> Float[Array, "k n"]:

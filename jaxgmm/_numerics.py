@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.custom_batching import custom_vmap
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxgmm._archive import stored
 from jaxgmm._tables import refuse_masked
@@ -186,6 +186,21 @@ def block_rows(width: int, dtype: Any) -> int:
     least, most = _BLOCK_ROWS.get(device, _BLOCK_ROWS_ELSEWHERE)
     size = _BLOCK_BYTES.get(device, _BLOCK_BYTES_ELSEWHERE)
     return min(most, max(least, size // (width * jnp.dtype(dtype).itemsize)))
+
+
+def widened(tree: Any) -> Any:
+    """Arrays in JAX's default precision; Python's own numbers have none."""
+    widest = jnp.result_type(float)
+    return jax.tree.map(lambda a: a if isinstance(a, float) else jnp.asarray(a, widest), tree)
+
+
+def normal(key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any) -> Array:
+    """Standard normal noise, as `jax.random.normal` has it.
+
+    Drawn in one dimension: XLA's CPU code for random bits of several takes ten times as long to
+    compile.
+    """
+    return jax.random.normal(key, (math.prod(shape),), dtype).reshape(shape)
 
 
 def sum_over_blocks(

@@ -24,6 +24,7 @@ from jaxgmm._labelling import (
     symmetry_note,
 )
 from jaxgmm._origin import about, narrowed
+from jaxgmm._programs import in_slices
 from jaxgmm._results import fingerprint
 
 if TYPE_CHECKING:
@@ -359,8 +360,9 @@ class Posterior(Kept):
         A weight is a number of copies, so the weighted sum over rows is `log_likelihood`. What
         leaves a row out leaves out one copy: the weight multiplies afterwards.
         """
-        drawn = np.asarray(_predictive.pointwise(self.model, self._flat_params(), self._rows(None)))
-        return drawn.reshape(*self.log_prior.shape, -1)
+        model, rows = self.model.settled(self.params), self._rows(None)
+        of_slice = lambda part: _predictive.pointwise(model, part, rows)
+        return in_slices(of_slice, self.params, 2)
 
     def _rows(self, x_new: Any) -> Array:
         """Rows as JAX sees them: about the origin, where there is one."""

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 from jaxgmm._checks import check_count, check_key
 from jaxgmm._contract import LatentModel, Params, Sites, Statistics
 from jaxgmm._evidence import Evidence
+from jaxgmm._numerics import widened
 from jaxgmm._posterior import Posterior
 from jaxgmm._programs import program
 from jaxgmm.bayes._gibbs import labelled
@@ -101,10 +102,8 @@ def evidence(
     check_key(key, "assignments and proposals are drawn")
     check_count("n_assignments", n_assignments, 1)
     check_count("n_proposals", n_proposals, 1)
-    wide = jax.tree.map(
-        lambda a: jnp.asarray(a, jnp.result_type(float)),
-        (posterior.model, posterior.x, posterior.sample_weight, posterior.draws_raw),
-    )
+    data = posterior.model, posterior.x, posterior.sample_weight
+    wide = widened((*data, posterior.draws_raw))
     working, params = _to_working(*wide)
     data = working, *wide[1:3]
     half = posterior.n_draws // 2

@@ -46,7 +46,7 @@ class Starts(NamedTuple):
     @property
     def first(self) -> Params:
         """That of the first chain, for engines with a single start."""
-        return jax.tree.map(lambda leaf: leaf[0], self.params)
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[0], self.params)
 
 
 class Draws(NamedTuple):

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxgmm._checks import check_name
 from jaxgmm._contract import LatentModel, Params
-from jaxgmm._numerics import as_rows, precise
+from jaxgmm._numerics import as_rows, normal, precise, widened
 from jaxgmm._results import Status
 from jaxgmm._spectrum import inverse_root
 from jaxgmm._unconstrained import from_vector
@@ -100,9 +100,7 @@ def draw(
     """
     engine = WITHIN[check_name("method", method, WITHIN)]
     # As in `sample`: engines run in JAX's default precision.
-    model, x, start = jax.tree.map(
-        lambda leaf: jnp.asarray(leaf, jnp.result_type(float)), (model, as_rows(x), start)
-    )
+    model, x, start = widened((model, as_rows(x), start))
     working = model.standardise(x)
     plan = _Plan(n_chains, n_draws, n_warmup)
     params, sound = engine(working, x, working.to_working(start), key, plan)
@@ -114,7 +112,7 @@ def _laplace(
 ) -> tuple[Params, Array]:
     top = climb(model, x, None, start, jnp.ones((), x.dtype))
     root, definite = inverse_root(top.curvature, x.dtype == jnp.float32)
-    noise = jax.random.normal(key, (plan.n_chains, plan.n_draws, top.point.size), x.dtype)
+    noise = normal(key, (plan.n_chains, plan.n_draws, top.point.size), x.dtype)
     at = lambda z: from_vector(model, top.point + root @ z, start)[0]
     return jax.vmap(jax.vmap(at))(noise), top.arrived & definite
 

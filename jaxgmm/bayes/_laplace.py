@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from jaxgmm._checks import check_name
 from jaxgmm._contract import LatentModel, Params, Sites
 from jaxgmm._evidence import Evidence
-from jaxgmm._numerics import block_rows, rounding_bound, sum_over_blocks
+from jaxgmm._numerics import block_rows, normal, rounding_bound, sum_over_blocks
 from jaxgmm._programs import program
 from jaxgmm._spectrum import Spectrum, spectrum
 from jaxgmm._unconstrained import from_vector, log_units, to_vector
@@ -211,7 +211,7 @@ def _draw(
         params, log_volume = from_vector(model, vector, start)
         return params, bell.normal(vector) - log_volume + log_units(model)
 
-    noise = jax.random.normal(key, (*counts, bell.centre.size), bell.centre.dtype)
+    noise = normal(key, (*counts, bell.centre.size), bell.centre.dtype)
     return jax.vmap(jax.vmap(one))(noise)
 
 
@@ -227,8 +227,8 @@ def _sites(model: LatentModel, start: Params, bell: Bell) -> Sites:
 def student_draws(bell: Bell, key: PRNGKeyArray, count: int) -> Float[Array, "s d"]:
     """Of the multivariate t whose density is `Bell.student`."""
     key_normal, key_tail = jax.random.split(key)
-    noise = jax.random.normal(key_normal, (count, bell.centre.size), bell.centre.dtype)
-    tail = jnp.sum(jax.random.normal(key_tail, (count, _DOF), bell.centre.dtype) ** 2, axis=1)
+    noise = normal(key_normal, (count, bell.centre.size), bell.centre.dtype)
+    tail = jnp.sum(normal(key_tail, (count, _DOF), bell.centre.dtype) ** 2, axis=1)
     return bell.centre + jnp.sqrt(_DOF / tail)[:, None] * noise @ bell.spread.T
 
 
@@ -253,14 +253,13 @@ def _weighed(
     where its mode is, and the t at the mode misses the far side. What the last moves still
     changed counts as error.
     """
-    first, *keys = jax.random.split(key, 1 + _MOST_MOVES)
-    t, weighing, found = bell, *_importance(data, start, bell, first, count)
+    t, weighing, found = bell, *_importance(data, start, bell, key, 0, count)
     estimates, log_laplace = [found.log_mean], weighing.log_laplace  # that of the mode
-    for own_key in keys if found.pareto_k > _LIGHT_TAIL else ():
+    for move in range(1, 1 + _MOST_MOVES) if found.pareto_k > _LIGHT_TAIL else ():
         if 1 / np.sum(np.exp(2 * found.log_weights)) < t.centre.size:
             break  # too few draws count to move by
         t = _moved(t, np.asarray(weighing.vectors, np.float64), found.log_weights)
-        weighing, found = _importance(data, start, t, own_key, count)
+        weighing, found = _importance(data, start, t, key, move, count)
         estimates.append(found.log_mean)
     error = math.hypot(found.error, np.ptp(estimates[-_UNSETTLED:]))
     return weighing._replace(log_laplace=log_laplace), found._replace(error=error)
@@ -271,10 +270,11 @@ def _importance(
     start: Params,
     t: Bell,
     key: PRNGKeyArray,
+    move: int,
     count: int,
 ) -> tuple[_Weighing, Importance]:
     """Draws of one t."""
-    weighing = _weigh(*data, start, t, key, count)
+    weighing = _weigh(*data, start, t, key, move, count)
     densities = weighing.log_target, weighing.log_proposal
     return weighing, importance(*map(np.asarray, densities))
 
@@ -306,6 +306,7 @@ def _weigh(
     start: Params,
     bell: Bell,
     key: PRNGKeyArray,
+    move: Array | int,
     count: int,
 ) -> _Weighing:
     """Target and proposal at draws of the t, each summed over the labellings.
@@ -330,7 +331,7 @@ def _weigh(
         value = bell.student(vector) - from_vector(model, vector, start)[1] + log_units(model)
         return jnp.where(jnp.isnan(value), -jnp.inf, value)
 
-    vectors = student_draws(bell, key, count)
+    vectors = student_draws(bell, jax.random.split(key, 1 + _MOST_MOVES)[move], count)
 
     # Whether a point without symmetries tells labels apart: all permutations are made of swaps.
     somewhere = jax.vmap(lambda order: relabelled(at(vectors[0]), order))(_swaps(orders[0]))

@@ -13,6 +13,7 @@ from scipy.stats import chi2
 
 from jaxgmm._contract import LatentModel, Params
 from jaxgmm._given import forms_of_start, same_form
+from jaxgmm._numerics import widened
 from jaxgmm._programs import program
 from jaxgmm._spectrum import spectrum
 from jaxgmm._unconstrained import from_vector, log_units, to_vector
@@ -151,9 +152,7 @@ def _prepared(
             "modes: needs a stack of parameters of this model, such as fit.restarts.params; for "
             "one, jax.tree.map(lambda leaf: leaf[None], fit.params)"
         )
-    model, rows, weight, modes = jax.tree.map(
-        lambda a: jnp.asarray(a, jnp.result_type(float)), (model, rows, weight, modes)
-    )
+    model, rows, weight, modes = widened((model, rows, weight, modes))
     working, modes = to_working(model, rows, weight, inwards(model, modes, EDGE_MARGIN))
     working = working.settled(modes)
     leaves, form = jax.tree.flatten(modes)

@@ -91,7 +91,7 @@ def nuts(
     data = model, x, sample_weight, like
     target = jnp.asarray(target_acceptance, x.dtype)
     state = _begin(*data, starts, jax.random.split(key, chains), schedule.n_warmup)
-    kept = trail(jax.eval_shape(_record, state), rung(schedule.n_draws))
+    kept = _room(state, rung(schedule.n_draws))
 
     def advance(state: _Chain, kept: Any, start: int, stop: int) -> tuple[_Chain, Any]:
         counts = schedule.n_warmup, schedule.thinning
@@ -113,6 +113,11 @@ def _warmup(n_warmup: int, size: int, target: Array | float) -> tuple[Any, Any]:
         dense_mass=dense,
         target_accept_prob=target,
     )
+
+
+@program(static_argnames="n_draws")
+def _room(state: _Chain, n_draws: int) -> Any:
+    return trail(_record(state), n_draws)
 
 
 @program(static_argnames="n_warmup")

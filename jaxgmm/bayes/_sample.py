@@ -6,17 +6,16 @@ import dataclasses
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
 from jaxgmm._checks import check_count, check_key, check_name, check_options
 from jaxgmm._contract import LatentModel, Params
 from jaxgmm._labelling import all_sites, highest, match_labels, relabelled
-from jaxgmm._numerics import at_once
+from jaxgmm._numerics import at_once, widened
 from jaxgmm._origin import centred_rows, wide_rows
 from jaxgmm._posterior import Posterior
-from jaxgmm._programs import program
+from jaxgmm._programs import in_slices, program
 from jaxgmm._results import fingerprint
 from jaxgmm._tables import feature_names, naming_columns, row_names
 from jaxgmm.bayes._chains import Schedule, device_mesh, on_all
@@ -96,7 +95,6 @@ def sample(
     begun = beginning(model, x, sample_weight, start, n_chains, method, key_starts)
 
     # Chains run in JAX's default precision: NumPyro's kernel knows no other.
-    widened = lambda tree: jax.tree.map(lambda a: jnp.asarray(a, jnp.result_type(float)), tree)
     wide, params = widened((model, x, sample_weight)), widened(begun.starts.params)
     mesh = device_mesh(begun.starts.n_chains)
     wide, params = on_all(mesh, (wide, params))
@@ -110,8 +108,10 @@ def sample(
         drawn, raw = jax.tree.map(np.asarray, (drawn, raw))
     log_likelihood = draws.log_likelihood
     if log_likelihood is None:
-        log_likelihood = _log_likelihood(working, *wide[1:], drawn)
-    log_prior, log_likelihood = np.asarray(_log_prior(wide[0], raw)), np.asarray(log_likelihood)
+        of_slice = lambda part: _log_likelihood(working, *wide[1:], part)
+        log_likelihood = in_slices(of_slice, drawn, 2)
+    log_prior = in_slices(lambda part: _log_prior(wide[0], part), raw, 2)
+    log_likelihood = np.asarray(log_likelihood)
     log_joint = log_prior + log_likelihood
     weighing = None
     if draws.log_proposal is not None:
@@ -164,7 +164,7 @@ def _to_user(working: LatentModel, params: Params) -> Params:
 
 @program()
 def _log_prior(model: LatentModel, params: Params) -> Array:
-    return jax.vmap(jax.vmap(model.log_prior))(params)
+    return jax.vmap(model.log_prior)(params)
 
 
 @program()
@@ -173,7 +173,5 @@ def _log_likelihood(
 ) -> Array:
     """Of each draw, a few at a time."""
     batch = at_once(x.shape[0] * model.n_components, x.dtype)
-    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), params)
     one = lambda p: model.log_likelihood(p, x, sample_weight)
-    found = jax.lax.map(one, flat, batch_size=batch)
-    return found.reshape(jax.tree.leaves(params)[0].shape[:2])
+    return jax.lax.map(one, params, batch_size=batch)

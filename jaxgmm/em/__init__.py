@@ -3,7 +3,7 @@
 from jaxgmm._programs import free_programs
 from jaxgmm.em._accelerate import ACCELERATIONS
 from jaxgmm.em._bootstrap import Bootstrap, Replicates, bootstrap, replicate
-from jaxgmm.em._fit import fit
+from jaxgmm.em._fit import ends_from, fit
 from jaxgmm.em._information import (
     Delta,
     LocalErrors,
@@ -37,6 +37,7 @@ __all__ = [
     "bootstrap",
     "bootstrap_lrt",
     "default_tolerance",
+    "ends_from",
     "fit",
     "free_programs",
     "kmeans",

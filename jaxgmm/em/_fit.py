@@ -20,13 +20,13 @@ from jaxgmm._contract import LatentModel, Params
 from jaxgmm._given import forms_of_start, no_labels, stacked
 from jaxgmm._origin import centred_rows
 from jaxgmm._predictive import prior_draws
-from jaxgmm._programs import program
+from jaxgmm._programs import in_slices, program
 from jaxgmm._results import SAME_OPTIMUM, Fit, Run, Status, fingerprint
 from jaxgmm._tables import feature_names, naming_columns, numeric
 from jaxgmm.em._accelerate import ACCELERATIONS, accelerated
 from jaxgmm.em._loop import as_run, default_tolerance, number_of_slots, run_starts
 from jaxgmm.em._passes import fit_stream
-from jaxgmm.em._record import Rows, best_fit, certainty, ended_well, landmarks
+from jaxgmm.em._record import Rows, best_fit, certainty, distinct, ended_well, landmarks
 from jaxgmm.em._saddle import Twins, freed, twins
 from jaxgmm.em._start import DETERMINISTIC, SHORT_RUNS, SHORT_STEPS, STARTS, ward_labels
 from jaxgmm.em._step import evaluate
@@ -202,7 +202,7 @@ def fit(
         else:
             rounds = SHORT_RUNS if kind == "short-run" else 1
             key = check_key(key, f"start {kind!r} is random")
-            draws = list(jax.random.split(key, (rounds, n_init)))
+            draws = _keys(key, rounds, n_init)
     else:
         given, kind = _given_starts(model, x, start)
         draws = [given]
@@ -254,6 +254,11 @@ def _fit_about(
 @program(static_argnames="start")
 def _drawn(start: Callable[[PRNGKeyArray], Params], keys: PRNGKeyArray) -> Params:
     return jax.vmap(start)(keys)
+
+
+@program(static_argnames=("rounds", "n_init"))
+def _keys(key: PRNGKeyArray, rounds: int, n_init: int) -> list[PRNGKeyArray]:
+    return list(jax.random.split(key, (rounds, n_init)))
 
 
 @program()
@@ -328,9 +333,32 @@ def _batch(model: LatentModel, x: Array, n_starts: int) -> int:
     return -(-n_starts // n_batches)
 
 
+def ends_from(
+    fit: Fit, points: Params, x: Array, sample_weight: Array | None, max_iter: int
+) -> tuple[Run, np.ndarray]:
+    """Where EM leads from each of many points, and which of the ends are one optimum.
+
+    A few at a time, as many as the fit had restarts: its own program serves.
+    """
+    tolerance = jnp.asarray(fit.tol, x.dtype)
+
+    def climb(points: Params) -> Run:
+        working, params = _first_params(fit.model, x, sample_weight, points, "parameters")
+        settings = None, tolerance, max_iter, max_iter, "em", None
+        return _run_all(working, x, sample_weight, params, *settings)[0]
+
+    size = min(len(fit.restarts.status), _MOST_AT_ONCE)
+    record = in_slices(climb, points, size=size)
+    return record, distinct(fit.model, landmarks(x), record, fit.total_weight)
+
+
+_MOST_AT_ONCE = 64
+
+
 def _best_of_short_runs(runs: list[tuple[Run, Params]]) -> Params:
     """For each restart the highest end of its short runs, in working units."""
-    height = [np.where(ended_well(r) & ~r.spurious, r.log_joint, -np.inf) for r, _ in runs]
+    records = [jax.tree.map(np.asarray, record) for record, _ in runs]
+    height = [np.where(ended_well(r) & ~r.spurious, r.log_joint, -np.inf) for r in records]
     best = np.argmax(height, axis=0), np.arange(len(height[0]))
     # On the host, where nothing compiles; back on the device for the program that ran them.
     chosen = lambda *leaves: jnp.asarray(np.stack([np.asarray(leaf) for leaf in leaves])[best])
@@ -375,7 +403,7 @@ def _select(
     settings: dict[str, Any],
 ) -> tuple[Fit, Twins]:
     """The best restart, and the two of its labels that are most alike."""
-    total = float(len(x) if sample_weight is None else jnp.sum(sample_weight))
+    total = float(len(x) if sample_weight is None else np.sum(np.asarray(sample_weight)))
     rows = Rows(
         len(x),
         total,

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from jaxgmm._checks import wider
 from jaxgmm._contract import LatentModel, Params, expected_labels
-from jaxgmm._programs import program
+from jaxgmm._programs import in_slices, program, rows_at
 from jaxgmm._results import SAME_OPTIMUM, Fit, Run, Status
 from jaxgmm.em._saddle import Twins
 
@@ -76,9 +76,9 @@ def best_fit(
         trace=np.asarray(record.trace[best, : n_iter + 1]),
         restarts=record,
         best=best,
-        optimum_of=_distinct(model, rows.landmarks, record, total),
+        optimum_of=distinct(model, rows.landmarks, record, total),
         n_spurious_better=int(better.sum()),
-        n_empty=int(np.sum(empty)),
+        n_empty=int(np.sum(np.asarray(empty))),
         n_rows=rows.n_rows,
         total_weight=total,
         n_parameters=n_parameters,
@@ -101,10 +101,10 @@ _LANDMARKS = 64
 
 
 def landmarks(x: Array) -> Array:
-    return x[np.linspace(0, len(x) - 1, min(len(x), _LANDMARKS)).astype(int)]
+    return rows_at(x, np.linspace(0, len(x) - 1, min(len(x), _LANDMARKS)).astype(int))
 
 
-def _distinct(model: LatentModel, landmarks: Array, record: Run, total_weight: float) -> np.ndarray:
+def distinct(model: LatentModel, landmarks: Array, record: Run, total_weight: float) -> np.ndarray:
     """Which optimum each restart reached, the highest numbered 0; see `Fit.optima`.
 
     Ends are compared by the log density of some rows, which no renaming of the labels
@@ -112,7 +112,9 @@ def _distinct(model: LatentModel, landmarks: Array, record: Run, total_weight: f
     of their parameters in the metric of the information is at most four times that, and
     half the sum over rows of squared differences of log densities estimates it.
     """
-    density = np.asarray(_log_densities(model, record.params, landmarks), np.float64)
+    model = model.settled(record.params)
+    densities = in_slices(lambda points: _log_densities(model, points, landmarks), record.params)
+    density = densities.astype(np.float64)
     height = np.where(np.isfinite(record.log_joint), record.log_joint, -np.inf)
     density = np.where(np.isfinite(height)[:, None], density, 0)
 

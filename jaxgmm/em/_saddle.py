@@ -41,7 +41,7 @@ class Twins(NamedTuple):
     @property
     def coincide(self) -> bool:
         """Whether the two are one; asked on the host."""
-        return bool(self.apart < _COINCIDE)
+        return float(self.apart) < _COINCIDE
 
 
 def twins(model: LatentModel, params: Params, x: Array, sample_weight: Array | None) -> Twins:

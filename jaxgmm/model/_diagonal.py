@@ -72,11 +72,12 @@ class Diagonal(Structure):
         return constraints.positive
 
     def entry_prior(self, prior, d):
-        return dist.InverseGamma(jnp.asarray(prior.dof)[..., None] / 2, prior.scale / 2)
+        dof = jnp.asarray(prior.dof)[..., None]
+        return dist.InverseGamma(dof / 2, prior.scale / 2, validate_args=False)
 
     def mean_prior(self, prior, covariances, k, d):
         spread = jnp.sqrt(covariances / jnp.asarray(prior.mean_precision)[..., None])
-        return dist.Normal(prior.mean, spread).expand([k, d]).to_event(2)
+        return dist.Normal(prior.mean, spread, validate_args=False).expand([k, d]).to_event(2)
 
     def prior_rows(self, dof, d):
         return dof + 2

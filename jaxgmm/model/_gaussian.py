@@ -19,8 +19,8 @@ from numpyro.distributions import constraints
 from jaxgmm._archive import stored
 from jaxgmm._checks import check_names, unknown_name
 from jaxgmm._contract import Assignment, Prior, Sites
-from jaxgmm._numerics import Affine, anywhere, block_rows, stack, weighted_moments
-from jaxgmm._programs import program
+from jaxgmm._numerics import Affine, anywhere, block_rows, normal, stack, weighted_moments
+from jaxgmm._programs import in_slices, program
 from jaxgmm._tables import numeric
 from jaxgmm.model._centred import Centred
 from jaxgmm.model._door import (
@@ -286,7 +286,7 @@ class Gaussian(Family):
         """Rows, with the noise beside them of which imputations are made."""
         if self.noise is None:
             return x
-        return jnp.concatenate([x, jax.random.normal(self.noise, x.shape, x.dtype)], axis=1)
+        return jnp.concatenate([x, normal(self.noise, x.shape, x.dtype)], axis=1)
 
     def unlabelled(self, k: int) -> GaussianParams:
         """What a row is expected to be where nothing is known of it: all the data have."""
@@ -799,9 +799,8 @@ class Gaussian(Family):
 
     def settled(self, params: GaussianParams) -> Gaussian:
         """The family with the form that keeps its digits at all of these parameters."""
-        batch = params.means.shape[:-2]
-        flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[len(batch) :]), params)
-        return dataclasses.replace(self, form="centred" if _any_loses(self, flat) else "fast")
+        loses = in_slices(functools.partial(_loses, self), params, params.means.ndim - 2)
+        return dataclasses.replace(self, form="centred" if np.any(loses) else "fast")
 
     def decided(self) -> Gaussian:
         return dataclasses.replace(self, form=self.form or "fast")
@@ -910,7 +909,7 @@ class Gaussian(Family):
     ) -> Float[Array, "*n d"]:
         """One row of the component named by each label."""
         factor = jnp.linalg.cholesky(params.covariances)
-        noise = jax.random.normal(key, (*labels.shape, params.means.shape[1]), params.means.dtype)
+        noise = normal(key, (*labels.shape, params.means.shape[1]), params.means.dtype)
         return params.means[labels] + jnp.einsum("...ij,...j->...i", factor[labels], noise)
 
     def from_sites(self, weights: Array, sites: Sites, prior: Any = None) -> GaussianParams:
@@ -940,8 +939,8 @@ class Gaussian(Family):
 
 
 @program()
-def _any_loses(family: Gaussian, params: GaussianParams) -> Array:
-    return jnp.any(jax.vmap(family.loses_digits)(params))
+def _loses(family: Gaussian, params: GaussianParams) -> Array:
+    return jax.vmap(family.loses_digits)(params)
 
 
 def _as_arrays(prior: ConjugatePrior) -> ConjugatePrior:

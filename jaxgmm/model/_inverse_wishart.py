@@ -63,7 +63,8 @@ class NormalGivenCovariance(dist.MultivariateNormal):
     def __init__(self, mean: Array, covariances: Array, mean_precision: Array):
         self.covariances, self.mean_precision = covariances, jnp.asarray(mean_precision)
         root = jnp.sqrt(self.mean_precision)[..., None, None]
-        super().__init__(mean, scale_tril=jnp.linalg.cholesky(covariances) / root)
+        tril = jnp.linalg.cholesky(covariances) / root
+        super().__init__(mean, scale_tril=tril, validate_args=False)
 
     @precise
     def log_prob(self, value: Array) -> Array:

@@ -87,7 +87,7 @@ class Matrix(Structure):
         return constraints.positive_definite
 
     def entry_prior(self, prior, d):
-        return InverseWishart(prior.dof, prior.scale)
+        return InverseWishart(prior.dof, prior.scale, validate_args=False)
 
     def mean_prior(self, prior, covariances, k, d):
         normal = NormalGivenCovariance(prior.mean, covariances, prior.mean_precision)

@@ -28,6 +28,7 @@ from jaxgmm._contract import (
 )
 from jaxgmm._numerics import as_rows, log_sum_exp, normalise, precise
 from jaxgmm._origin import about, centred_rows, narrowed
+from jaxgmm._programs import program
 from jaxgmm._tables import numeric
 from jaxgmm.model._door import check_concentration, check_coordinates
 from jaxgmm.model._family import Family
@@ -494,7 +495,7 @@ class Mixture(LatentModel):
         prior, family = self.prior, self.family.looked(rows, sample_weight)
         if isinstance(prior, PriorRule):
             shape = self.n_components, self.weights is None
-            prior = family.default_prior(prior.name, rows, sample_weight, *shape)
+            prior = _prior_by_rule(family, prior.name, rows, sample_weight, *shape)
         return dataclasses.replace(self, family=family, prior=prior)._sized(rows)
 
     def _sized(self, rows: Array) -> Mixture:
@@ -697,6 +698,13 @@ class Mixture(LatentModel):
             weights = np.full(k, 1 / k) if self.weights is None else self.weights
         weights = jnp.asarray(_probabilities(weights, k), jnp.result_type(*sites.values()))
         return self.family.from_sites(weights, sites)
+
+
+@program(static_argnames=("rule", "k", "free"))
+def _prior_by_rule(
+    family: Family, rule: str, x: Array, sample_weight: Array | None, k: int, free: bool
+) -> Any:
+    return family.default_prior(rule, x, sample_weight, k, free)
 
 
 def _any_nan(x: Any) -> bool:

@@ -70,11 +70,11 @@ class Spherical(Structure):
         return constraints.positive
 
     def entry_prior(self, prior, d):
-        return dist.InverseGamma(prior.dof / 2, prior.scale / 2)
+        return dist.InverseGamma(prior.dof / 2, prior.scale / 2, validate_args=False)
 
     def mean_prior(self, prior, covariances, k, d):
         spread = jnp.sqrt((covariances / prior.mean_precision)[..., None])
-        return dist.Normal(prior.mean, spread).expand([k, d]).to_event(2)
+        return dist.Normal(prior.mean, spread, validate_args=False).expand([k, d]).to_event(2)
 
     def prior_rows(self, dof, d):
         return (dof + 2) / d

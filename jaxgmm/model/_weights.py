@@ -64,7 +64,7 @@ class Simplex(Weighting):
     def prior(self, concentration, k):
         if concentration is None:
             return improper(constraints.simplex, (k,))
-        return dist.Dirichlet(concentration)
+        return dist.Dirichlet(concentration, validate_args=False)
 
     def means(self, concentration):
         total = jnp.sum(concentration)
@@ -101,7 +101,7 @@ class Sticks(Weighting):
 
     def prior(self, concentration, k):
         assert concentration is not None
-        return dist.Beta(*concentration).to_event(1)
+        return dist.Beta(*concentration, validate_args=False).to_event(1)
 
     def means(self, concentration):
         first, second = concentration

@@ -18,7 +18,7 @@ from jaxgmm import bayes, em
 from jaxgmm._contract import LatentModel, Params
 from jaxgmm._posterior import Posterior
 from jaxgmm._programs import program
-from jaxgmm._results import Fit, Status
+from jaxgmm._results import Fit, Run, Status
 
 # Draws that are pushed uphill: without autocorrelation a share of one half is then good to
 # five per cent.
@@ -60,32 +60,31 @@ class Basins(NamedTuple):
 def basins(fit: Fit, post: Posterior) -> Basins:
     """`Basins` of a posterior.
 
-    One compiled call of EM climbs from the fit, from the distinct ends of the restarts and from
-    the draws; ends are one optimum by the rule of `Fit.optima`, which no renaming of labels
-    changes. Draws that do not converge make up a last row, without a log joint.
+    EM climbs from the fit, from the distinct ends of the restarts and from the draws; ends are
+    one optimum by the rule of `Fit.optima`, which no renaming of labels changes. Draws that do
+    not converge make up a last row, without a log joint.
     """
     drawn = post.thin(BASIN_DRAWS)
     ends = [o for o in fit.optima if o.status in _STANDING and not o.spurious][:_MOST_OPTIMA]
     starts = [int(end.starts[0]) for end in ends] or [fit.best]
     flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), drawn.params)
-    uphill = _climb(fit, drawn, _at(fit.restarts.params, np.array(starts)), flat)
-    optimum, n_ends = uphill.optimum_of, 1 + _MOST_OPTIMA
-    at_draw, at_end = optimum[n_ends:], optimum[1 : 1 + len(ends)]
-    arrived = np.unique(optimum[uphill.restarts.status == Status.CONVERGED])
+    uphill, optimum = _climb(fit, drawn, _at(fit.restarts.params, np.array(starts)), flat)
+    at_draw, at_end = optimum[1 + len(starts) :], optimum[1 : 1 + len(starts)]
+    arrived = np.unique(optimum[uphill.status == Status.CONVERGED])
     known = np.union1d(arrived, optimum[:1])
 
     rows = []
     for which in known:
-        heights = np.where(optimum == which, uphill.restarts.log_joint, -np.inf)
+        heights = np.where(optimum == which, uphill.log_joint, -np.inf)
         top = int(np.argmax(heights))
-        found = [len(e.starts) for e, at in zip(ends, at_end, strict=True) if at == which]
+        found = [len(e.starts) for e, at in zip(ends, at_end, strict=False) if at == which]
         rows.append(
             {
                 "share": float(np.mean(at_draw == which)),
                 "log_joint": float(np.max(heights)),
                 "found_by_restarts": int(np.sum(found, dtype=int)),
                 "visited": int(np.sum(at_draw == which)),
-                "weights": _sorted_weights(uphill, top),
+                "weights": _sorted_weights(fit.model, uphill, top),
                 "optimum": which,
                 "top": top,
             }
@@ -127,7 +126,7 @@ def weighty(table: pd.DataFrame) -> pd.DataFrame:
     return table[~(table["laplace_share"] < NEGLIGIBLE)]
 
 
-def _masses(fit: Fit, uphill: Fit, drawn: Posterior, table: pd.DataFrame) -> np.ndarray:
+def _masses(fit: Fit, uphill: Run, drawn: Posterior, table: pd.DataFrame) -> np.ndarray:
     """Share of each optimum in the mass of all, by its Laplace evidence; NaN where unknown."""
     height = table["log_joint"].to_numpy()
     near = height >= np.max(height) - _MASS_RANGE
@@ -137,13 +136,13 @@ def _masses(fit: Fit, uphill: Fit, drawn: Posterior, table: pd.DataFrame) -> np.
     if len(chosen) == 1:
         log_mass[chosen] = 0.0
     else:
-        modes = _at(uphill.restarts.params, table["top"].to_numpy()[chosen])
-        log_mass[chosen] = bayes.mode_evidence(uphill.model, drawn.x, modes, drawn.sample_weight)
+        modes = _at(uphill.params, table["top"].to_numpy()[chosen])
+        log_mass[chosen] = bayes.mode_evidence(fit.model, drawn.x, modes, drawn.sample_weight)
     share = _shares(log_mass, table, near)
     heavy = np.flatnonzero(share >= NEGLIGIBLE)
     if len(heavy) > 1 and np.any(table["visited"].to_numpy()[heavy] == 0):
         heavy = heavy[np.argsort(-share[heavy], kind="stable")][:_MOST_CORRECTED]
-        tops = _at(uphill.restarts.params, table["top"].to_numpy()[heavy])
+        tops = _at(uphill.params, table["top"].to_numpy()[heavy])
         log_mass[heavy] = _within_basins(fit, drawn, tops, log_mass[heavy])
         share = _shares(log_mass, table, near)
     return share
@@ -178,15 +177,11 @@ def _within_basins(fit: Fit, drawn: Posterior, tops: Params, formula: np.ndarray
     weights = around.weighing.log_weights
     if np.exp(-logsumexp(2 * weights)) < _LEAST_EFFECTIVE * count:
         return formula
-    # An even number of modes climbs, two at once.
-    order = np.arange(count + count % 2).clip(max=count - 1)
-    leads = np.full(len(weights), -1)
-    for pair in order.reshape(-1, 2):
-        chosen = (pair[:, None] * _AROUND + np.arange(_AROUND)).ravel()
-        optimum = _climb(fit, drawn, tops, _at(around.params, chosen)).optimum_of
-        ends, at = optimum[1 : 1 + count], optimum[1 + _MOST_OPTIMA :]
-        own = at[:, None] == ends
-        leads[chosen] = np.where(own.any(axis=1), np.argmax(own, axis=1), -1)
+    _, optimum = _climb(fit, drawn, tops, around.params)
+    ends, at = optimum[1 : 1 + count], optimum[1 + count :]
+    own = at[:, None] == ends
+    # Each draw counts for the first of the modes to which it leads.
+    leads = np.where(own.any(axis=1), np.argmax(own, axis=1), -1)
     inside = np.where(leads == np.arange(count)[:, None], weights, -np.inf)
     return around.weighing.log_mean + logsumexp(inside, axis=1)
 
@@ -211,33 +206,22 @@ def _at(params: Params, index: Any) -> Params:
 _STANDING = (Status.CONVERGED, Status.OUT_OF_ITERATIONS)
 
 
-def _climb(fit: Fit, drawn: Posterior, ends: Params, draws: Params) -> Fit:
-    """EM from the fit, from up to ``_MOST_OPTIMA`` ends (the first for missing ones), and draws."""
-
-    def stack(at: Any, ends: Any, draws: Any) -> Any:
-        ends = np.asarray(ends)
-        missing = np.repeat(ends[:1], _MOST_OPTIMA - len(ends), axis=0)
-        parts = [np.asarray(at)[None], ends, missing, np.asarray(draws)]
-        return jnp.asarray(np.concatenate(parts), drawn.x.dtype)
-
-    return em.fit(
-        fit.model,
-        drawn.x,
-        start=jax.tree.map(stack, fit.params, ends, draws),
-        sample_weight=drawn.sample_weight,
-        tol=fit.tol,
-        max_iter=max(fit.max_iter, _LEAST_STEPS),
-    )
+def _climb(fit: Fit, drawn: Posterior, *points: Params) -> tuple[Run, np.ndarray]:
+    """EM from the fit and from all the points: where it ends, and which ends are one optimum."""
+    join = lambda at, *more: np.concatenate([np.asarray(at)[None], *more]).astype(drawn.x.dtype)
+    stacked = jax.tree.map(join, fit.params, *points)
+    most = max(fit.max_iter, _LEAST_STEPS)
+    return em.ends_from(fit, stacked, drawn.x, drawn.sample_weight, most)
 
 
 # A fit that was stopped early does not stop the draws.
 _LEAST_STEPS = 1000
 
 
-def _sorted_weights(uphill: Fit, end: int) -> tuple[float, ...]:
+def _sorted_weights(model: LatentModel, uphill: Run, end: int) -> tuple[float, ...]:
     """What tells optima apart at a glance, where the model has it."""
-    params = jax.tree.map(lambda leaf: leaf[end], uphill.restarts.params)
-    sites = uphill.model.derived_sites(params) | uphill.model.sites(params)
+    params = jax.tree.map(lambda leaf: leaf[end], uphill.params)
+    sites = model.derived_sites(params) | model.sites(params)
     weights = sites.get("weights", ())
     return tuple(float(w) for w in np.sort(np.asarray(weights)))
 

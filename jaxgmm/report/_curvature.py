@@ -20,7 +20,7 @@ from jaxtyping import Array
 from numpyro.distributions import biject_to, constraints
 
 from jaxgmm._contract import LatentModel, Params, Sites
-from jaxgmm._numerics import block_rows, sum_over_blocks
+from jaxgmm._numerics import block_rows, sum_over_blocks, widened
 from jaxgmm._programs import program
 from jaxgmm._spectrum import spectrum
 from jaxgmm._within import held
@@ -68,11 +68,9 @@ def curvature(
     """`Curvature` of the log joint at ``params`` (user's units)."""
     # What counts as flat or as arrived depends on the precision of the fit.
     single = jnp.asarray(x).dtype == jnp.float32
-    model, params, x, sample_weight = jax.tree.map(
-        lambda leaf: jnp.asarray(leaf, jnp.result_type(float)), (model, params, x, sample_weight)
-    )
+    model, params, x, sample_weight = widened((model, params, x, sample_weight))
     model = model.settled(params)
-    near = np.asarray(model.edges(params))
+    near = np.asarray(_edges(model, params))
     edged = bool(np.any(near))
     found = _derivatives(model, params, x, sample_weight, edged)
     gradient, hessian = map(np.asarray, found)
@@ -88,6 +86,11 @@ def curvature(
         n_flat=shape.n_flat,
         n_negative=shape.n_negative,
     )
+
+
+@program()
+def _edges(model: LatentModel, params: Params) -> Array:
+    return model.edges(params)
 
 
 @program(static_argnames="edged")

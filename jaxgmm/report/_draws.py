@@ -6,7 +6,6 @@ import dataclasses
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
@@ -15,7 +14,7 @@ from scipy.optimize import linear_sum_assignment
 from jaxgmm._contract import LatentModel, Params
 from jaxgmm._labelling import AMBIGUOUS, all_sites, relabelled
 from jaxgmm._posterior import Posterior, systematic
-from jaxgmm._programs import program
+from jaxgmm._programs import in_slices, program, rows_at
 from jaxgmm._relabel import clarity
 from jaxgmm._results import Fit
 
@@ -84,20 +83,22 @@ def look_at_data(fit: Fit, post: Posterior) -> Seen:
     """`Seen` of `some_rows` of the data."""
     fit, post = fit.near, post.near
     rows = some_rows(post)
-    return look(fit, post, post.x[rows.index], rows.copies)
+    return look(fit, post, rows_at(post.x, rows.index), rows.copies)
 
 
 def look(fit: Fit, post: Posterior, x: Array, copies: np.ndarray) -> Seen:
     """`Seen` of rows by thinned draws, which count alike."""
-    density, probability = _at_all(fit.model, points(fit, post), x)
-    density, probability = (np.asarray(v, np.float64) for v in (density, probability))
+    at = points(fit, post)
+    model = fit.model.settled(at)
+    density, probability = in_slices(lambda part: _at_all(model, part, x), at)
+    density, probability = (v.astype(np.float64) for v in (density, probability))
     return Seen(density[1:], probability[1:], density[0], probability[0], copies)
 
 
 def points(fit: Fit, post: Posterior) -> Params:
     """The fit and, after it, thinned draws, as parameters in one row."""
-    stack = lambda at, draws: jnp.concatenate(
-        [jnp.asarray(at)[None], jnp.asarray(draws.reshape(-1, *draws.shape[2:]))]
+    stack = lambda at, draws: np.concatenate(
+        [np.asarray(at)[None], np.asarray(draws).reshape(-1, *draws.shape[2:])]
     )
     return jax.tree.map(stack, fit.params, post.thin(_MOST_DRAWS).params)
 
@@ -118,9 +119,9 @@ def invariants(post: Posterior, seen: Seen) -> dict[str, np.ndarray]:
     order = np.argsort(seen.fit_log_density, kind="stable")
     spaced = systematic(np.log(seen.copies[order] / np.sum(seen.copies)), _LANDMARKS)
     chosen = some_rows(post).index[order[spaced]]
-    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), post.params)
-    density = np.asarray(_log_density(post.model, flat, post.x[chosen]))
-    density = density.reshape(*post.log_prior.shape, -1)
+    model, landmarks = post.model.settled(post.params), rows_at(post.x, chosen)
+    of_slice = lambda part: _log_density(model, part, landmarks)
+    density = in_slices(of_slice, post.params, 2)
     rows = {f"log density of row {i}": density[..., at] for at, i in enumerate(chosen)}
     return post.invariants() | rows
 

@@ -196,4 +196,4 @@ def _draws_label(drawn: Gaussians) -> str:
 
 
 def _component_label(fit: Fit, k: int) -> str:
-    return f"EM, component {k} (weight {float(fit.params.weights[k]):.2f})"
+    return f"EM, component {k} (weight {float(np.asarray(fit.params.weights)[k]):.2f})"

@@ -11,7 +11,7 @@ from scipy.special import logsumexp
 
 from jaxgmm._contract import LatentModel, Params
 from jaxgmm._posterior import Posterior
-from jaxgmm._programs import program
+from jaxgmm._programs import program, rows_at
 from jaxgmm._results import Fit
 from jaxgmm.report._approximations import Approximations
 from jaxgmm.report._check import OK, WARNING, Check, not_applicable
@@ -35,8 +35,9 @@ def predict(
 ) -> list[Check]:
     """The lines of tier C."""
     rows, left_out = some_rows(post), leave_one_out(seen)
-    like = post.x[rows.index[seen.each_copy]]
-    made, replicated = _made(fit.model, points(fit, post), key, like)
+    like = rows_at(post.x, rows.index[seen.each_copy])
+    at = points(fit, post)
+    made, replicated = _made(fit.model.settled(at), at, key, like)
     replicated = np.asarray(replicated, np.float64)
     return [
         *_optimism(fit, post, seen, rows, left_out),

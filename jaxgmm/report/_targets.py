@@ -12,6 +12,7 @@ from jaxtyping import Array
 from numpyro.infer.util import log_density
 
 from jaxgmm._contract import LatentModel, Params
+from jaxgmm._numerics import widened
 from jaxgmm._posterior import Posterior
 from jaxgmm._programs import program
 from jaxgmm._results import Fit
@@ -54,8 +55,8 @@ def _points(fit: Fit, post: Posterior) -> Params:
     total = post.n_chains * post.n_draws
     chosen = np.linspace(0, total - 1, _TARGET_POINTS).astype(int)
     return jax.tree.map(
-        lambda draws, at: jnp.concatenate(
-            [jnp.asarray(at)[None], jnp.asarray(draws.reshape(total, *draws.shape[2:])[chosen])]
+        lambda draws, at: np.concatenate(
+            [np.asarray(at)[None], np.asarray(draws).reshape(total, *draws.shape[2:])[chosen]]
         ),
         post.params,
         fit.params,
@@ -104,10 +105,7 @@ def _one_model(fit: Fit, post: Posterior, points: Params) -> Check:
     words = "the fit's model and the posterior's are the same"
     if _equal_numbers(fit.model, post.model):
         return Check(SAME_MODEL, 0.0, f"<= {_SAME_NATS:g}", OK, f"{words}, number by number")
-    wide = jax.tree.map(
-        lambda leaf: jnp.asarray(leaf, jnp.result_type(float)),
-        (fit.model, post.model, points, post.x, post.sample_weight),
-    )
+    wide = widened((fit.model, post.model, points, post.x, post.sample_weight))
     prior, rows, size = (np.asarray(v, np.float64) for v in _differences(*wide))
     gap = float(np.max(np.abs(prior + rows)))
     eps = float(jnp.finfo(jnp.result_type(float)).eps)

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 from jaxgmm import bayes, em
 from jaxgmm._checks import check_count, check_key, check_name, key_numbers
 from jaxgmm._contract import LatentModel, Params
-from jaxgmm._numerics import at_once
+from jaxgmm._numerics import at_once, normal
 from jaxgmm._predictive import prior_draws
 from jaxgmm._programs import program
 from jaxgmm._progress import bar
@@ -304,7 +304,7 @@ def _normal(
     names = [name for name in plan.watched(model, point, x) if name != "log likelihood"]
     vector = lambda params: jnp.stack([plan.watched(model, params, x)[name] for name in names])
     errors = em.local_errors(model, point, x, vector)
-    noise = jax.random.normal(key, (plan.n_kept, len(names)), errors.values.dtype)
+    noise = normal(key, (plan.n_kept, len(names)), errors.values.dtype)
     drawn = errors.values + errors.information * noise
     end = first_of(
         *failed,
