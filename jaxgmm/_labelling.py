@@ -69,8 +69,8 @@ class Labelling(NamedTuple):
         How much better it agrees with the other draws than any other.
     """
 
-    order: Array
-    clarity: Array
+    order: np.ndarray
+    clarity: np.ndarray
 
 
 def _by_stephens(drawn: Drawn) -> Array:
@@ -134,8 +134,8 @@ def match_labels(
     shape = jax.tree.leaves(params)[0].shape[:2]
     k, n, n_draws = model.n_components, x.shape[0], shape[0] * shape[1]
     if k == 1 or not model.exchangeable:
-        as_drawn = jnp.broadcast_to(jnp.arange(k, dtype=jnp.int32), (*shape, k))
-        return Labelling(as_drawn, jnp.full(shape, jnp.inf))
+        as_drawn = np.broadcast_to(np.arange(k, dtype=np.int32), (*shape, k))
+        return Labelling(as_drawn, np.full(shape, np.inf))
     most = min(_MOST_ROWS, max(_LEAST_ROWS, _MOST_NUMBERS // (n_draws * k)))
     rows = x[:: -(-n // most)]
     settled = model.settled(params)
