@@ -231,6 +231,23 @@ def test_a_pole_of_the_prior_is_a_collapse_and_never_wins(mixture, fit):
     assert not mixture.bounded()
 
 
+def test_a_rate_of_zero_is_a_fit():
+    """It creeps there, and is no collapse: the log joint has a bound."""
+
+    def silent(counts):
+        rates = numpyro.sample("rates", dist.HalfNormal(1.0).expand([2]).to_event(1))
+        with numpyro.plate("rows", len(counts)):
+            z = numpyro.sample("z", dist.Bernoulli(0.5))
+            numpyro.sample("counts", dist.Poisson(rates[z]), obs=counts)
+
+    zeros = np.zeros(20, int)
+    model = jg.from_numpyro(silent, zeros)
+    fit = jg.fit(model, zeros, key=jax.random.key(0), n_init=2, tol=0.0, max_iter=100)
+    assert fit.converged
+    assert fit.log_joint == pytest.approx(2 * np.log(2 / np.sqrt(2 * np.pi)), abs=1e-8)
+    assert np.max(fit.params["rates"]) < 1e-9
+
+
 # -- what works on any model -------------------------------------------------------------------
 
 
@@ -330,6 +347,35 @@ def _two_plates(x):
         numpyro.sample("x", dist.Normal(z, 1.0), obs=x)
 
 
+def _two_row_plates(x):
+    with numpyro.plate("rows", len(x)):
+        z = numpyro.sample("z", dist.Bernoulli(0.5))
+    with numpyro.plate("again", len(x)):
+        also = numpyro.sample("also", dist.Bernoulli(0.5))
+        numpyro.sample("x", dist.Normal(z + also, 1.0), obs=x)
+
+
+def _nested_label(x):
+    with numpyro.plate("rows", len(x), dim=-2), numpyro.plate("items", 2, dim=-1):
+        z = numpyro.sample("z", dist.Bernoulli(0.5))
+        numpyro.sample("x", dist.Normal(z, 1.0), obs=x[:, None])
+
+
+def _groups(x):
+    with numpyro.plate("groups", 2):
+        z = numpyro.sample("z", dist.Bernoulli(0.5))
+    with numpyro.plate("rows", len(x)):
+        numpyro.sample("x", dist.Normal(z[0], 1.0), obs=x)
+
+
+def _scaled_prior(x):
+    with numpyro.handlers.scale(scale=2.0):
+        mean = numpyro.sample("mean", dist.Normal(0.0, 1.0))
+    with numpyro.plate("rows", len(x)):
+        z = numpyro.sample("z", dist.Bernoulli(0.5))
+        numpyro.sample("x", dist.Normal(mean + z, 1.0), obs=x)
+
+
 def _python_if(x):
     with numpyro.plate("rows", len(x)):
         z = numpyro.sample("z", dist.Bernoulli(0.5))
@@ -388,6 +434,10 @@ def _product(x):
         (_param, "'mean' is a numpyro.param.*ImproperUniform"),
         (_subsampled, "'rows' is subsampled.*leave out subsample_size"),
         (_two_plates, "'all' is discrete in no plate"),
+        (_two_row_plates, "'also' is in 'again', other labels in another plate"),
+        (_nested_label, "'z' is discrete in 'items' and 'rows'; a label is one number per row"),
+        (_groups, "plate 'groups' of size 2, but x has 5 rows; give each row its label"),
+        (_scaled_prior, "prior of site 'mean' is scaled"),
         (_python_if, "Python reads the value of a latent site.*z.*jnp.where"),
         (_endless, "'z', Poisson, is discrete without an end"),
         (_fixed_size, "half of the rows.*len\\(x\\)"),
@@ -401,6 +451,27 @@ def _product(x):
 def test_refusals_name_the_site_and_the_remedy(program, message):
     with pytest.raises(ValueError, match=message):
         jg.from_numpyro(program, TUTORIAL)
+
+
+def test_data_that_a_program_was_not_read_with_are_refused(mixture):
+    with pytest.raises(ValueError, match=r"x: needs rows \(n,\) or \(n, D\), found shape \(\)"):
+        jg.from_numpyro(tutorial, 3.0)
+    with pytest.raises(ValueError, match=r"read with 1 column\(s\), found 2"):
+        jg.fit(mixture, np.ones((5, 2)), key=jax.random.key(0))
+    with pytest.raises(ValueError, match="newton: must be at least 1"):
+        jg.from_numpyro(tutorial, TUTORIAL, newton=0)
+
+
+def test_rows_that_are_made_of_the_data_can_not_be_drawn():
+    def halves(x):
+        mean = numpyro.sample("mean", dist.Normal(0.0, 1.0))
+        with numpyro.plate("rows", len(x)):
+            z = numpyro.sample("z", dist.Bernoulli(0.5))
+            numpyro.sample("half", dist.Normal(mean + z, 1.0), obs=x / 2)
+
+    model = jg.from_numpyro(halves, TUTORIAL)
+    with pytest.raises(ValueError, match="site 'half' observes something made of the columns"):
+        model.sample({"mean": jnp.array(0.0)}, jax.random.key(0), 3)
 
 
 def test_a_start_by_labels_is_refused(mixture):

@@ -7,6 +7,7 @@ EM gradient algorithm; Lange, 1995, JRSS B 57:425-437).
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,7 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
-from jaxtyping import Array, Float
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Bool, Float
 from numpyro.distributions import constraints
 
 from jaxgmm._contract import (
@@ -27,7 +29,7 @@ from jaxgmm._contract import (
 from jaxgmm._given import no_labels
 from jaxgmm._numerics import block_rows, log_sum_exp, normalise, sum_over_blocks
 from jaxgmm._proper import innermost, support_of
-from jaxgmm._unconstrained import from_vector, to_vector
+from jaxgmm._unconstrained import by_site, from_vector, to_vector
 from jaxgmm.model._newton import derivatives, uphill
 
 # An entry so near to an edge of its support is at a pole where the log prior gains as much as
@@ -37,6 +39,8 @@ _EDGE, _RISE = 1e-10, 1e-3
 _STILL_RISING = 1.0
 # A positive entry below this is at one whatever the prior: a scale that shrinks onto a row.
 _VANISHED = 1e-12
+# Where the log joint does not rise, no step leads one below this.
+_LEAST_RATE = 1e-11
 
 
 class Expansion(NamedTuple):
@@ -183,17 +187,29 @@ class NumericalModel(LatentModel):
         if params is None:
             raise ValueError(no_labels(self))
         at = to_vector(self, params)
-        step, _ = self._newton_step(statistics, params)
-        moved = from_vector(self, at + (share * step).astype(at.dtype), params)[0]
+        gradient, step = self._newton_step(statistics, params)
+        moved = at + (share * step).astype(at.dtype)
+        moved = jnp.where(self._idle(gradient, moved, params), at, moved)
+        moved = from_vector(self, moved, params)[0]
         return jax.tree.map(lambda new, old: new.astype(jnp.result_type(old)), moved, params)
 
     def _newton_step(self, statistics: Expansion, params: Params) -> tuple[Array, Array]:
-        """The step on the expected log joint, and what it promises to gain."""
+        """Gradient of the expected log joint, and the step on it."""
         log_prior = lambda vector: self.log_prior(from_vector(self, vector, params)[0])
         slope, bend = derivatives(log_prior, to_vector(self, params))
         gradient = statistics.gradient + slope
-        step = uphill(gradient, statistics.curvature + bend)
-        return step, gradient @ step / 2
+        return gradient, uphill(gradient, statistics.curvature + bend)
+
+    def _idle(
+        self, gradient: Float[Array, " p"], moved: Float[Array, " p"], params: Params
+    ) -> Bool[Array, " p"]:
+        """Which steps towards zero gain nothing: a rate may be at that edge, and has arrived."""
+        gains, logs, idle = by_site(self, gradient, params), by_site(self, moved, params), {}
+        for name, conditional in self.prior_sites().items():
+            low = logs[name] < math.log(_LEAST_RATE)
+            positive = support_of(conditional(self.sites(params))) == constraints.positive
+            idle[name] = positive & low & (jnp.abs(gains[name]) < _RISE)
+        return ravel_pytree(idle)[0]
 
     def statistics(
         self,
@@ -223,7 +239,8 @@ class NumericalModel(LatentModel):
 
     def spurious(self, params: Params, statistics: Expansion) -> Array:
         """Whether a run was still on its way up by more than an optimum has to offer."""
-        return self._newton_step(statistics, params)[1] > _STILL_RISING
+        gradient, step = self._newton_step(statistics, params)
+        return gradient @ step / 2 > _STILL_RISING
 
     def empty(self, params: Params, statistics: Expansion) -> Array:
         return statistics.counts < 1e-3
