@@ -454,8 +454,10 @@ def test_refusals_name_the_site_and_the_remedy(program, message):
 
 
 def test_data_that_a_program_was_not_read_with_are_refused(mixture):
-    with pytest.raises(ValueError, match=r"x: needs rows \(n,\) or \(n, D\), found shape \(\)"):
+    with pytest.raises(ValueError, match=r"x: needs rows and columns .* found shape \(\)"):
         jg.from_numpyro(tutorial, 3.0)
+    with pytest.raises(ValueError, match="x: non-finite value nan at row 1"):
+        jg.from_numpyro(tutorial, [1.0, np.nan, 2.0])
     with pytest.raises(ValueError, match=r"read with 1 column\(s\), found 2"):
         jg.fit(mixture, np.ones((5, 2)), key=jax.random.key(0))
     with pytest.raises(ValueError, match="newton: must be at least 1"):

@@ -47,7 +47,8 @@ class Custom(NumericalFamily):
     Columns are independent given the component. The sites are the parameters (K, D), flat without
     a prior. M-steps are Newton steps on the expected log joint in unconstrained coordinates,
     refused and shortened where the log joint falls; starts match the mean and variance of each
-    cluster. There is no Gibbs sampler and no variational Bayes.
+    cluster. There is no Gibbs sampler and no variational Bayes. Log densities need two derivatives:
+    at a kink, as a Laplace distribution has at its location, EM ends out of iterations.
 
     References
     ----------

@@ -22,10 +22,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro import handlers
 
 from jaxgmm._archive import stored
-from jaxgmm._checks import check_count
+from jaxgmm._checks import check_count, check_rows
 from jaxgmm._contract import Params, Prior, Sites
 from jaxgmm._programs import program as compiled
-from jaxgmm._tables import numeric
 from jaxgmm._unconstrained import from_vector, to_vector
 from jaxgmm.model._numerical import NumericalModel
 from jaxgmm.model._plan import TRACING, Plan, plan_of, seeded
@@ -225,7 +224,7 @@ def from_numpyro(
     Raises
     ------
     ValueError
-        Naming the site, for: no discrete latent site, labels in more plates than that of the
+        For values that are not finite. Naming the site, for: no discrete latent site, labels in more plates than that of the
         rows or with values without an end, continuous latent sites in that plate,
         observed ones and factors outside of it, `param` sites, subsampled plates, scan, Python
         that reads the value of a site, rows whose density depends on other rows.
@@ -251,11 +250,9 @@ def from_numpyro(
     [0.22, 0.84]
     """
     check_count("newton", newton, 1)
-    given = numeric("x", x)
-    if given.ndim not in (1, 2) or 0 in given.shape:
-        raise ValueError(f"x: needs rows (n,) or (n, D), found shape {given.shape}")
+    rows, columns = check_rows(x), np.shape(x)[1:]
     whole = np.issubdtype(np.asarray(x).dtype, np.integer)
-    data = jnp.asarray(x if whole else given)
+    data = jnp.asarray(x) if whole else rows.reshape(len(rows), *columns)
     is_array = lambda value: isinstance(value, (np.ndarray, jax.Array))
     arrays = {name: jnp.asarray(value) for name, value in fixed.items() if is_array(value)}
     constants = tuple((name, value) for name, value in fixed.items() if name not in arrays)
@@ -267,8 +264,8 @@ def from_numpyro(
         label_axes=(),
         exchangeable=False,
         shielded=False,
-        form_of_rows=(given.shape[1:], str(data.dtype) if whole else "float"),
-        example=jnp.asarray(given).reshape(len(given), -1),
+        form_of_rows=(columns, str(data.dtype) if whole else "float"),
+        example=rows,
         arrays=arrays,
     )
     params = _apart(model)
