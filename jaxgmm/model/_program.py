@@ -224,10 +224,10 @@ def from_numpyro(
     Raises
     ------
     ValueError
-        For values that are not finite. Naming the site, for: no discrete latent site, labels in more plates than that of the
-        rows or with values without an end, continuous latent sites in that plate,
-        observed ones and factors outside of it, `param` sites, subsampled plates, scan, Python
-        that reads the value of a site, rows whose density depends on other rows.
+        For values that are not finite. Naming the site, for: no discrete latent site, labels in
+        more plates than that of the rows or with values without an end, continuous latent sites
+        in that plate, observed ones and factors outside of it, `param` sites, subsampled plates,
+        scan, Python that reads the value of a site, rows whose density depends on other rows.
 
     References
     ----------
