@@ -216,6 +216,16 @@ class LatentModel(abc.ABC):
 
     # -- what the doors need, with defaults for a model without special cases --
 
+    def read(self, x: Any) -> tuple[LatentModel, Any]:
+        """The model that knows the columns of a table, and the table as numbers in its order.
+
+        By default what the user wrote, of which `check_data` makes numbers.
+        """
+        return self, x
+
+    def check_names(self, feature_names: tuple[str, ...]) -> None:
+        """Refuse, with a `ValueError`, columns of a stream that are not those of a row."""
+
     def check_data(self, x: Any, sample_weight: Any = None) -> tuple[Any, Any]:
         """Arrays made of the user's data, or a `ValueError` that says what to do."""
         from jaxgmm._checks import check_rows, check_sample_weight
@@ -413,6 +423,11 @@ class LatentModel(abc.ABC):
         """What the model is, and whether its M-step has a closed form or is numerical."""
         climbs = how_it_climbs(self.closed, self.iterates, self.newton)
         return Description(repr(self), self.n_components, self.exchangeable, *climbs)
+
+    def coords(self, feature_names: tuple[str, ...]) -> dict[str, list[Any]]:
+        """What stands along the dimensions of `site_dims`, where it is not counted from zero."""
+        names = list(feature_names)
+        return {"feature": names, "feature_bis": names}
 
     @abc.abstractmethod
     def n_parameters(self, n_features: int) -> int:

@@ -21,10 +21,10 @@ def coordinates(
     The ones on the diagonal of correlation matrices are no parameters, and left out.
     """
     dims, prior = model.site_dims(), model.prior_sites()
-    names = {"feature": feature_names, "feature_bis": feature_names}
+    names = model.coords(feature_names)
     for site, value in sites.items():
         axes = dims.get(site, [])
-        symmetric = axes[-2:] == ["feature", "feature_bis"]
+        symmetric = len(axes) > 1 and axes[-1] == f"{axes[-2]}_bis"
         unit_diagonal = symmetric and _of_correlations(prior[site], sites)
         for index in itertools.product(*map(range, np.shape(value))):
             if symmetric and index[-2] > index[-1]:

@@ -41,8 +41,7 @@ def to_datatree(
     dims = {**posterior.model.site_dims(), "x": row_dims, "sample_weight": ["obs"]}
     coords = {
         "component": np.arange(posterior.model.n_components),
-        "feature": list(posterior.feature_names),
-        "feature_bis": list(posterior.feature_names),
+        **posterior.model.coords(posterior.feature_names),
         "obs": np.arange(x.shape[0]) if posterior.row_names is None else posterior.row_names,
     }
     groups = {

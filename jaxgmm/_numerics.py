@@ -203,12 +203,21 @@ def normal(key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any) -> Array:
     return jax.random.normal(key, (math.prod(shape),), dtype).reshape(shape)
 
 
+def _added(one: Any, other: Any) -> Any:
+    return jax.tree.map(jnp.add, one, other)
+
+
 def sum_over_blocks(
-    function: Callable[..., Any], x: Array, weight: Array | None, block: int | None = None
+    function: Callable[..., Any],
+    x: Array,
+    weight: Array | None,
+    block: int | None = None,
+    add: Callable[[Any, Any], Any] = _added,
 ) -> Any:
     """Sum ``function(rows, weights, first)``, a pytree of statistics, over blocks of rows.
 
-    ``first`` is the index of the first row of a block; no weights count every row once.
+    ``first`` is the index of the first row of a block; no weights count every row once; ``add``
+    takes statistics together, zeros to nothing.
     Holds one block of intermediates at a time, by default of `block_rows` for the width of
     ``x``. The last block reaches back over rows that the one before has counted, and
     weighs them zero: nothing is padded or copied, and compiled code holds ``function`` once.
@@ -228,8 +237,8 @@ def sum_over_blocks(
         return function(rows, weights, first)
 
     zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(part, 0))
-    add = lambda total, index: (jax.tree.map(jnp.add, total, part(index)), None)
-    return lax.scan(add, zero, jnp.arange(-(-n // block)))[0]
+    onwards = lambda total, index: (add(total, part(index)), None)
+    return lax.scan(onwards, zero, jnp.arange(-(-n // block)))[0]
 
 
 def map_over_blocks(

@@ -6,6 +6,7 @@ They are read on the host before anything is traced.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import decimal
 import numbers
 import os
@@ -14,6 +15,22 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Coded:
+    """A table that was read: numbers, the names of their columns, and the index of the rows."""
+
+    values: Any
+    columns: tuple[str, ...]
+    index: np.ndarray | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return np.shape(self.values)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self.values, dtype)
 
 
 def numeric(argument: str, value: Any) -> np.ndarray:
@@ -67,6 +84,8 @@ def feature_names(x: Any) -> tuple[str, ...]:
 
 def row_names(x: Any) -> np.ndarray | None:
     """The index of a pandas object, in a form that files can hold; None for other data."""
+    if isinstance(x, Coded):
+        return x.index
     if not hasattr(x, "iloc"):
         return None
     names = x.index.to_numpy()

@@ -14,6 +14,7 @@ from jaxgmm.model import (
     Multinomial,
     NegativeBinomial,
     Poisson,
+    Product,
     VonMises,
     Weibull,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "Multinomial",
     "NegativeBinomial",
     "Poisson",
+    "Product",
     "VonMises",
     "Weibull",
 ]

@@ -119,6 +119,57 @@ FAMILIES = {
 }
 
 
+def _mixed(sites, x):
+    """A product of four parts."""
+    shape = jnp.broadcast_shapes(x.shape[:-1], sites["wait.rates"].shape[:1])
+    parts = [
+        dist.Bernoulli(probs=sites["a:b.probs"]).log_prob(x[..., :2]),
+        dist.Categorical(sites["colour.probs"]).log_prob(x[..., 2:3].astype(int)),
+        dist.Poisson(sites["visits.rates"]).log_prob(x[..., 3:4]),
+        dist.Exponential(sites["wait.rates"]).log_prob(x[..., 4:]),
+    ]
+    return sum(jnp.broadcast_to(part.sum(-1), shape) for part in parts)
+
+
+FAMILIES["product"] = Case(
+    jg.families.Product(
+        {
+            ("a", "b"): jg.families.Bernoulli(),
+            "colour": jg.families.Categorical(levels=3),
+            "visits": jg.families.Poisson(),
+            "wait": jg.families.Exponential(),
+        }
+    ),
+    np.hstack(
+        [
+            FAMILIES["bernoulli"].x[:, :2],
+            FAMILIES["categorical"].x[:, :1],
+            FAMILIES["poisson"].x[:, :1],
+            FAMILIES["exponential"].x[:, :1],
+        ]
+    ),
+    _mixed,
+    {
+        "a:b.probs": dist.Beta(1.5, jnp.array([2.0, 1.2])),
+        "colour.probs": dist.Dirichlet(jnp.array([1.5, 1.2, 1.8])),
+        "visits.rates": dist.Gamma(2.0, 0.5),
+        "wait.rates": dist.Gamma(2.0, 1.5),
+    },
+    [],
+)
+
+
+def component_sites(family, k, d):
+    """Shapes and supports, of a product under the names of its parts."""
+    if not isinstance(family, jg.families.Product):
+        return family.component_sites(k, d)
+    return {
+        name: site
+        for part in family.each
+        for name, site in part.named(part.family.component_sites(k, part.width)).items()
+    }
+
+
 # By name, what makes ``prior=`` of a case and K.
 PRIORS = {
     "none": lambda case, k: None,

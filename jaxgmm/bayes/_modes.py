@@ -145,6 +145,7 @@ def _prepared(
     model: LatentModel, x: Any, modes: Params, sample_weight: Any
 ) -> tuple[LatentModel, Array, Array | None, list[Params]]:
     """The model in working units, the data, and one mode after the other."""
+    model, x = model.read(x)
     rows, weight = model.check_data(x, sample_weight)
     _, needed = forms_of_start(model, rows)
     if not same_form(modes, needed, stack=True):

@@ -69,6 +69,7 @@ def sample(
         n_warmup = 0 if isinstance(start, Posterior) else _DEFAULT_WARMUP
     check_count("n_warmup", n_warmup, 0)
     model.check_samplable()
+    model, x = model.read(x)
     rows, sample_weight = model.check_data(x, sample_weight)
     names, index = feature_names(x), row_names(x)
     check_same_data(start, rows, sample_weight)

@@ -151,6 +151,7 @@ def fit(
     elif callable(start):
         key, drawing = jax.random.split(check_key(key, "a function as start takes keys"))
         start = _drawn(start, jax.random.split(drawing, n_init))
+    model, x = model.read(x)
     rows, weight = model.check_data(x, sample_weight)
     names, narrowed = feature_names(x), centred_rows(x, rows)
     if narrowed is not None and model.moves:

@@ -140,6 +140,7 @@ def bootstrap_lrt(
     if not isinstance(model, LatentModel):
         raise TypeError(f"model: needs a model such as jaxgmm.Mixture, found {model!r}")
     alternative = _larger(model, alternative)
+    (model, x), (alternative, _) = model.read(x), alternative.read(x)
     rows, sample_weight = model.check_data(x, sample_weight)
     narrowed = centred_rows(x, rows) if model.moves and alternative.moves else None
     if narrowed is not None:

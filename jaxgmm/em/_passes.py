@@ -66,6 +66,7 @@ def fit_stream(
     generator = np.random.default_rng(key_numbers(drawing))
     given = not (start is None or isinstance(start, str) or callable(start))
 
+    model.check_names(stream.feature_names)
     with bar("EM on a stream", True, unit="rows") as shown:
         seen = survey(stream, subsample, generator, shown)
         sample = jnp.asarray(seen.sample)

@@ -23,6 +23,7 @@ from jaxgmm.model._numerical import NumericalModel
 from jaxgmm.model._numerical_family import NumericalFamily
 from jaxgmm.model._poisson import Poisson
 from jaxgmm.model._prior import ConjugatePrior
+from jaxgmm.model._product import Product
 from jaxgmm.model._program import from_numpyro
 from jaxgmm.model._registry import STRUCTURES, UNIVARIATE
 
@@ -50,6 +51,7 @@ __all__ = [
     "NumericalFamily",
     "NumericalModel",
     "Poisson",
+    "Product",
     "Sums",
     "VonMises",
     "Weibull",

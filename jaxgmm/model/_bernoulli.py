@@ -45,6 +45,7 @@ class Bernoulli(ConjugateFamily):
 
     conjugate: ClassVar = {"probs": dist.Beta}
     columns = "levels"
+    n_levels = 2
     formula = "&prod;<sub><i>j</i></sub> Bernoulli(<i>p<sub>kj</sub></i>)"
     row_support = constraints.independent(constraints.boolean, 1)
 

@@ -55,6 +55,11 @@ class Categorical(ConjugateFamily):
         check_count("levels", self.levels, 2)
 
     @property
+    def n_levels(self) -> int:  # type: ignore[override]
+        """How many values a column has."""
+        return self.levels
+
+    @property
     def row_support(self) -> constraints.Constraint:
         """What a row is."""
         return constraints.independent(constraints.integer_interval(0, self.levels - 1), 1)

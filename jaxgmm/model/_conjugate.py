@@ -216,6 +216,16 @@ class ConjugateFamily(SiteFamily):
         made = {name: one(*after[name]) for name, one in self.conjugate.items()}
         return SitePrior({**prior.distributions, **made})
 
+    def _mean_natural(self, prior: SitePrior, k: int, d: int) -> Float[Array, "k f"]:
+        means = {
+            name: kind.means(*hyper(prior.distributions[name], kind, self.shape(k, d)))
+            for name, kind in self._kinds.items()
+        }
+        return self.natural(means)
+
+    def mean_log_density(self, prior: SitePrior, x: Array, k: int) -> Float[Array, "k n"]:
+        return self._mean_natural(prior, k, x.shape[1]) @ self.features(x)
+
     def expected_step(
         self,
         prior: SitePrior,
@@ -224,12 +234,7 @@ class ConjugateFamily(SiteFamily):
         sample_weight: Array | None,
         assign: Assignment,
     ) -> tuple[Sums, Array]:
-        shape = self.shape(log_weights.shape[0], x.shape[1])
-        means = {
-            name: kind.means(*hyper(prior.distributions[name], kind, shape))
-            for name, kind in self._kinds.items()
-        }
-        natural = self.natural(means)
+        natural = self._mean_natural(prior, log_weights.shape[0], x.shape[1])
         density = lambda features: natural @ features
         return labelled(self, density, log_weights, x, sample_weight, assign)
 

@@ -27,12 +27,12 @@ class Site(NamedTuple):
 
 
 class View(NamedTuple):
-    """One way to see rows: log p(label, row) of a block of them, and how many make a block.
+    """One way to see rows: log p(row | label) of a block of them, and how many make a block.
 
     ``whole``: who asks for single rows gets all at once, and differentiates block by block.
     """
 
-    logits: Callable[[Array], Float[Array, "k n"]]
+    log_density: Callable[[Array], Float[Array, "k n"]]
     block: int
     whole: bool = False
 
@@ -92,6 +92,8 @@ class Family(Form):
     # What kind of numbers the columns are, for pictures: "numbers", "counts", "positives",
     # "levels" (codes), or "shares" (counts that share a total).
     columns: ClassVar[str | None] = None
+    # How many values a column of codes has.
+    n_levels: int | ClassVar[int | None] | None = None
     # The distribution of a component in HTML, for reports.
     formula: ClassVar[str | None] = None
     # What a row is.
@@ -165,6 +167,25 @@ class Family(Form):
 
     # -- rows ----------------------------------------------------------------------
 
+    def kinds(self, d: int) -> tuple[str | None, ...]:
+        """`columns`, one by one."""
+        return (self.columns,) * d
+
+    def read(self, x: Any) -> tuple[Family, Any]:
+        """The family that knows the columns of a table, and the table as numbers in its order."""
+        return self, x
+
+    def check_names(self, names: tuple[str, ...]) -> None:
+        """Refuse, with a `ValueError`, columns that are not those of a row, in their order."""
+
+    def table(self, rows: np.ndarray, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+        """Columns by name, as a user would write them."""
+        return dict(zip(names, rows.T, strict=True))
+
+    def coords(self) -> dict[str, list[Any]]:
+        """What stands along ArviZ dimensions of its own."""
+        return {}
+
     @abc.abstractmethod
     def sample(self, params: Params, key: PRNGKeyArray, labels: Array) -> Float[Array, "*n d"]:
         """One row of the component named by each label."""
@@ -174,14 +195,9 @@ class Family(Form):
         return x
 
     def look(self, params: Params, x: Array, see: Callable[[View], Array]) -> Array:
-        """What ``see`` makes of the rows' log p(label, row) at ``params``."""
-        k = params.weights.shape[0]
-
-        def logits(rows: Array) -> Float[Array, "k n"]:
-            log_density = self.log_density(params, self.features(rows))
-            return jnp.log(params.weights)[:, None] + log_density
-
-        return see(View(logits, self.block_rows(x, k)))
+        """What ``see`` makes of the rows' log p(row | label) at ``params``."""
+        log_density = lambda rows: self.log_density(params, self.features(rows))
+        return see(View(log_density, self.block_rows(x, params.weights.shape[0])))
 
     @property
     def incomplete(self) -> bool:
@@ -192,8 +208,10 @@ class Family(Form):
         """The family with missing values drawn, not expected, in its statistics."""
         return self
 
-    def impute(self, params: Params, x: Array, key: PRNGKeyArray | None) -> Array:
-        """The rows with their holes filled."""
+    def impute(
+        self, params: Params, x: Array, labels: Float[Array, "n k"], key: PRNGKeyArray | None
+    ) -> Array:
+        """The rows with their holes filled, given probabilities of their labels."""
         raise ValueError(f"impute: {self.label} has no missing values; NaN is refused")
 
     def settled(self, params: Params) -> Family:
@@ -286,6 +304,10 @@ class Family(Form):
     def centre(self, prior: Any, k: int, d: int) -> tuple[Sites, Float[Array, " k"]]:
         """Sites whose log densities are, but for constants, their means over the prior."""
         raise ValueError(f"centre: no parameters of {self.label} have the mean log density")
+
+    @abc.abstractmethod
+    def mean_log_density(self, prior: Any, x: Array, k: int) -> Float[Array, "k n"]:
+        """Mean over the prior of the log density of each row of a block."""
 
     @abc.abstractmethod
     def expected_step(

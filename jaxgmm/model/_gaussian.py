@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 from jax import lax
 from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
@@ -40,9 +41,10 @@ from jaxgmm.model._incomplete import (
     imputed,
     incomplete,
     patterns_of,
+    rows_at_once,
     without_holes,
 )
-from jaxgmm.model._look import logits
+from jaxgmm.model._look import log_density
 from jaxgmm.model._moments import Moments, about_their_means, pool
 from jaxgmm.model._prior import ConjugatePrior, improper
 from jaxgmm.model._registry import STRUCTURES, UNIVARIATE, structure_named
@@ -251,8 +253,11 @@ class Gaussian(Family):
         return about_their_means(structure, sums[:, 0], sums[:, 1 : 1 + d], scatter)
 
     def block_rows(self, x: Array, n_components: int) -> int:
-        width = self._structure.n_products(self._n_features())
-        return block_rows(1 + x.shape[1] + width + n_components, x.dtype)
+        d = x.shape[1]
+        if self.incomplete:
+            return rows_at_once(n_components, d, x.dtype)
+        width = self._structure.n_products(d)
+        return block_rows(1 + d + width + n_components, x.dtype)
 
     def centred(self, means: Float[Array, "k d"]) -> Centred:
         """The same components, each seen from its own mean."""
@@ -298,16 +303,18 @@ class Gaussian(Family):
         )
 
     def impute(
-        self, params: GaussianParams, x: Array, key: PRNGKeyArray | None
+        self,
+        params: GaussianParams,
+        x: Array,
+        labels: Float[Array, "n k"],
+        key: PRNGKeyArray | None,
     ) -> Float[Array, "n d"]:
         if not self.incomplete:
             return x
         shown, working = self.centred_on(params)
         if key is not None:
-            key, key_noise = jax.random.split(key)
-            shown = shown.imputing(key_noise)
-        log_weights, rows = jnp.log(params.weights), shown.beside_noise(x)
-        return imputed(shown.with_holes(working), log_weights, rows, key)
+            shown = shown.imputing(key)
+        return imputed(shown.with_holes(working), shown.beside_noise(x), labels)
 
     # -- EM -----------------------------------------------------------------------
 
@@ -369,7 +376,7 @@ class Gaussian(Family):
             block = shown.block_rows(x, k)
             if form == "centred":
                 block = shown.centred(params.means).block_rows(x, k)
-            seen = functools.partial(logits, self, params, form=form)
+            seen = functools.partial(log_density, self, params, form=form)
             return View(seen, block, whole=self.form is not None)
 
         if self.form is not None:
@@ -379,18 +386,23 @@ class Gaussian(Family):
 
     def _view_with_holes(self, params: GaussianParams, x: Array) -> View:
         shown, working = self.centred_on(params)
-        form, log_weights = shown.with_holes(working), jnp.log(params.weights)[:, None]
-
-        def seen(rows: Array) -> Float[Array, "k n"]:
-            return log_weights + form.log_density(working, form.features(rows))
-
-        return View(seen, form.block_rows(x, len(log_weights)))
+        form = shown.with_holes(working)
+        seen = lambda rows: form.log_density(working, form.features(rows))
+        return View(seen, form.block_rows(x, params.weights.shape[0]))
 
     def seen(self, params: GaussianParams, x: Array, form: str) -> Float[Array, "k n"]:
         """Log densities in a form, in the units that keep the squares of the rows small."""
         shown, working = self.centred_on(params)
         density = shown.centred(working.means) if form == "centred" else shown
         return density.log_density(working, density.features(x))
+
+    def marginal(
+        self, params: GaussianParams, column: Array | int, grid: Float[Array, " m"]
+    ) -> Float[Array, "k m"]:
+        """Weight times density of values of one column."""
+        own = jnp.diagonal(params.covariances, axis1=-2, axis2=-1)[:, column]
+        of_column = dist.Normal(params.means[:, column, None], jnp.sqrt(own)[:, None])
+        return params.weights[:, None] * jnp.exp(of_column.log_prob(grid))
 
     def add(self, one: Moments, other: Moments) -> Moments:
         """Moments of two sets of rows together."""
@@ -506,6 +518,11 @@ class Gaussian(Family):
         constants = 0.5 * (structure.log_det_excess(prior.dof, d) - d / prior.mean_precision)
         sites = {"means": jnp.broadcast_to(prior.mean, (k, d)), "covariances": covariances}
         return sites, jnp.broadcast_to(constants, (k,))
+
+    def mean_log_density(self, prior: ConjugatePrior, x: Array, k: int) -> Float[Array, "k n"]:
+        sites, constants = self.centre(prior, k, x.shape[1])
+        params = self.from_sites(jnp.full(k, 1 / k, x.dtype), sites)
+        return self.look(params, x, lambda view: view.log_density(x)) + constants[:, None]
 
     def expected_step(
         self,

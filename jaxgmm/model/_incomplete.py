@@ -15,10 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.linalg import solve_triangular
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxgmm._checks import blocks
-from jaxgmm._numerics import Affine, block_rows, map_over_blocks, normalise, sum_over_blocks
+from jaxgmm._numerics import Affine, block_rows, map_over_blocks, sum_over_blocks
 from jaxgmm.model._family import Form
 from jaxgmm.model._moments import Moments, about_their_means
 from jaxgmm.model._structure import Structure
@@ -114,6 +114,11 @@ def _grown(patterns: Bool[Array, "p d"]) -> _Tree:
         tree.levels.append(jnp.sort(code))
         leaf = jnp.searchsorted(tree.levels[-1], code)
     return tree
+
+
+def rows_at_once(n_components: int, d: int, dtype: Any) -> int:
+    """How many rows with holes make a block."""
+    return block_rows(n_components * d * (d + 4), dtype)
 
 
 # -- the form --------------------------------------------------------------------------
@@ -214,8 +219,7 @@ class Incomplete(Form):
         return jnp.einsum("pk,pkij,kjl,pkml->kim", counts, own, covariances, own)
 
     def block_rows(self, x: Array, n_components: int) -> int:
-        d = self.means.shape[1]
-        return block_rows(n_components * d * (d + 4), x.dtype)
+        return rows_at_once(n_components, self.means.shape[1], x.dtype)
 
 
 class Imputing(Incomplete):
@@ -277,30 +281,15 @@ def incomplete(
 
 
 def imputed(
-    form: Incomplete,
-    log_weights: Float[Array, " k"],
-    rows: Float[Array, "n c"],
-    key: PRNGKeyArray | None,
+    form: Incomplete, rows: Float[Array, "n c"], labels: Float[Array, "n k"]
 ) -> Float[Array, "n d"]:
-    """The rows, as the form takes them, with their holes filled.
-
-    Without a key the labels are summed out; with one they are drawn.
-    """
+    """The rows, as the form takes them, with their holes filled, given labels."""
     k, d = form.means.shape
     width = rows.shape[1]
-    if key is not None:
-        gumbel = jax.random.gumbel(key, (len(rows), k), rows.dtype)
-        rows = jnp.concatenate([rows, gumbel], axis=1)
 
     def block(rows: Array) -> Array:
         seen = form.features(rows[:, :width])
-        logits = log_weights[:, None] + form.log_density(None, seen)
-        if key is None:
-            labels = normalise(logits)[0]
-        else:
-            label = jnp.argmax(logits + rows[:, width:].T, axis=0)
-            labels = jax.nn.one_hot(label, k, axis=0, dtype=rows.dtype)
-        z = jnp.einsum("kn,nkd->nd", labels, form.means + form.completed(seen))
+        z = jnp.einsum("nk,nkd->nd", rows[:, width:], form.means + form.completed(seen))
         return jnp.where(seen.there, rows[:, :d], form.chart.invert(z))
 
-    return map_over_blocks(block, rows, form.block_rows(rows, k))
+    return map_over_blocks(block, jnp.concatenate([rows, labels], 1), form.block_rows(rows, k))

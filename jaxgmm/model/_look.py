@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxgmm._contract import Params
-from jaxgmm._numerics import map_over_blocks, sum_over_blocks, total_log_sum_exp
+from jaxgmm._numerics import map_over_blocks, normalise, sum_over_blocks, total_log_sum_exp
 from jaxgmm.model._family import Family, View
 
 
@@ -27,10 +27,11 @@ def by_row(
     see: Callable[[Float[Array, "k n"]], Array],
 ) -> Float[Array, "n ..."]:
     """``see`` of log p(label, row) for each row."""
+    log_weights = jnp.log(params.weights)[:, None]
 
     def of(view: View) -> Array:
         block = x.shape[0] if view.whole else view.block
-        return map_over_blocks(lambda rows: see(view.logits(rows)), x, block)
+        return map_over_blocks(lambda rows: see(log_weights + view.log_density(rows)), x, block)
 
     return family.look(params, x, of)
 
@@ -40,10 +41,12 @@ def total(
     family: Family, params: Params, x: Array, sample_weight: Array | None
 ) -> Float[Array, ""]:
     """Weighted sum of the rows' log densities, one block at a time."""
+    log_weights = jnp.log(params.weights)[:, None]
 
     def of(view: View) -> Array:
         def block(rows: Array, weights: Array, _: Array | int) -> Array:
-            return total_log_sum_exp(view.logits(rows), weights, sample_weight is None)
+            logits = log_weights + view.log_density(rows)
+            return total_log_sum_exp(logits, weights, sample_weight is None)
 
         return sum_over_blocks(block, x, sample_weight, view.block)
 
@@ -52,11 +55,21 @@ def total(
 
 @jax.jit
 def fill(family: Family, params: Params, x: Array, key: PRNGKeyArray | None) -> Float[Array, "n d"]:
-    """The rows with their holes filled, one block at a time."""
-    return family.impute(params, x, key)
+    """The rows with their holes filled, the labels summed out; with a key all is drawn."""
+    if key is None:
+        return family.impute(params, x, by_row(family, params, x, _probabilities), None)
+    key, key_labels = jax.random.split(key)
+    noise = jax.random.gumbel(key_labels, (len(x), params.weights.shape[0]), x.dtype)
+    label = jnp.argmax(by_row(family, params, x, jnp.transpose) + noise, axis=1)
+    labels = jax.nn.one_hot(label, noise.shape[1], dtype=x.dtype)
+    return family.impute(params, x, labels, key)
+
+
+def _probabilities(logits: Float[Array, "k n"]) -> Float[Array, "n k"]:
+    return normalise(logits)[0].T
 
 
 @functools.partial(jax.jit, static_argnames="form")
-def logits(family: Any, params: Params, x: Array, form: str) -> Float[Array, "k n"]:
-    """log p(label, row) of Gaussians in one of their forms."""
-    return jnp.log(params.weights)[:, None] + family.seen(params, x, form)
+def log_density(family: Any, params: Params, x: Array, form: str) -> Float[Array, "k n"]:
+    """log p(row | label) of Gaussians in one of their forms."""
+    return family.seen(params, x, form)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
+import pandas as pd
 from jax import lax
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
@@ -29,7 +30,7 @@ from jaxgmm._contract import (
 from jaxgmm._numerics import as_rows, log_sum_exp, normalise, precise
 from jaxgmm._origin import about, centred_rows, narrowed
 from jaxgmm._programs import program
-from jaxgmm._tables import numeric
+from jaxgmm._tables import Coded, numeric
 from jaxgmm.model._door import check_concentration, check_coordinates
 from jaxgmm.model._family import Family
 from jaxgmm.model._look import by_row, fill, total
@@ -276,6 +277,9 @@ class Mixture(LatentModel):
         Parameters of rows far from zero come in NumPy's float64 (see `translate`). Rows with
         holes may be others than the model was resolved for.
         """
+        if x is not None and not isinstance(x, jax.Array):
+            x = self.read(x)[1]
+            x = x.values if isinstance(x, Coded) else x
         if self.holes and x is not None and not isinstance(x, Tracer) and _any_nan(x):
             family = self.family.looked(as_rows(x), None)
             self = dataclasses.replace(self, family=family)
@@ -462,6 +466,48 @@ class Mixture(LatentModel):
 
     # -- doors ---------------------------------------------------------------
 
+    def read(self, x: Any) -> tuple[Mixture, Any]:
+        """The model that knows the columns of a table, and the table as numbers in its order.
+
+        Only a family with columns by name does anything here; whatever takes data calls it.
+        """
+        family, x = self.family.read(x)
+        return dataclasses.replace(self, family=family), x
+
+    def check_names(self, feature_names: tuple[str, ...]) -> None:
+        self.family.check_names(feature_names)
+
+    def table(self, x: Any, feature_names: tuple[str, ...] | None = None) -> pd.DataFrame:
+        """Rows of numbers as a table: columns by name, and categories where they are known.
+
+        Parameters
+        ----------
+        x : (n, D) array
+            Rows, such as `sample` draws.
+        feature_names : tuple of str, optional
+            Of the columns, where the family does not name them; such as ``fit.feature_names``.
+
+        Returns
+        -------
+        pandas.DataFrame
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import pandas as pd
+        >>> import jaxgmm as jg
+        >>> family = jg.families.Product({"wing": jg.Gaussian(), "sings": jg.families.Bernoulli()})
+        >>> birds = pd.DataFrame({"sings": ["no", "yes"], "wing": [1.5, 2.0]})
+        >>> model, rows = jg.Mixture(family, 1).read(birds)
+        >>> np.asarray(rows).tolist()
+        [[1.5, 0.0], [2.0, 1.0]]
+        >>> model.table([[1.2, 1.0]]).to_dict("records")
+        [{'wing': 1.2, 'sings': 'yes'}]
+        """
+        rows = np.atleast_2d(np.asarray(self.read(x)[1]))
+        names = feature_names or tuple(f"x{j}" for j in range(rows.shape[1]))
+        return pd.DataFrame(self.family.table(rows, names))
+
     def resolve(self, x: Array, sample_weight: Array | None = None) -> Mixture:
         """The same model with numbers in place of a data-dependent prior.
 
@@ -486,6 +532,7 @@ class Mixture(LatentModel):
         >>> float(model.prior.dof)
         3.0
         """
+        self, x = self.read(x)
         rows, sample_weight = self.check_data(x, sample_weight)
         centred = None if isinstance(x, jax.Array) else centred_rows(x, rows)
         if centred is not None and self.moves:
@@ -507,7 +554,7 @@ class Mixture(LatentModel):
     def check_data(self, x: Any, sample_weight: Any = None) -> tuple[Array, Array | None]:
         if isinstance(x, Tracer) or isinstance(sample_weight, Tracer):
             return as_rows(x), sample_weight
-        return super().check_data(x, sample_weight)
+        return super().check_data(self.read(x)[1], sample_weight)
 
     def check_model(self, x: Array, sample_weight: Array | None = None) -> None:
         rows = np.asarray(x if sample_weight is None else x[np.asarray(sample_weight) > 0])
@@ -651,6 +698,9 @@ class Mixture(LatentModel):
             "sticks": ["stick"],
             **self.family.site_dims(),
         }
+
+    def coords(self, feature_names: tuple[str, ...]) -> dict[str, list[Any]]:
+        return {**super().coords(feature_names), **self.family.coords()}
 
     def n_parameters(self, n_features: int) -> int:
         """Free parameters of the weights and the components."""

@@ -21,6 +21,7 @@ from jaxgmm._archive import stored
 from jaxgmm._contract import Assignment, Sites
 from jaxgmm._numerics import block_rows, sum_over_blocks
 from jaxgmm._proper import described
+from jaxgmm._tables import ColumnRefused
 from jaxgmm.model._door import check_poles
 from jaxgmm.model._family import Site
 from jaxgmm.model._newton import derivatives, minimise, uphill
@@ -260,6 +261,10 @@ class NumericalFamily(SiteFamily):
     def updated(self, statistics: Bends, prior: Any) -> Any:
         return self.check_conjugate(prior)
 
+    def mean_log_density(self, prior: Any, x: Array, k: int) -> Float[Array, "k n"]:
+        self.check_conjugate(prior)
+        raise AssertionError
+
     def expected_step(self, prior: Any, *args: Any) -> tuple[Bends, Array]:
         self.check_conjugate(prior)
         raise AssertionError
@@ -294,9 +299,10 @@ class NumericalFamily(SiteFamily):
         outside = ~np.asarray(support(jnp.asarray(x)))
         if np.any(outside):
             row, column = np.argwhere(outside)[0]
-            raise ValueError(
+            raise ColumnRefused(
                 f"x: {self.label} is of {described(support)[0]}, found {x[row, column]} at row "
-                f"{row}, column {column}"
+                f"{row}, {{column}}",
+                int(column),
             )
 
     def check_mode(self, prior: Any) -> None:

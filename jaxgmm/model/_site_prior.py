@@ -33,6 +33,11 @@ class SitePrior:
 
     distributions: Mapping[str, Any]
 
+    @property
+    def by_site(self) -> Mapping[str, Any]:
+        """All distributions that were written."""
+        return self.distributions
+
     # -- weights -------------------------------------------------------------------
 
     @property

@@ -13,9 +13,10 @@ from jaxtyping import Array
 from jaxgmm._contract import LatentModel, Params
 from jaxgmm._posterior import Posterior
 from jaxgmm._programs import program
+from jaxgmm.report._canvas import span
 
-# Kinds whose single columns have a density of their own.
-ONE_BY_ONE = ("counts", "positives")
+# Kinds whose single columns have a density of their own; "mixed": columns of several kinds.
+ONE_BY_ONE = ("counts", "positives", "mixed")
 # Kinds of which the parameters themselves are the picture: probabilities by column.
 PROFILES = ("levels", "shares")
 # Kinds of which every value is one of few, or of whole numbers.
@@ -25,6 +26,20 @@ DISCRETE = ("counts", "levels", "shares")
 def kind_of(model: LatentModel) -> str | None:
     """A `jaxgmm.Family.columns`; None for a model that is no mixture of a family."""
     return getattr(getattr(model, "family", None), "columns", None)
+
+
+def kinds_of(model: LatentModel, d: int) -> tuple[str | None, ...]:
+    """The same column by column."""
+    family = getattr(model, "family", None)
+    return (None,) * d if family is None else family.kinds(d)
+
+
+def words_of(model: Any, names: tuple[str, ...], column: int, values: np.ndarray) -> list[str]:
+    """What whoever handed over the data calls values of a column."""
+    rows = np.zeros((len(values), len(names)))
+    rows[:, column] = values
+    own = model.table(rows, names)[names[column]]
+    return [word if isinstance(word, str) else f"{word:g}" for word in own]
 
 
 def drawn(post: Posterior, most: int) -> Params:
@@ -49,10 +64,14 @@ def _densities(family: Any, params: Params, column: int, grid: Array) -> Array:
     return lax.map(lambda p: family.marginal(p, column, grid), params)
 
 
-def values_of(x: np.ndarray, counts: bool, points: int = 300) -> np.ndarray:
-    """Where a column is looked at: whole numbers, or evenly spaced ones above zero."""
+def values_of(x: np.ndarray, kind: str | None, points: int = 300) -> np.ndarray:
+    """Where a column is looked at: codes, whole numbers, or evenly spaced ones."""
     high = float(np.max(x))
-    if counts:
+    if kind == "levels":
+        return np.arange(high + 1)
+    if kind == "numbers":
+        return np.linspace(*span(x), points)
+    if kind == "counts":
         low, high = np.floor(np.min(x)), np.ceil(high + 0.1 * (high - np.min(x)) + 1)
         return np.unique(np.linspace(max(low - 1, 0), high, points).round())
     return np.linspace(0, 1.05 * high, points + 1)[1:]

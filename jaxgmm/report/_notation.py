@@ -158,7 +158,7 @@ def _written_formulas(model: Mixture) -> list[str]:
     """The distributions of a mixture's sites as the user wrote them, each for a whole site."""
     return [
         _site_formula(name, _distribution_text(written))
-        for name, written in model.prior.distributions.items()
+        for name, written in model.prior.by_site.items()
     ]
 
 
@@ -174,6 +174,9 @@ def _innermost(distribution: Any) -> Any:
 
 
 def _distribution_text(distribution: Any) -> str:
+    if isinstance(distribution, ConjugatePrior):
+        values = [f"{name}={_number_text(getattr(distribution, name))}" for name in _HYPER]
+        return f"ConjugatePrior({', '.join(values)})"
     distribution = _innermost(distribution)
     values = {
         name: getattr(distribution, name)
@@ -238,18 +241,25 @@ def model_code(model: LatentModel, n_components: str) -> str:
         return f"...  # {model!r}"
     parts = [model.family.code, f"n_components={n_components}"]
     if isinstance(model.prior, ConjugatePrior):
-        names = ("concentration", "mean", "mean_precision", "dof", "scale")
-        numbers = [f"{name}={np.asarray(getattr(model.prior, name)).tolist()}" for name in names]
-        if model.prior.stick_breaking:
-            numbers.append("stick_breaking=True")
-        parts.append("prior=jg.ConjugatePrior(\n" + "".join(f"    {n},\n" for n in numbers) + ")")
+        names = ("concentration", *_HYPER)
+        parts.append(f"prior={_conjugate_code(model.prior, names)}")
     elif model.prior_name == "sites":
-        parts.append("prior={" + _prior_code(model.prior.distributions) + "}")
+        parts.append("prior={" + _prior_code(model.prior.by_site) + "}")
     elif model.prior is not None:
         parts.append(f"prior={quoted(model.prior_name)}")
     if model.weights is not None:
         parts.append(f"weights={np.asarray(model.weights).tolist()}")
     return "jg.Mixture(" + ", ".join(parts) + ")"
+
+
+_HYPER = ("mean", "mean_precision", "dof", "scale")
+
+
+def _conjugate_code(prior: ConjugatePrior, names: tuple[str, ...]) -> str:
+    numbers = [f"{name}={np.asarray(getattr(prior, name)).tolist()}" for name in names]
+    if prior.stick_breaking:
+        numbers.append("stick_breaking=True")
+    return "jg.ConjugatePrior(\n" + "".join(f"    {n},\n" for n in numbers) + ")"
 
 
 # What a table of numbers rebuilds.
@@ -259,10 +269,13 @@ _WRITTEN = (dist.Beta, dist.Dirichlet, dist.Gamma)
 def _prior_code(distributions: dict[str, Any]) -> str:
     """A dictionary of distributions, without its braces; dots where one is not known."""
     inner = {name: _innermost(written) for name, written in distributions.items()}
-    if not all(isinstance(one, _WRITTEN) for one in inner.values()):
+    if not all(isinstance(one, (*_WRITTEN, ConjugatePrior)) for one in inner.values()):
         return ", ".join(f"{quoted(name)}: ..." for name in inner)
     lines = []
     for name, one in inner.items():
+        if isinstance(one, ConjugatePrior):
+            lines.append(f"    {quoted(name)}: {_conjugate_code(one, _HYPER)},\n")
+            continue
         values = (np.asarray(getattr(one, argument)) for argument in one.arg_constraints)
         numbers = ", ".join(f"np.array({value.tolist()})" for value in values)
         lines.append(f"    {quoted(name)}: dist.{type(one).__name__}({numbers}),\n")

@@ -1,4 +1,4 @@
-"""Figures of columns one by one: counts and positive numbers, EM over the posterior."""
+"""Figures of columns one by one, whatever their kinds: EM over the posterior."""
 
 from __future__ import annotations
 
@@ -19,27 +19,29 @@ from jaxgmm.report._canvas import (
     panels,
     plain,
 )
-from jaxgmm.report._columns import densities, drawn, kind_of, one, values_of
+from jaxgmm.report._columns import DISCRETE, densities, drawn, kinds_of, one, values_of, words_of
 
 _LINES = 40  # draws that are drawn
 _BANDS = {0.9: 0.2, 0.5: 0.35}  # opacity by the share of the draws that a band holds
 _BAND_DRAWS = 200
+# By whether a column is discrete.
+_HEIGHTS, _TITLES = ("density", "share of the rows"), ("densities", "masses")
 # Beyond so many values bars of counts would be slivers.
 _MOST_BARS = 80
 
 
 def plot_columns(fit: Fit, post: Posterior, ax: Any = None) -> Any:
     """Each column with the components' densities, or masses of counts, times their weights."""
-    counts, params = kind_of(fit.model) == "counts", drawn(post, _LINES)
-    what = "Masses" if counts else "Densities"
+    params = drawn(post, _LINES)
 
-    def draw(axes: Any, column: int, x: np.ndarray) -> None:
-        grid = values_of(x, counts)
+    def draw(axes: Any, column: int, x: np.ndarray, kind: str) -> None:
+        grid = values_of(x, kind)
         for draw in densities(fit.model, params, column, grid):
             for k, part in enumerate(draw):
                 axes.plot(grid, part, color=colour(k), lw=0.6, alpha=0.25)
         parts = densities(fit.model, one(fit.params), column, grid)[0]
-        marks = {"marker": "o", "ms": 3} if counts and len(grid) <= _MOST_BARS else {}
+        masses = kind in DISCRETE and len(grid) <= _MOST_BARS
+        marks = {"marker": "o", "ms": 3} if masses else {}
         for k, part in enumerate(parts):
             label = f"EM, component {k} (weight {float(fit.params.weights[k]):.2f})"
             axes.plot(grid, part, color=colour(k), lw=2, ls=dash(k), label=label, **marks)
@@ -47,15 +49,15 @@ def plot_columns(fit: Fit, post: Posterior, ax: Any = None) -> Any:
             axes.plot(grid, parts.sum(0), color="black", lw=1.3, ls=":", label="EM, sum")
         axes.plot([], [], color=GREY, lw=0.8, label=f"{len(params.weights)} draws of the posterior")
 
-    return _grid(fit, post, ax, f"{what}: EM (thick) over the posterior (thin)", draw)
+    return _grid(fit, post, ax, "{}: EM (thick) over the posterior (thin)", draw)
 
 
 def plot_bands(fit: Fit, post: Posterior, ax: Any = None) -> Any:
     """What the draws say of each column's density, or of the masses of counts, and EM's."""
-    counts, params = kind_of(fit.model) == "counts", drawn(post, _BAND_DRAWS)
+    params = drawn(post, _BAND_DRAWS)
 
-    def draw(axes: Any, column: int, x: np.ndarray) -> None:
-        grid = values_of(x, counts)
+    def draw(axes: Any, column: int, x: np.ndarray, kind: str) -> None:
+        grid = values_of(x, kind)
         heights = densities(fit.model, params, column, grid).sum(1)
         for share, opacity in _BANDS.items():
             low, high = np.quantile(heights, [(1 - share) / 2, (1 + share) / 2], axis=0)
@@ -65,27 +67,33 @@ def plot_bands(fit: Fit, post: Posterior, ax: Any = None) -> Any:
         em = densities(fit.model, one(fit.params), column, grid)[0].sum(0)
         axes.plot(grid, em, color="black", lw=1.5, ls="--", label="EM")
 
-    what = "Mass" if counts else "Density"
-    return _grid(fit, post, ax, f"{what}: EM (dashed) over the posterior", draw)
+    return _grid(fit, post, ax, "{}: EM (dashed) over the posterior", draw)
 
 
 def _grid(fit: Fit, post: Posterior, ax: Any, title: str, draw: Any) -> Any:
-    """A panel a column, the data behind what ``draw`` draws."""
+    """A panel a column that has a density of its own, the data behind what ``draw`` draws."""
     names, x = fit.feature_names, np.asarray(post.x, np.float64)
-    weights = None if post.sample_weight is None else np.asarray(post.sample_weight)
-    counts = kind_of(fit.model) == "counts"
-    count = min(len(names), MOST_FEATURES)
+    weights = np.ones(len(x)) if post.sample_weight is None else np.asarray(post.sample_weight)
+    kinds = kinds_of(fit.model, len(names))
+    shown = [column for column, kind in enumerate(kinds) if kind != "shares"][:MOST_FEATURES]
+    count, heights = len(shown), {kinds[column] in DISCRETE for column in shown}
     columns = min(count, 3)
     rows = -(-count // columns)
     size = (7.2, 4.2) if count == 1 else (max(3.4 * columns, 7.2), 2.8 * rows + 0.6)
     figure, grid = panels(ax, (rows, columns) if ax is None else (1, count), size)
-    for column, axes in zip(range(count), grid.ravel(), strict=False):
-        _data(axes, x[:, column], weights, counts)
-        draw(axes, column, x[:, column])
+    for column, axes in zip(shown, grid.ravel(), strict=False):
+        kind, there = kinds[column], ~np.isnan(x[:, column])
+        _data(axes, x[there, column], weights[there], kind in DISCRETE)
+        draw(axes, column, x[there, column], kind)
         axes.set(xlabel=plain(names[column]), ylim=(0, None))
+        if column == shown[0] or len(heights) > 1:
+            axes.set(ylabel=_HEIGHTS[kind in DISCRETE])
+        if kind == "levels":
+            codes = values_of(x[there, column], kind)
+            axes.set_xticks(codes, map(plain, words_of(fit.model, names, column, codes)))
     for axes in grid.ravel()[count:]:
         axes.remove()
-    grid[0, 0].set(ylabel="share of the rows" if counts else "density")
+    title = title.format(" and ".join(_TITLES[height] for height in sorted(heights)).capitalize())
     if count == 1 or ax is not None:
         grid[0, 0].set_title(title, **TITLE)
         grid[0, 0].legend(**LEGEND)
@@ -98,7 +106,7 @@ def _grid(fit: Fit, post: Posterior, ax: Any, title: str, draw: Any) -> Any:
     return figure if ax is None else ax
 
 
-def _data(axes: Any, x: np.ndarray, weights: np.ndarray | None, counts: bool) -> None:
+def _data(axes: Any, x: np.ndarray, weights: np.ndarray, counts: bool) -> None:
     style = {"color": "#dddddd", "zorder": 0, "label": "data"}
     if counts and np.ptp(x) < _MOST_BARS:
         height = np.bincount((x - x.min()).astype(int), weights)

@@ -41,9 +41,9 @@ def plot_components(fit: Fit, post: Posterior, ax: Any = None) -> Any:
 
     Of Gaussians, one feature: histogram and densities. Two: points and ellipses that hold 90%
     of each component. More: a panel for every pair of (at most six) features. Of counts and
-    positive numbers a panel for each of (at most six) columns, with masses or densities. Of
-    codes, and counts that share a total, the probabilities by column with the posterior's 95%
-    intervals.
+    positive numbers, and of columns of several kinds, a panel for each of (at most six) columns,
+    with masses or densities. Of codes, and counts that share a total, the probabilities by column
+    with the posterior's 95% intervals.
 
     Parameters
     ----------

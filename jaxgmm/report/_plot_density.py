@@ -37,7 +37,7 @@ def plot_density(fit: Fit, post: Posterior, ax: Any = None) -> Any:
     their mean, the posterior predictive density. Two: contours of regions that hold 50, 90
     and 99% of the posterior predictive, over the density's relative standard deviation. More: a
     panel for the marginal density of each of (at most six) features. EM's plug-in density is
-    dashed. Of counts and positive numbers a panel for each column, however many they are.
+    dashed. Of counts, positive numbers and columns of several kinds a panel for each column.
 
     Parameters
     ----------

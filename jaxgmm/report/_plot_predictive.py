@@ -11,7 +11,7 @@ from jaxtyping import PRNGKeyArray
 from jaxgmm._checks import check_key, key_numbers
 from jaxgmm._posterior import Posterior, systematic
 from jaxgmm.report._canvas import COLOURS, MOST_FEATURES, panels, plain
-from jaxgmm.report._columns import DISCRETE, ONE_BY_ONE, PROFILES, kind_of
+from jaxgmm.report._columns import DISCRETE, ONE_BY_ONE, PROFILES, kind_of, kinds_of, words_of
 from jaxgmm.report._gaussians import Gaussians
 
 _REPLICATES = 200
@@ -54,7 +54,7 @@ def plot_predictive(post: Posterior, ax: Any = None, *, key: PRNGKeyArray) -> An
         with np.errstate(divide="ignore"):
             log_weights = np.log(np.asarray(post.sample_weight, np.float64))
         x = x[systematic(log_weights, len(x))]
-    replicates, kind = _replicates(post, key, len(x)), kind_of(post.model)
+    replicates, kinds = _replicates(post, key, len(x)), kinds_of(post.model, x.shape[1])
     count = min(x.shape[1], MOST_FEATURES)
     columns = min(count, 3)
     rows = -(-count // columns)
@@ -63,10 +63,14 @@ def plot_predictive(post: Posterior, ax: Any = None, *, key: PRNGKeyArray) -> An
     for feature, axes in zip(range(count), grid.ravel(), strict=False):
         there = ~np.isnan(x[:, feature])
         seen, drawn = x[there, feature], replicates[:, there, feature]
-        few = kind in DISCRETE and len(np.unique(seen)) <= _MOST_VALUES
+        few = kinds[feature] in DISCRETE and len(np.unique(seen)) <= _MOST_VALUES
         (_shares if few else _kernels)(axes, seen, drawn)
         _statistics(axes, seen, drawn)
         axes.set(xlabel=plain(post.feature_names[feature]))
+        if kinds[feature] == "levels":
+            codes = np.arange(seen.max() + 1)
+            words = words_of(post.model, post.feature_names, feature, codes)
+            axes.set_xticks(codes, map(plain, words))
     for axes in grid.ravel()[count:]:
         axes.remove()
     if ax is None:

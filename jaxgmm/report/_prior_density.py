@@ -23,7 +23,7 @@ def prior_density(
     if isinstance(model, Mixture) and isinstance(model.prior, ConjugatePrior):
         return _conjugate(model, site, index, grid)
     elif isinstance(model, Mixture) and model.prior_name == "sites":
-        distribution = model.prior.distributions.get(site)
+        distribution = model.prior.by_site.get(site)
     else:
         try:
             distribution = model.prior_sites()[site]({})
