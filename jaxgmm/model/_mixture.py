@@ -504,7 +504,8 @@ class Mixture(LatentModel):
         >>> model.table([[1.2, 1.0]]).to_dict("records")
         [{'wing': 1.2, 'sings': 'yes'}]
         """
-        rows = np.atleast_2d(np.asarray(self.read(x)[1]))
+        rows = np.asarray(self.read(x)[1])
+        rows = rows[:, None] if rows.ndim == 1 else rows
         names = feature_names or tuple(f"x{j}" for j in range(rows.shape[1]))
         return pd.DataFrame(self.family.table(rows, names))
 

@@ -592,6 +592,9 @@ class Product(Family):
         prior = self._each_prior(prior, own)
         return None if prior is None else prior.resolved(dtype)
 
+    def iterates(self, prior: Any) -> bool:
+        return any(part.family.iterates(part.prior(prior)) for part in self.each)
+
     def bounded(self, prior: ProductPrior | None, free: bool) -> bool:
         return all(part.family.bounded(part.prior(prior), free) for part in self.each)
 
@@ -683,9 +686,9 @@ class Product(Family):
         for part in self.each:
             rows = x[:, part.columns]
             with _of_columns(part):
-                holes = np.argwhere(np.isnan(rows)) if not part.family.holes else ()
-                if len(holes):
-                    row, column = holes[0]
+                holes = np.isnan(rows)
+                if not part.family.holes and holes.any():
+                    row, column = np.argwhere(holes)[0]
                     raise ColumnRefused(
                         f"x: {part.family.label} has no missing values, found nan at row {row}, "
                         "{column}; drop or impute such rows",
