@@ -181,7 +181,9 @@ def _figures(found: Scores) -> list[Block]:
 
 def _pairs(settings: dict[str, Any]) -> list[tuple[str, str]]:
     text = lambda value: ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-    return [(name, text(value)) for name, value in settings.items() if name != "code"]
+    return [
+        (name, text(value)) for name, value in settings.items() if name != "code" and value != ()
+    ]
 
 
 def _record(
