@@ -15,6 +15,7 @@ from jaxgmm.model import (
     NegativeBinomial,
     Poisson,
     Product,
+    StudentT,
     VonMises,
     Weibull,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "NegativeBinomial",
     "Poisson",
     "Product",
+    "StudentT",
     "VonMises",
     "Weibull",
 ]

@@ -26,6 +26,7 @@ from jaxgmm.model._prior import ConjugatePrior
 from jaxgmm.model._product import Product
 from jaxgmm.model._program import from_numpyro
 from jaxgmm.model._registry import STRUCTURES, UNIVARIATE
+from jaxgmm.model._student import StudentT
 
 __all__ = [
     "STRUCTURES",
@@ -52,6 +53,7 @@ __all__ = [
     "NumericalModel",
     "Poisson",
     "Product",
+    "StudentT",
     "Sums",
     "VonMises",
     "Weibull",

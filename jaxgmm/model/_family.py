@@ -90,7 +90,7 @@ class Family(Form):
         'a component lost its rows; use a proper prior (prior="weak"), or fewer components'
     )
     # What kind of numbers the columns are, for pictures: "numbers", "counts", "positives",
-    # "levels" (codes), or "shares" (counts that share a total).
+    # "levels" (codes), or "shares" (counts that share a total); "each": by column, of `kinds`.
     columns: ClassVar[str | None] = None
     # How many values a column of codes has.
     n_levels: int | ClassVar[int | None] | None = None
@@ -193,6 +193,10 @@ class Family(Form):
     def embed(self, x: Array) -> Float[Array, "n e"]:
         """Rows as vectors whose Euclidean distances make sense, for starts."""
         return x
+
+    def row_weights(self, params: Params, x: Array) -> Float[Array, "k n"]:
+        """How often each row of a component counts in its M-step."""
+        return jnp.ones((params.weights.shape[0], len(x)), x.dtype)
 
     def look(self, params: Params, x: Array, see: Callable[[View], Array]) -> Array:
         """What ``see`` makes of the rows' log p(row | label) at ``params``."""

@@ -481,8 +481,12 @@ class Gaussian(Family):
 
     # -- the update -------------------------------------------------------------
 
-    def updated(self, statistics: Moments, prior: ConjugatePrior) -> ConjugatePrior:
+    def updated(
+        self, statistics: Moments, prior: ConjugatePrior, rows: Float[Array, " k"] | None = None
+    ) -> ConjugatePrior:
         """The prior of the components after labelled rows, each mean with its own.
+
+        ``rows`` are how many each has, where rows count other than once in their moments.
 
         References
         ----------
@@ -495,7 +499,7 @@ class Gaussian(Family):
         means = (kappa * prior.mean + counts[:, None] * averages) / total[:, None]
         pull = jnp.sqrt(kappa * counts / total)[:, None]
         scatter = scatter + structure.outer(pull * (averages - prior.mean))
-        scatter, rows = structure.gathered(scatter, counts)
+        scatter, rows = structure.gathered(scatter, counts if rows is None else rows)
         return dataclasses.replace(
             prior,
             mean=means,
@@ -556,10 +560,12 @@ class Gaussian(Family):
         statistics: Moments,
         prior: ConjugatePrior | GaussianSites | None,
         params: GaussianParams | None = None,
+        rows: Float[Array, " k"] | None = None,
     ) -> Sites:
         """Means and covariances at the mode given labelled rows, with or without a prior.
 
-        ``params`` are those before the step, if any: no structure ends lower than there.
+        ``params`` are those before the step, if any: no structure ends lower than there. ``rows``
+        are as in `updated`.
         """
         structure, d = self._structure, self._n_features()
         if isinstance(prior, GaussianSites):
@@ -569,9 +575,10 @@ class Gaussian(Family):
         counts, means, scatter = statistics
         previous = None if params is None else params.covariance_site
         if prior is None:
-            covariances = structure.minimise(*structure.gathered(scatter, counts), d, previous)
+            gathered = structure.gathered(scatter, counts if rows is None else rows)
+            covariances = structure.minimise(*gathered, d, previous)
         else:
-            posterior = self.updated(statistics, prior)
+            posterior = self.updated(statistics, prior, rows)
             means = posterior.mean
             covariances = structure.mode(posterior, len(counts), d, previous)
         return {"means": means, "covariances": self.ridged(covariances)}

@@ -54,6 +54,14 @@ def total(
 
 
 @jax.jit
+def counts(family: Family, params: Params, x: Array) -> Float[Array, " n"]:
+    """How often each row counts in the M-step of its component, the label summed out."""
+    labels = by_row(family, params, x, _probabilities)
+    block = family.block_rows(x, labels.shape[1])
+    return jnp.sum(labels * map_over_blocks(lambda r: family.row_weights(params, r).T, x, block), 1)
+
+
+@jax.jit
 def fill(family: Family, params: Params, x: Array, key: PRNGKeyArray | None) -> Float[Array, "n d"]:
     """The rows with their holes filled, the labels summed out; with a key all is drawn."""
     if key is None:

@@ -33,7 +33,7 @@ from jaxgmm._programs import program
 from jaxgmm._tables import Coded, numeric
 from jaxgmm.model._door import check_concentration, check_coordinates
 from jaxgmm.model._family import Family
-from jaxgmm.model._look import by_row, fill, total
+from jaxgmm.model._look import by_row, counts, fill, total
 from jaxgmm.model._prior import ConjugatePrior, PriorRule
 from jaxgmm.model._site_mode import weights_mode
 from jaxgmm.model._site_prior import SitePrior
@@ -463,6 +463,35 @@ class Mixture(LatentModel):
         """Probability of each component given each row; rows sum to one."""
         model, params, x = self._near(params, x)
         return by_row(model.family, params, as_rows(x), _labels)
+
+    @precise
+    def row_weights(self, params: Params, x: Array) -> Float[Array, " n"]:
+        """How often each row counts in the M-step of its component, the label summed out.
+
+        Parameters
+        ----------
+        params : parameters
+            In the units of the data.
+        x : (n, D) array
+            Rows.
+
+        Returns
+        -------
+        (n,) array
+            One for every row, but of components with heavy tails (`jaxgmm.families.StudentT`):
+            there close to zero for outliers.
+
+        Examples
+        --------
+        >>> import jax.numpy as jnp
+        >>> import jaxgmm as jg
+        >>> model = jg.Mixture(jg.families.StudentT(), 1)
+        >>> params = model.params(locations=[[0.0]], scale_matrices=[[[1.0]]], dof=[3.0])
+        >>> model.row_weights(params, jnp.array([[1.0], [9.0]])).round(2).tolist()
+        [1.0, 0.05]
+        """
+        model, params, x = self._near(params, x)
+        return counts(model.family, params, as_rows(x))
 
     # -- doors ---------------------------------------------------------------
 

@@ -112,7 +112,7 @@ class Product(Family):
     ['low']
     """
 
-    columns = "mixed"
+    columns = "each"
 
     parts: Any
     names: tuple[tuple[str, ...], ...] = dataclasses.field(default=(), metadata={"static": True})
@@ -371,6 +371,11 @@ class Product(Family):
             for j in range(part.width)
         ]
         return lax.switch(column, columns, grid)
+
+    def row_weights(self, params: MixtureParams, x: Array) -> Float[Array, "k n"]:
+        """The product of those of the parts."""
+        own = [part.family.row_weights(p, x[:, part.columns]) for part, p in self._params(params)]
+        return jnp.prod(jnp.stack(own), axis=0)
 
     def features(self, x: Array) -> Array:
         """The rows as they are: their parts make of them what they need."""

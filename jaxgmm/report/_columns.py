@@ -15,8 +15,8 @@ from jaxgmm._posterior import Posterior
 from jaxgmm._programs import program
 from jaxgmm.report._canvas import span
 
-# Kinds whose single columns have a density of their own; "mixed": columns of several kinds.
-ONE_BY_ONE = ("counts", "positives", "mixed")
+# Kinds whose single columns have a density of their own; "each": by kinds of single columns.
+ONE_BY_ONE = ("counts", "positives", "each")
 # Kinds of which the parameters themselves are the picture: probabilities by column.
 PROFILES = ("levels", "shares")
 # Kinds of which every value is one of few, or of whole numbers.

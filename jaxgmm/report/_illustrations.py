@@ -54,7 +54,7 @@ def _components(verdict: Verdict) -> str:
             "posterior's 95% intervals (bars)." + _left_out(n_features, MOST_ITEMS)
         )
     if kind in ONE_BY_ONE:
-        what = {"counts": "masses", "mixed": "densities or masses"}.get(kind, "densities")
+        what = {"counts": "masses", "each": "densities or masses"}.get(kind, "densities")
         return (
             f"The data of each column (grey) with the components' {what} times their weights, one "
             "colour a component: EM's (thick) over those of some draws of the posterior (thin)."
@@ -84,7 +84,7 @@ def _density(verdict: Verdict) -> str:
             "agree on the density there; where there is hardly any, nothing is painted."
         )
     of = "the density" if n_features == 1 else "the marginal density of each feature"
-    if kind in ("counts", "mixed"):
+    if kind in ("counts", "each"):
         of = of.replace("density", "mass" if kind == "counts" else "density or mass")
     return (
         f"What the draws say of {of}: bands that hold half and 90% of them, point by point, "
@@ -103,7 +103,7 @@ def _predictive(verdict: Verdict) -> str:
     whole = "Kernel density of each feature (black) over those of data sets"
     if kind_of(verdict.fit.model) in DISCRETE:
         whole = "Shares of the values of each feature (black) over 95% intervals of data sets"
-    elif kind_of(verdict.fit.model) == "mixed":
+    elif kind_of(verdict.fit.model) == "each":
         whole = (
             "Kernel density of each feature, or shares of its values (black), over those of data "
             "sets"
