@@ -95,6 +95,8 @@ class LatentModel(abc.ABC):
     # resolved, knows of some.
     holes: bool | ClassVar[bool] = False
     incomplete: bool | ClassVar[bool] = False
+    # Whether rows of weight zero may be added, so that few numbers of rows are compiled for.
+    fills_up: bool | ClassVar[bool] = False
     # Whether labels may be renamed, by `permute`; else each has a meaning of its own.
     exchangeable: bool | ClassVar[bool] = True
 

@@ -174,6 +174,35 @@ def _options() -> dict[str, bool | str] | None:
     return _OPTIONS
 
 
+def rung(count: int, octave: int = 4) -> int:
+    """The next of 4, 5, 6, 7, 8, 10, 12, 14, 16, ...: few numbers of things are compiled for.
+
+    ``octave`` is how many there are until the number has doubled, a power of two.
+    """
+    step = max(1, 2 ** (count.bit_length() - 1) // octave)
+    return -(-count // step) * step
+
+
+def on_rung(x: jax.Array, sample_weight: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
+    """Rows filled up to the next number that is compiled for, by copies of weight zero.
+
+    At most an eighth of them is added, to no more than `_MOST_FILLED` rows on one device.
+    """
+    n = x.shape[0]
+    if n > _MOST_FILLED or len(x.sharding.device_set) > 1:
+        return x, sample_weight
+    more = rung(n, 8) - n
+    weight = np.ones(n, x.dtype) if sample_weight is None else np.asarray(sample_weight)
+    rows = np.asarray(x)
+    if more:
+        rows = np.concatenate([rows, np.repeat(rows[-1:], more, axis=0)])
+        weight = np.concatenate([weight, np.zeros(more, weight.dtype)])
+    return jax.device_put(rows, x.sharding), jax.device_put(weight, x.sharding)
+
+
+_MOST_FILLED = 2**16
+
+
 def in_slices(
     call: Callable[[Any], Any], draws: Any, axes: int = 1, size: int | None = None
 ) -> Any:

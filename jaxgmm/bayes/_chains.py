@@ -95,12 +95,6 @@ class Schedule(NamedTuple):
         return self.n_warmup + self.n_draws * self.thinning
 
 
-def rung(count: int) -> int:
-    """The next of 4, 5, 6, 7, 8, 10, 12, 14, 16, ...: few numbers of draws are compiled for."""
-    step = 2 ** max(0, count.bit_length() - 3)
-    return -(-count // step) * step
-
-
 def trail(record: Any, n_draws: int) -> Any:
     """Room for ``n_draws`` records of the same form as ``record``."""
     return jax.tree.map(lambda leaf: jnp.zeros((n_draws, *leaf.shape), leaf.dtype), record)

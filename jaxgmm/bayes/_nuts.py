@@ -25,7 +25,7 @@ from numpyro.infer.hmc_util import (
 )
 
 from jaxgmm._contract import LatentModel, Params
-from jaxgmm._programs import program
+from jaxgmm._programs import program, rung
 from jaxgmm._unconstrained import (
     DENSE_LIMIT,
     from_vector,
@@ -33,7 +33,7 @@ from jaxgmm._unconstrained import (
     spread,
     to_vector,
 )
-from jaxgmm.bayes._chains import Draws, Schedule, Starts, chains_first, iterate, run, rung, trail
+from jaxgmm.bayes._chains import Draws, Schedule, Starts, chains_first, iterate, run, trail
 
 # Smallest curvature, relative to the largest, that the first mass matrix believes in:
 # along flatter directions chains start within ten of the largest curvature's units.

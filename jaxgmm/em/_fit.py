@@ -20,7 +20,7 @@ from jaxgmm._contract import LatentModel, Params
 from jaxgmm._given import forms_of_start, no_labels, stacked
 from jaxgmm._origin import centred_rows
 from jaxgmm._predictive import prior_draws
-from jaxgmm._programs import in_slices, program
+from jaxgmm._programs import in_slices, on_rung, program
 from jaxgmm._results import SAME_OPTIMUM, Fit, Run, Status, fingerprint
 from jaxgmm._tables import feature_names, naming_columns, numeric
 from jaxgmm.em._accelerate import ACCELERATIONS, accelerated
@@ -199,7 +199,7 @@ def fit(
             raise ValueError(no_labels(model))
         elif kind in DETERMINISTIC:
             working = _standardised(model, x, sample_weight)
-            draws = [jnp.asarray(ward_labels(working, x, sample_weight))[None]]
+            draws = [ward_labels(working, x, sample_weight)[None]]
         else:
             rounds = SHORT_RUNS if kind == "short-run" else 1
             key = check_key(key, f"start {kind!r} is random")
@@ -208,14 +208,18 @@ def fit(
         given, kind = _given_starts(model, x, start)
         draws = [given]
 
+    filled = _filled(model, x, sample_weight)
+    if kind == "responsibilities" or kind in DETERMINISTIC:
+        more = len(filled[0]) - len(x)
+        copies = lambda rows: np.concatenate([rows, np.repeat(rows[:, -1:], more, axis=1)], axis=1)
+        draws = [jnp.asarray(copies(np.asarray(rows))) for rows in draws]
+
     def first(starts: Any, kind: str) -> tuple[LatentModel, Params]:
-        return _first_params(model, x, sample_weight, starts, kind)
+        return _first_params(model, *filled, starts, kind)
 
     def run_all(working: LatentModel, params: Params, most: int = max_iter) -> tuple[Run, Params]:
-        return _run_all(
-            working, x, sample_weight, params, noise, tolerance, most, max_iter, algorithm,
-            acceleration,
-        )  # fmt: skip
+        settings = noise, tolerance, most, max_iter, algorithm, acceleration
+        return _run_all(working, *filled, params, *settings)
 
     (working, params), *others = [first(starts, kind) for starts in draws]
     if others:
@@ -231,13 +235,13 @@ def fit(
         "start": start if isinstance(start, str) else "given",
         "seed": seed,
     }
-    found, twin = _select(model, x, sample_weight, record, settings)
+    found, twin = _select(model, x, sample_weight, filled, record, settings)
     for push in range(_PUSHES if algorithm == "em" and model.starts_from_labels else 0):
         if not _looks_like_saddle(found, twin):
             break
         pushed, _ = run_all(*first(_pushes(found, twin, push), "freed"))
         above, lifted = _off_saddle(found, twin, pushed)
-        found, twin = _select(model, x, sample_weight, above, settings)
+        found, twin = _select(model, x, sample_weight, filled, above, settings)
         if not lifted:
             break
     return found
@@ -328,6 +332,12 @@ def _run_all(
     return as_run(model, ends), ends.point.params
 
 
+def _filled(
+    model: LatentModel, x: Array, sample_weight: Array | None
+) -> tuple[Array, Array | None]:
+    return on_rung(x, sample_weight) if model.fills_up else (x, sample_weight)
+
+
 def _batch(model: LatentModel, x: Array, n_starts: int) -> int:
     """Starts to handle at once, in even batches: a smaller last one would be compiled apart."""
     n_batches = -(-n_starts // number_of_slots(model, x, n_starts))
@@ -342,15 +352,16 @@ def ends_from(
     A few at a time, as many as the fit had restarts: its own program serves.
     """
     tolerance = jnp.asarray(fit.tol, x.dtype)
+    filled = _filled(fit.model, x, sample_weight)
 
     def climb(points: Params) -> Run:
-        working, params = _first_params(fit.model, x, sample_weight, points, "parameters")
+        working, params = _first_params(fit.model, *filled, points, "parameters")
         settings = None, tolerance, max_iter, max_iter, "em", None
-        return _run_all(working, x, sample_weight, params, *settings)[0]
+        return _run_all(working, *filled, params, *settings)[0]
 
     size = min(len(fit.restarts.status), _MOST_AT_ONCE)
     record = in_slices(climb, points, size=size)
-    return record, distinct(fit.model, landmarks(x), record, fit.total_weight)
+    return record, distinct(fit.model, landmarks(filled[0], len(x)), record, fit.total_weight)
 
 
 _MOST_AT_ONCE = 64
@@ -400,19 +411,23 @@ def _select(
     model: LatentModel,
     x: Array,
     sample_weight: Array | None,
+    filled: tuple[Array, Array | None],
     record: Run,
     settings: dict[str, Any],
 ) -> tuple[Fit, Twins]:
-    """The best restart, and the two of its labels that are most alike."""
+    """The best restart, and the two of its labels that are most alike.
+
+    ``filled`` are the rows and weights that its program is compiled for.
+    """
     total = float(len(x) if sample_weight is None else np.sum(np.asarray(sample_weight)))
     rows = Rows(
         len(x),
         total,
         model.n_informative(x, sample_weight),
-        landmarks(x),
+        landmarks(filled[0], len(x)),
         fingerprint(x, sample_weight),
     )
-    labels_at = lambda params: _labels_at(model, params, x, sample_weight)
+    labels_at = lambda params: _labels_at(model, params, *filled)
     return best_fit(model, record, rows, labels_at, settings)
 
 

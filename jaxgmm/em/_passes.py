@@ -108,7 +108,7 @@ def fit_stream(
             return _labels_at(working, one, read(one, slots.status, nothing, certainty), sample)
 
         n = seen.n_rows
-        rows = Rows(n, float(n), float(n), landmarks(sample), seen.fingerprint)
+        rows = Rows(n, float(n), float(n), landmarks(sample, len(sample)), seen.fingerprint)
         settings = {
             "tol": found.tol,
             "max_iter": passes,

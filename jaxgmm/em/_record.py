@@ -100,8 +100,9 @@ def ended_well(record: Run) -> np.ndarray:
 _LANDMARKS = 64
 
 
-def landmarks(x: Array) -> Array:
-    return rows_at(x, np.linspace(0, len(x) - 1, min(len(x), _LANDMARKS)).astype(int))
+def landmarks(x: Array, n_rows: int) -> Array:
+    """Some of the first ``n_rows``."""
+    return rows_at(x, np.linspace(0, n_rows - 1, min(n_rows, _LANDMARKS)).astype(int))
 
 
 def distinct(model: LatentModel, landmarks: Array, record: Run, total_weight: float) -> np.ndarray:

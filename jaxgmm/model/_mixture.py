@@ -197,6 +197,11 @@ class Mixture(LatentModel):
         return self.family.incomplete
 
     @property
+    def fills_up(self) -> bool:  # type: ignore
+        """Whether rows of weight zero may be added: patterns of holes are of the rows they saw."""
+        return not self.incomplete
+
+    @property
     def collapse(self) -> str:  # type: ignore
         """What happened where every restart collapsed, and what to do."""
         return self.family.collapse
