@@ -43,7 +43,7 @@ def stacked(argument: str, kind: str, given: Any, needed: Any, dtype: Any) -> An
 
     Both are pytrees of one structure.
     """
-    leaves = [jnp.asarray(leaf, dtype) for leaf in jax.tree.leaves(given)]
+    leaves = [np.asarray(leaf, dtype) for leaf in jax.tree.leaves(given)]
     if not all(np.all(np.isfinite(leaf)) for leaf in leaves):
         raise ValueError(f"{argument}: {kind} hold a non-finite value")
     if same_form(given, needed):
@@ -54,7 +54,7 @@ def stacked(argument: str, kind: str, given: Any, needed: Any, dtype: Any) -> An
         raise ValueError(
             f"{argument}: {kind} need shapes {single} (a stack of S has (S, ...)), found {shapes}"
         )
-    return jax.tree.unflatten(jax.tree.structure(needed), leaves)
+    return jax.tree.unflatten(jax.tree.structure(needed), [jnp.asarray(leaf) for leaf in leaves])
 
 
 def check_start(

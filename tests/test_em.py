@@ -416,3 +416,24 @@ def test_a_status_and_the_restarts_show_themselves_in_words():
     assert "ShapedArray" in traced[0] or "Tracer" in traced[0]
     assert repr(jg.Status.COLLAPSED) == str(jg.Status.COLLAPSED)
     assert "a component collapsed" in repr(jg.Status.COLLAPSED)
+
+
+# The rungs are 32, 36, 40, ...
+@pytest.mark.parametrize("weighted", [False, True])
+def test_rows_are_filled_up_and_nothing_else_changes(weighted, compilations):
+    model, rng = jg.Mixture(jg.Gaussian(), 2, prior="fraley-raftery"), np.random.default_rng(3)
+    for n in (36, 33, 35):  # on an edge, and below it
+        x = jnp.asarray(rng.normal(size=(n, 2)) + 4 * (np.arange(n) % 2)[:, None])
+        weight = jnp.asarray(rng.uniform(0.5, 2, n)) if weighted else None
+        labels = np.eye(2)[np.arange(n) % 2]
+        with compilations:
+            fit = jg.fit(model, x, sample_weight=weight, start=labels)
+        exact = jg.em.run(model.resolve(x, weight), x, labels, weight)
+        for ours, theirs in zip(
+            jax.tree.leaves(fit.params), jax.tree.leaves(exact.params), strict=True
+        ):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-12)
+        np.testing.assert_allclose(fit.log_joint, exact.log_joint, rtol=1e-12)
+        assert fit.n_rows == n
+    # What is left is of the exact rows: the prior that a rule makes of them.
+    assert compilations.count <= 2

@@ -20,9 +20,8 @@ WORDS = {
 DTYPES = [pytest.param("float64"), pytest.param("float32", marks=pytest.mark.slow)]
 
 
-def judged(x, k=1, dtype="float64", prior="fraley-raftery", start=None, **options):
+def judged(x, k=1, dtype="float64", prior="fraley-raftery", n_init=8, start=None, **options):
     x = np.reshape(x, (len(x), -1)).astype(dtype)
-    n_init = 8 if start is None else 1
     model = jg.Mixture(jg.Gaussian(), k, prior=prior)
     fit = jg.fit(model, x, key=jax.random.key(0), n_init=n_init, start=start)
     options = {"method": "gibbs", "n_draws": 500, "progress": False} | options
@@ -37,10 +36,22 @@ def assert_said(verdict, *names):
         assert (WORDS[name] in verdict.summary) == said, (name, verdict.summary)
 
 
-def held(mean, mean_precision, d=1):
+def held(mean, mean_precision):
     """A prior whose mean has the weight of so many rows."""
     return jg.ConjugatePrior(
-        mean=np.full(d, mean), mean_precision=mean_precision, dof=d + 2.0, scale=np.eye(d)
+        mean=np.array([mean]), mean_precision=mean_precision, dof=3.0, scale=np.eye(1)
+    )
+
+
+def spread(x, sd, rows):
+    """A prior whose standard deviation has the weight of so many rows of each component."""
+    d = x.shape[1]
+    return jg.ConjugatePrior(
+        concentration=2.0,
+        mean=x.mean(axis=0),
+        mean_precision=0.01,
+        dof=float(rows),
+        scale=rows * sd**2 * np.eye(d),
     )
 
 
@@ -82,7 +93,7 @@ def test_rows_in_words():
 
 
 def clusters(seed, n, d, k, apart, dof=np.inf):
-    """Of known parameters: clusters at least ``apart`` sd from each other, of t or normal rows."""
+    """Clusters at least ``apart`` sd from each other, of t or normal rows, and their labels."""
     rng = np.random.default_rng(seed)
     while True:
         means = rng.uniform(0, 1.3 * apart * k ** (1 / d), size=(k, d))
@@ -92,7 +103,7 @@ def clusters(seed, n, d, k, apart, dof=np.inf):
     label = rng.choice(k, n, p=rng.dirichlet(np.full(k, 8.0)))
     scale = 1 if np.isinf(dof) else np.sqrt(rng.chisquare(dof, size=(n, 1)) / dof)
     sd = rng.uniform(0.6, 1.5, size=k)
-    return means[label] + rng.normal(size=(n, d)) / scale * sd[label, None]
+    return means[label] + rng.normal(size=(n, d)) / scale * sd[label, None], np.eye(k)[label]
 
 
 @pytest.mark.slow
@@ -101,7 +112,8 @@ def clusters(seed, n, d, k, apart, dof=np.inf):
 def test_no_false_alarm_on_mixtures_of_normals(n, d, k, dtype):
     fired = []
     for seed in range(10):
-        verdict = judged(clusters(seed, n, d, k, 4 + 2 * (seed % 4)), k, dtype)
+        x, _ = clusters(seed, n, d, k, 4 + 2 * (seed % 4))
+        verdict = judged(x, k, dtype)
         lines = verdict.checks.loc[list(WORDS), "verdict"]
         fired += [(seed, name) for name in lines.index[lines == "warning"]]
     assert fired == []
@@ -123,16 +135,17 @@ def assert_lines(verdict, *names):
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_two_components(dtype):
-    # From the clusters: what is highest may have a component of one row, or of none.
-    two = functools.partial(judged, k=2, dtype=dtype, start="k-means")
+    two = functools.partial(judged, k=2, dtype=dtype, n_init=1)
     for seed in range(3):
-        x = clusters(seed, 300, 2, 2, 6)
-        assert_lines(two(x, prior=held(60.0, 200.0, d=2)), CONFLICT)
-        assert_lines(two(with_outlier(x, [30, -20])), TAILS, ALONE)
+        x, labels = clusters(seed, 300, 2, 2, 6)
+        assert_lines(two(x, prior=spread(x, 3.0, 200), start=labels), CONFLICT)
+        # Of two modes that in which the row is with its cluster.
+        assert_lines(two(with_outlier(x, [30, -20]), start=labels), TAILS, ALONE)
         # A component of its own hides a row from its density.
-        assert_lines(two(with_outlier(x, [90, 90])), ALONE)
+        assert_lines(two(with_outlier(x, [90, 90]), start="k-means"), ALONE)
     for seed in range(5):
-        verdict = two(clusters(seed, 300, 2, 2, 8, dof=2))
+        x, labels = clusters(seed, 300, 2, 2, 8, dof=2)
+        verdict = two(x, start=labels)
         assert verdict.checks.loc[TAILS, "verdict"] == "warning"
         assert "heavier tails than the model" in verdict.checks.loc[TAILS, "meaning"]
         assert verdict.checks.loc[CONFLICT, "verdict"] == "ok"

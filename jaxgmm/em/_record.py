@@ -101,8 +101,8 @@ _LANDMARKS = 64
 
 
 def landmarks(x: Array, n_rows: int) -> Array:
-    """Some of the first ``n_rows``."""
-    return rows_at(x, np.linspace(0, n_rows - 1, min(n_rows, _LANDMARKS)).astype(int))
+    """Some of the first ``n_rows``, the same more than once where these are few."""
+    return rows_at(x, np.linspace(0, n_rows - 1, _LANDMARKS).astype(int))
 
 
 def distinct(model: LatentModel, landmarks: Array, record: Run, total_weight: float) -> np.ndarray:

@@ -592,7 +592,8 @@ class Mixture(LatentModel):
         return super().check_data(self.read(x)[1], sample_weight)
 
     def check_model(self, x: Array, sample_weight: Array | None = None) -> None:
-        rows = np.asarray(x if sample_weight is None else x[np.asarray(sample_weight) > 0])
+        rows = np.asarray(x)
+        rows = rows if sample_weight is None else rows[np.asarray(sample_weight) > 0]
         self.family.check_rows(np.asarray(x))
         if isinstance(self.prior, PriorRule):
             total = len(rows) if sample_weight is None else float(np.sum(sample_weight))
