@@ -350,6 +350,37 @@ def ends_from(
     """Where EM leads from each of many points, and which of the ends are one optimum.
 
     A few at a time, as many as the fit had restarts: its own program serves.
+
+    Parameters
+    ----------
+    fit : Fit
+        Of which the model and ``tol`` are taken.
+    points : parameters (S, ...)
+        In the units of the data.
+    x : (n, D) array
+        Data of the fit.
+    sample_weight : (n,) array or None
+        Weights of the fit.
+    max_iter : int
+        Most iterations of each.
+
+    Returns
+    -------
+    Run
+        Record of all ends, leaves (S, ...).
+    (S,) int array
+        Which optimum each reached, the highest numbered 0, by the rule of `Fit.optima`.
+
+    Examples
+    --------
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> import jaxgmm as jg
+    >>> x = jnp.asarray(jg.datasets.load("faithful").x)
+    >>> fit = jg.fit(jg.Mixture(jg.Gaussian(), 2), x, key=jax.random.key(0), n_init=4)
+    >>> _, optimum = jg.em.ends_from(fit, fit.restarts.params, x, None, 1000)
+    >>> optimum.tolist()
+    [0, 0, 0, 0]
     """
     tolerance = jnp.asarray(fit.tol, x.dtype)
     filled = _filled(fit.model, x, sample_weight)
