@@ -596,7 +596,7 @@ class Mixture(LatentModel):
         rows = rows if sample_weight is None else rows[np.asarray(sample_weight) > 0]
         self.family.check_rows(np.asarray(x))
         if isinstance(self.prior, PriorRule):
-            total = len(rows) if sample_weight is None else float(np.sum(sample_weight))
+            total = len(rows) if sample_weight is None else float(np.sum(np.asarray(sample_weight)))
             self.family.check_rule(self.prior.name, rows, total)
         elif self.prior is not None:
             shape = self.n_components, rows.shape[1]

@@ -1,0 +1,135 @@
+"""What waiting is made of: programs and seconds where the shapes of data keep changing.
+
+- sizes: data sets of as many sizes, 50 to 2,000 rows, D = 2, K = 3, 4 starts each, beside the
+  same loop of scikit-learn's `GaussianMixture` (``n_init=4``);
+- one size: as many data sets of one size in one program, `jax.vmap` of `jg.em.run`;
+- main job: fit, NUTS, verdict and report of Old Faithful in fresh processes, with an empty cache of
+  compiled programs and with the one that this filled;
+- select: fourteen structures at nine numbers of components, first and second call.
+
+    python examples/benchmarks/latency.py [--sizes 300] [--jobs 5] [--no-select]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from sklearn.mixture import GaussianMixture
+
+import jaxgmm as jg
+
+CENTRES = np.array([[0.0, 0.0], [6.0, 0.0], [3.0, 5.3]])
+STARTS = 4
+_programs = 0
+
+
+def _listen(event: str, _seconds: float, **_: Any) -> None:
+    global _programs
+    _programs += event == "/jax/core/compile/backend_compile_duration"
+
+
+jax.monitoring.register_event_duration_secs_listener(_listen)
+
+
+def rows(n: int, seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(n, 2)) + CENTRES[rng.integers(0, len(CENTRES), n)]
+
+
+def timed(call: Callable[[], Any]) -> tuple[float, int]:
+    """Seconds and programs of a call."""
+    before, start = _programs, time.perf_counter()
+    jax.block_until_ready(call())
+    return time.perf_counter() - start, _programs - before
+
+
+def maps() -> str:
+    """Pieces of memory that the process holds, where the kernel tells."""
+    path = pathlib.Path("/proc/self/maps")
+    return f"{len(path.read_bytes().splitlines()):,}" if path.exists() else "unknown"
+
+
+def sizes(count: int) -> None:
+    each = np.unique(np.linspace(50, 2000, count).astype(int))
+    np.random.default_rng(0).shuffle(each)
+    model = jg.Mixture(jg.Gaussian(), len(CENTRES))
+    ours, theirs, compiled = [], [], []
+    for seed, n in enumerate(each):
+        x, key = rows(n, seed), jax.random.key(seed)
+        fit = lambda x=x, key=key: jg.fit(model, x, key=key, n_init=STARTS).params
+        seconds, programs = timed(fit)
+        ours.append(seconds)
+        compiled.append(programs)
+        peer = GaussianMixture(len(CENTRES), n_init=STARTS, random_state=seed)
+        theirs.append(timed(lambda peer=peer, x=x: peer.fit(x) and None)[0])
+    ready = [s for s, programs in zip(ours, compiled, strict=True) if programs <= 1]
+    print(
+        f"{len(each)} sizes: {sum(compiled)} programs at {sum(c > 1 for c in compiled)} of them, "
+        f"{maps()} pieces of memory\n"
+        f"  seconds, first {ours[0]:.2f}, median {statistics.median(ours):.3f}, where the program "
+        f"was there {statistics.median(ready):.3f}; in all {sum(ours):.0f}\n"
+        f"  scikit-learn, median {statistics.median(theirs):.3f}, in all {sum(theirs):.0f}"
+    )
+
+
+def one_size(count: int, n: int = 200) -> None:
+    x = jnp.asarray(np.stack([rows(n, seed) for seed in range(count)]))
+    labels = jax.vmap(lambda x: jnp.argmin(((x[:, None] - CENTRES) ** 2).sum(-1), axis=1))(x)
+    model = jg.Mixture(jg.Gaussian(), len(CENTRES))
+    run = jax.jit(jax.vmap(lambda x, start: jg.em.run(model, x, start).log_joint))
+    start = jax.nn.one_hot(labels, len(CENTRES), dtype=x.dtype)
+    first, second = (timed(lambda: run(x, start))[0] for _ in range(2))
+    print(f"{count} data sets of {n} rows in one program: {first:.2f} s, again {second:.3f} s")
+
+
+def main_job(count: int) -> None:
+    program = [sys.executable, "-m", "jaxgmm", "compare", "faithful", "-k", "2", "--quiet"]
+    empty, filled = [], []
+    for _ in range(count):
+        with tempfile.TemporaryDirectory() as folder:
+            environment = os.environ | {"XDG_CACHE_HOME": folder}
+            environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+            for seconds in (empty, filled):
+                out = pathlib.Path(folder) / f"report{len(seconds)}{seconds is filled}"
+                start = time.perf_counter()
+                subprocess.run([*program, "--out", str(out)], env=environment, check=True,
+                               stdout=subprocess.DEVNULL)  # fmt: skip
+                seconds.append(time.perf_counter() - start)
+    print(
+        f"main job, medians of {count}: {statistics.median(empty):.1f} s with an empty cache, "
+        f"{statistics.median(filled):.1f} s with a filled one"
+    )
+
+
+def select() -> None:
+    x = jg.datasets.load("faithful").x
+    models = [jg.Mixture(jg.Gaussian(s), k) for s in jg.model.STRUCTURES for k in range(1, 10)]
+    call = lambda: jg.select(models, x, key=jax.random.key(0)) and None
+    (first, programs), (second, _) = timed(call), timed(call)
+    print(f"select, {len(models)} models: {first:.1f} s, {programs} programs; again {second:.1f} s")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--sizes", type=int, default=300)
+    parser.add_argument("--jobs", type=int, default=5)
+    parser.add_argument("--no-select", action="store_true")
+    args = parser.parse_args()
+    jax.config.update("jax_enable_x64", True)
+    sizes(args.sizes)
+    one_size(1000)
+    main_job(args.jobs)
+    if not args.no_select:
+        select()
