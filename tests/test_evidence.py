@@ -39,7 +39,7 @@ def test_one_component_is_exact():
     assert found.error < 1e-10
 
 
-@pytest.mark.parametrize("k", [2, 3])
+@pytest.mark.parametrize("k", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_it_is_the_sum_over_all_assignments(k):
     found = jg.evidence(posterior(k), key=jax.random.key(2))
     agrees(found, exact(X, k).log_evidence)

@@ -82,6 +82,7 @@ def test_one_component(dtype):
     assert f"row {least}" in tailed.summary or f"rows {least}" in tailed.summary
 
 
+@pytest.mark.slow
 def test_old_faithful_has_neither():
     assert_said(jg.compare(*old_faithful()))
 

@@ -157,6 +157,7 @@ def test_a_latent_class_program_is_a_mixture_of_bernoullis():
         np.testing.assert_allclose(errors[0][name], errors[1][name], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_zero_inflated_program_is_numpyros_distribution():
     """Derivatives too, though a label takes a parameter away."""
     y = _counts()

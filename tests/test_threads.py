@@ -96,7 +96,7 @@ def _on_two_threads(*command, timeout=120):
     )
 
 
-@pytest.mark.parametrize("prior", [(), ("fraley-raftery",)])
+@pytest.mark.parametrize("prior", [pytest.param((), marks=pytest.mark.slow), ("fraley-raftery",)])
 def test_em_under_the_users_own_jit(prior):
     _on_two_threads("-c", EM, *prior)
 
