@@ -17,7 +17,8 @@ from jaxgmm._checks import check_name, check_options
 from jaxgmm._contract import LatentModel, Params, Sites
 from jaxgmm._numerics import as_rows, at_once
 from jaxgmm._predictive import responsibilities_at
-from jaxgmm._programs import in_slices, program
+from jaxgmm._programs import program
+from jaxgmm._shapes import in_slices
 
 # Rows that decide the labels: more would not change them, only cost memory. Fewer where
 # draws x labels x rows would be too many numbers.

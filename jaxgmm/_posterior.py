@@ -24,8 +24,8 @@ from jaxgmm._labelling import (
     symmetry_note,
 )
 from jaxgmm._origin import about, narrowed
-from jaxgmm._programs import in_slices
 from jaxgmm._results import fingerprint
+from jaxgmm._shapes import in_slices
 
 if TYPE_CHECKING:
     import pandas as pd

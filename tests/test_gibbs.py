@@ -16,7 +16,7 @@ from scipy.special import digamma, gammaln, multigammaln
 
 import jaxgmm as jg
 from jaxgmm._labels import sampled_labels
-from jaxgmm._programs import rung
+from jaxgmm._shapes import rung
 from jaxgmm.bayes._chains import Schedule, Starts
 from jaxgmm.bayes._gibbs import _Chain, _sweep, gibbs
 

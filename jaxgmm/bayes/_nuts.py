@@ -25,7 +25,8 @@ from numpyro.infer.hmc_util import (
 )
 
 from jaxgmm._contract import LatentModel, Params
-from jaxgmm._programs import program, rung
+from jaxgmm._programs import program
+from jaxgmm._shapes import rung
 from jaxgmm._unconstrained import (
     DENSE_LIMIT,
     from_vector,

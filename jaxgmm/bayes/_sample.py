@@ -15,8 +15,9 @@ from jaxgmm._labelling import all_sites, highest, match_labels, relabelled
 from jaxgmm._numerics import at_once, widened
 from jaxgmm._origin import centred_rows, wide_rows
 from jaxgmm._posterior import Posterior
-from jaxgmm._programs import in_slices, program
+from jaxgmm._programs import program
 from jaxgmm._results import fingerprint
+from jaxgmm._shapes import in_slices
 from jaxgmm._tables import feature_names, naming_columns, row_names
 from jaxgmm.bayes._chains import Schedule, device_mesh, on_all
 from jaxgmm.bayes._gibbs import gibbs

@@ -20,8 +20,9 @@ from jaxgmm._contract import LatentModel, Params
 from jaxgmm._given import forms_of_start, no_labels, stacked
 from jaxgmm._origin import centred_rows
 from jaxgmm._predictive import prior_draws
-from jaxgmm._programs import in_slices, on_rung, program
+from jaxgmm._programs import program
 from jaxgmm._results import SAME_OPTIMUM, Fit, Run, Status, fingerprint
+from jaxgmm._shapes import in_slices, on_rung
 from jaxgmm._tables import feature_names, naming_columns, numeric
 from jaxgmm.em._accelerate import ACCELERATIONS, accelerated
 from jaxgmm.em._loop import as_run, default_tolerance, number_of_slots, run_starts

@@ -21,7 +21,8 @@ from jaxgmm._archive import stored
 from jaxgmm._checks import check_names, unknown_name
 from jaxgmm._contract import Assignment, Prior, Sites
 from jaxgmm._numerics import Affine, anywhere, block_rows, normal, stack, weighted_moments
-from jaxgmm._programs import in_slices, program
+from jaxgmm._programs import program
+from jaxgmm._shapes import in_slices
 from jaxgmm._tables import numeric
 from jaxgmm.model._centred import Centred
 from jaxgmm.model._door import (

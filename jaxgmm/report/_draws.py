@@ -14,9 +14,10 @@ from scipy.optimize import linear_sum_assignment
 from jaxgmm._contract import LatentModel, Params
 from jaxgmm._labelling import AMBIGUOUS, all_sites, relabelled
 from jaxgmm._posterior import Posterior, systematic
-from jaxgmm._programs import in_slices, program, rows_at
+from jaxgmm._programs import program
 from jaxgmm._relabel import clarity
 from jaxgmm._results import Fit
+from jaxgmm._shapes import in_slices, rows_at
 
 # Rows and draws that clusterings and predictions are judged on.
 _MOST_ROWS = 2000

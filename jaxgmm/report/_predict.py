@@ -11,8 +11,9 @@ from scipy.special import logsumexp
 
 from jaxgmm._contract import LatentModel, Params
 from jaxgmm._posterior import Posterior
-from jaxgmm._programs import program, rows_at
+from jaxgmm._programs import program
 from jaxgmm._results import Fit
+from jaxgmm._shapes import rows_at
 from jaxgmm.report._approximations import Approximations
 from jaxgmm.report._check import OK, WARNING, Check, not_applicable
 from jaxgmm.report._conflict import conflict

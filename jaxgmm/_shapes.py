@@ -1,0 +1,82 @@
+"""Few shapes of arrays, so that few programs are compiled whatever the sizes of the user's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxgmm._programs import program
+
+# More rows are worth a program of their own.
+_MOST_FILLED = 2**16
+
+# Draws at once, and the share of them that may be computed in vain.
+_SLICES, _IN_VAIN = (1024, 128, 16), 0.1
+
+
+def rung(count: int, octave: int = 4) -> int:
+    """The next of 4, 5, 6, 7, 8, 10, 12, 14, 16, ...: few numbers of things are compiled for.
+
+    ``octave`` is how many there are until the number has doubled, a power of two.
+    """
+    step = max(1, 2 ** (count.bit_length() - 1) // octave)
+    return -(-count // step) * step
+
+
+def on_rung(x: jax.Array, sample_weight: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
+    """Rows filled up to the next number that is compiled for, by copies of weight zero.
+
+    At most an eighth of them is added, to no more than `_MOST_FILLED` rows on one device.
+    """
+    n = x.shape[0]
+    if n > _MOST_FILLED or len(x.sharding.device_set) > 1:
+        return x, sample_weight
+    more = rung(n, 8) - n
+    weight = np.ones(n, x.dtype) if sample_weight is None else np.asarray(sample_weight)
+    rows = np.asarray(x)
+    if more:
+        rows = np.concatenate([rows, np.repeat(rows[-1:], more, axis=0)])
+        weight = np.concatenate([weight, np.zeros(more, weight.dtype)])
+    return jax.device_put(rows, x.sharding), jax.device_put(weight, x.sharding)
+
+
+def in_slices(
+    call: Callable[[Any], Any], draws: Any, axes: int = 1, size: int | None = None
+) -> Any:
+    """What ``call`` makes of a pytree of draws, a slice of them at a time, on the host.
+
+    Slices are of few sizes, so that few programs are compiled whatever the number of draws;
+    the last draw fills up the last one.
+
+    Parameters
+    ----------
+    call : callable
+        From draws (size, ...) to a pytree of (size, ...).
+    draws : pytree
+        Whose leaves have ``axes`` leading axes.
+    size : int, optional
+        Of a slice. The largest that computes at most a tenth too much.
+    """
+    leaves, structure = jax.tree.flatten(draws)
+    lead = np.shape(leaves[0])[:axes]
+    count = math.prod(lead)
+    flat = [np.asarray(leaf).reshape(count, *np.shape(leaf)[axes:]) for leaf in leaves]
+    if size is None:
+        size = next((s for s in _SLICES if -count % s <= _IN_VAIN * count), _SLICES[-1])
+    parts = []
+    for first in range(0, count, size):
+        index = np.minimum(np.arange(first, first + size), count - 1)
+        part = call(jax.tree.unflatten(structure, [leaf[index] for leaf in flat]))
+        parts.append(jax.tree.map(np.asarray, part))
+    whole = lambda *found: np.concatenate(found)[:count].reshape((*lead, *found[0].shape[1:]))
+    return jax.tree.map(whole, *parts)
+
+
+@program()
+def rows_at(x: jax.Array, index: np.ndarray) -> jax.Array:
+    """Some rows, taken where all of them are."""
+    return x[index]
