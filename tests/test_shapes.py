@@ -9,7 +9,8 @@ from jaxgmm._shapes import in_slices, on_rung, rung
 
 def test_eight_numbers_of_rows_until_they_double():
     rungs = {rung(n, 8) for n in range(256, 512)}
-    assert len(rungs) == 9 and rungs >= {256, 288, 480, 512}
+    assert len(rungs) == 9
+    assert rungs >= {256, 288, 480, 512}
     assert all(n <= rung(n, 8) <= 1.125 * n for n in range(1, 5000))
 
 
@@ -17,7 +18,8 @@ def test_eight_numbers_of_rows_until_they_double():
 def test_rows_are_added_at_weight_zero(dtype):
     x = jnp.arange(66.0, dtype=dtype).reshape(33, 2)
     rows, weight = on_rung(x, None)
-    assert rows.shape == (36, 2) and rows.dtype == weight.dtype == dtype
+    assert rows.shape == (36, 2)
+    assert rows.dtype == weight.dtype == dtype
     np.testing.assert_array_equal(rows[:33], x)
     np.testing.assert_array_equal(weight, [1.0] * 33 + [0.0] * 3)
 

@@ -27,6 +27,7 @@ from jaxgmm.model._family import Site
 from jaxgmm.model._newton import derivatives, minimise, uphill
 from jaxgmm.model._site_family import MixtureParams, SiteFamily
 from jaxgmm.model._site_prior import SitePrior
+from jaxgmm.model._unconjugate import Unconjugate
 
 # Positive parameters outside of these are those of a column without a spread.
 _LEAST, _MOST = 1e-12, 1e12
@@ -53,7 +54,7 @@ class Bends(NamedTuple):
     curvature: Array
 
 
-class NumericalFamily(SiteFamily):
+class NumericalFamily(Unconjugate, SiteFamily):
     """A family that is a NumPyro distribution of one column, and the supports of its parameters.
 
     A subclass, a frozen dataclass registered as a pytree, has ``supports`` and `make`. M-steps
@@ -62,6 +63,7 @@ class NumericalFamily(SiteFamily):
     """
 
     closed: ClassVar[bool] = False
+    without = "whose M-steps are numerical"
     supports: Any  # by name, in order
 
     @abc.abstractmethod
@@ -251,27 +253,6 @@ class NumericalFamily(SiteFamily):
     def bounded(self, prior: Any, free: bool) -> bool:
         """Nothing is known of a density without a prior; masses are at most one."""
         return prior is not None or self.discrete
-
-    def check_conjugate(self, prior: Any) -> None:
-        raise ValueError(
-            f"prior: labelled rows update no prior of {self.label}, whose M-steps are numerical; "
-            'use method="nuts", "smc", "laplace" or "svi"'
-        )
-
-    def updated(self, statistics: Bends, prior: Any) -> Any:
-        return self.check_conjugate(prior)
-
-    def mean_log_density(self, prior: Any, x: Array, k: int) -> Float[Array, "k n"]:
-        self.check_conjugate(prior)
-        raise AssertionError
-
-    def expected_step(self, prior: Any, *args: Any) -> tuple[Bends, Array]:
-        self.check_conjugate(prior)
-        raise AssertionError
-
-    def divergence(self, prior: Any, other: Any, k: int, d: int) -> Array:
-        self.check_conjugate(prior)
-        raise AssertionError
 
     # -- doors and health ------------------------------------------------------------------
 

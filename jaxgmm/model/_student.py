@@ -21,13 +21,14 @@ from jaxgmm._contract import Assignment, Prior, Sites
 from jaxgmm._numerics import block_rows, sum_over_blocks
 from jaxgmm._tables import numeric
 from jaxgmm._within import at_edge, stepped
-from jaxgmm.model._family import Family, Site
+from jaxgmm.model._family import Site
 from jaxgmm.model._gaussian import Gaussian, GaussianParams
 from jaxgmm.model._moments import Moments
 from jaxgmm.model._newton import uphill
 from jaxgmm.model._prior import ConjugatePrior, improper
 from jaxgmm.model._site_family import MixtureParams
 from jaxgmm.model._site_prior import SitePrior, inside
+from jaxgmm.model._unconjugate import Unconjugate
 
 # Of normal rows the likelihood rises towards infinitely many degrees of freedom, and close to
 # none it has poles on single rows: beyond these nothing is told apart.
@@ -88,7 +89,7 @@ class StudentPrior(SitePrior):
 @stored
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class StudentT(Family):
+class StudentT(Unconjugate):
     """Multivariate t components with estimated degrees of freedom, for rows with outliers.
 
     Parameters
@@ -135,6 +136,7 @@ class StudentT(Family):
     """
 
     closed: ClassVar[bool] = False
+    without = "whose degrees of freedom have none"
     columns = "each"
     rules = ("fraley-raftery", "weak")
     proper_prior = 'prior="weak"'
@@ -400,27 +402,6 @@ class StudentT(Family):
 
     def bounded(self, prior: Any, free: bool) -> bool:
         return prior is not None
-
-    def check_conjugate(self, prior: Any) -> None:
-        raise ValueError(
-            f"prior: labelled rows update no prior of {self.label}, whose degrees of freedom have "
-            'none; use method="nuts", "smc", "laplace" or "svi"'
-        )
-
-    def updated(self, statistics: Weighed, prior: Any) -> Any:
-        return self.check_conjugate(prior)
-
-    def mean_log_density(self, prior: Any, x: Array, k: int) -> Float[Array, "k n"]:
-        self.check_conjugate(prior)
-        raise AssertionError
-
-    def expected_step(self, prior: Any, *args: Any) -> tuple[Weighed, Array]:
-        self.check_conjugate(prior)
-        raise AssertionError
-
-    def divergence(self, prior: Any, other: Any, k: int, d: int) -> Array:
-        self.check_conjugate(prior)
-        raise AssertionError
 
     # -- units -------------------------------------------------------------------------------------
 
