@@ -15,6 +15,8 @@ from numpyro import handlers
 from numpyro.distributions import constraints
 
 import jaxgmm as jg
+from jaxgmm import _programs
+from jaxgmm._unconstrained import from_vector, to_vector
 
 STRUCTURE_OF = {structure.name: structure for structure in jg.model.STRUCTURES.values()}
 # scikit-learn's four run through every law; the others take a subset in the quick lane.
@@ -178,3 +180,18 @@ def tree_allclose(a, b, rtol, atol=0.0):
         assert one.dtype == other.dtype
         size = np.max(np.abs(other), initial=0.0)
         np.testing.assert_allclose(one, other, rtol=rtol, atol=max(atol, rtol * size))
+
+
+@_programs.program()
+def decrement(model, params, x):
+    """How far the top of the local quadratic is, in squared standard deviations."""
+
+    def height(vector):
+        return model.log_joint(from_vector(model, vector, params)[0], x)
+
+    at = to_vector(model, params)
+    gradient, curvature = jax.grad(height)(at), -jax.hessian(height)(at)
+    scale = 1 / jnp.sqrt(jnp.maximum(jnp.abs(jnp.diagonal(curvature)), 1e-9))
+    values, vectors = jnp.linalg.eigh(curvature * scale * scale[:, None])
+    along = vectors.T @ (scale * gradient)
+    return jnp.sum(along**2 / jnp.maximum(jnp.abs(values), 1e-6))
