@@ -2,6 +2,7 @@
 
 - sizes: data sets of as many sizes, 50 to 2,000 rows, D = 2, K = 3, 4 starts each, beside the
   same loop of scikit-learn's `GaussianMixture` (``n_init=4``);
+- filling up: Old Faithful's 272 rows, which become 288, beside the same fit of exactly 272;
 - one size: as many data sets of one size in one program, `jax.vmap` of `jg.em.run`;
 - main job: fit, NUTS, verdict and report of Old Faithful in fresh processes, with an empty cache of
   compiled programs and with the one that this filled;
@@ -13,6 +14,8 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import functools
 import os
 import pathlib
 import statistics
@@ -78,10 +81,34 @@ def sizes(count: int) -> None:
     print(
         f"{len(each)} sizes: {sum(compiled)} programs at {sum(c > 1 for c in compiled)} of them, "
         f"{maps()} pieces of memory\n"
-        f"  seconds, first {ours[0]:.2f}, median {statistics.median(ours):.3f}, where the program "
-        f"was there {statistics.median(ready):.3f}; in all {sum(ours):.0f}\n"
+        f"  seconds, first {ours[0]:.2f} ({compiled[0]} programs), median "
+        f"{statistics.median(ours):.3f}, where the program was there "
+        f"{statistics.median(ready):.3f}; in all {sum(ours):.0f}\n"
         f"  scikit-learn, median {statistics.median(theirs):.3f}, in all {sum(theirs):.0f}"
     )
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, repr=False)
+class Exact(jg.Mixture):
+    """A mixture that is compiled for its number of rows."""
+
+    fills_up = False
+
+
+def filling(rounds: int = 15) -> None:
+    x, ratios = jg.datasets.load("faithful").x, {}
+    for n_init in (1, 64, 1000):
+        seconds = {kind: [] for kind in (Exact, jg.Mixture)}
+        for seed in range(1 + rounds):  # the first compiles
+            for kind, taken in seconds.items():
+                options = {"n_init": n_init, "tol": 1e-6, "start": "k-means++"}
+                model, key = kind(jg.Gaussian(), 3), jax.random.key(seed)
+                fit = functools.partial(jg.fit, model, x, key=key, **options)
+                taken.append(timed(lambda fit=fit: fit().params)[0])
+        exact, filled = (statistics.median(taken[1:]) for taken in seconds.values())
+        ratios[n_init] = f"{n_init} restarts {filled / exact:.2f}"
+    print("filled up over exact rows:", ", ".join(ratios.values()))
 
 
 def one_size(count: int, n: int = 200) -> None:
@@ -95,8 +122,8 @@ def one_size(count: int, n: int = 200) -> None:
 
 
 def main_job(count: int) -> None:
-    program = [sys.executable, "-m", "jaxgmm", "compare", "faithful", "-k", "2", "--quiet"]
-    empty, filled = [], []
+    program = [sys.executable, "-c", _COUNTED, "compare", "faithful", "-k", "2", "--quiet"]
+    empty, filled, compiled = [], [], ""
     for _ in range(count):
         with tempfile.TemporaryDirectory() as folder:
             environment = os.environ | {"XDG_CACHE_HOME": folder}
@@ -104,13 +131,29 @@ def main_job(count: int) -> None:
             for seconds in (empty, filled):
                 out = pathlib.Path(folder) / f"report{len(seconds)}{seconds is filled}"
                 start = time.perf_counter()
-                subprocess.run([*program, "--out", str(out)], env=environment, check=True,
-                               stdout=subprocess.DEVNULL)  # fmt: skip
+                said = subprocess.run([*program, "--out", str(out)], env=environment, check=True,
+                                      capture_output=True, text=True).stdout  # fmt: skip
                 seconds.append(time.perf_counter() - start)
+                compiled = said.splitlines()[-1]
     print(
         f"main job, medians of {count}: {statistics.median(empty):.1f} s with an empty cache, "
-        f"{statistics.median(filled):.1f} s with a filled one"
+        f"{statistics.median(filled):.1f} s with a filled one; {compiled} programs"
     )
+
+
+# The command line, and how many programs it asked XLA for, or the cache.
+_COUNTED = """
+import sys
+from jax import monitoring
+count = []
+monitoring.register_event_duration_secs_listener(
+    lambda event, *_, **__: count.append(event) if event.endswith("backend_compile_duration") else 0
+)
+from jaxgmm.__main__ import main
+code = main(sys.argv[1:])
+print(len(count))
+sys.exit(code)
+"""
 
 
 def select() -> None:
@@ -129,6 +172,7 @@ if __name__ == "__main__":
     args = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
     sizes(args.sizes)
+    filling()
     one_size(1000)
     main_job(args.jobs)
     if not args.no_select:

@@ -57,7 +57,10 @@ def verdict_record(verdict: Verdict, figures: list[Illustration], code: str) -> 
 def hyper_parameters(model: LatentModel) -> dict[str, Any]:
     """The numbers in a conjugate prior, in the units of the data."""
     prior = getattr(model, "prior", None)
-    return dataclasses.asdict(prior) if isinstance(prior, ConjugatePrior) else {}
+    if not isinstance(prior, ConjugatePrior):
+        return {}
+    # `dataclasses.asdict` copies arrays, each by a program.
+    return {field.name: getattr(prior, field.name) for field in dataclasses.fields(prior)}
 
 
 def data_record(fit: Fit) -> dict[str, Any]:
