@@ -84,9 +84,10 @@ def test_bands_hold_uniform_ranks_as_often_as_they_say():
     assert np.allclose(band.expected, n_ranks * np.arange(1, 20) / 20)
 
 
-def test_p_values_of_uniform_ranks_are_uniform():
-    rng = np.random.default_rng(2)
-    table = rank_table(rng.integers(20, size=(300, 200)), list(map(str, range(200))), 19, 0.95)
+@pytest.mark.parametrize("n_draws", [19, 100])  # 101 ranks are a prime number of them
+def test_p_values_of_uniform_ranks_are_uniform(n_draws):
+    ranks = np.random.default_rng(2).integers(n_draws + 1, size=(300, 200))
+    table = rank_table(ranks, list(map(str, range(200))), n_draws, 0.95)
     for name in ("p_value", "chi2_p_value"):
         assert stats.kstest(table[name], "uniform").pvalue > 1e-3
     assert table["uniform"].mean() > 0.99

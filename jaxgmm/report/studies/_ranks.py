@@ -94,9 +94,11 @@ def rank_table(
 
 
 def _chi_squared(ranks: Int[np.ndarray, " n"], n_draws: int) -> float:
-    n_bins = max(b for b in range(1, _MOST_BINS + 1) if (n_draws + 1) % b == 0)
-    counts = np.bincount(ranks * n_bins // (n_draws + 1), minlength=n_bins)
-    return float(stats.chisquare(counts).pvalue)
+    n_bins = min(_MOST_BINS, n_draws + 1)
+    counted = lambda numbers: np.bincount(numbers * n_bins // (n_draws + 1), minlength=n_bins)
+    # Bins hold as many of the possible ranks as they can; some hold one more.
+    share = counted(np.arange(n_draws + 1)) / (n_draws + 1)
+    return float(stats.chisquare(counted(ranks), share * len(ranks)).pvalue)
 
 
 def _meaning(place: Float[np.ndarray, " n"]) -> str:
