@@ -55,6 +55,14 @@ def about(x: Any, origin: np.ndarray | None) -> np.ndarray:
     return np.subtract(wide.reshape(centred.shape), origin, out=centred, casting="same_kind")
 
 
+def wide_origin(places: Any) -> np.ndarray | None:
+    """An origin near places (K, D) that JAX would round; None for all others."""
+    wide = isinstance(places, np.ndarray) and places.dtype == np.float64
+    if not wide or jnp.result_type(float) == np.float64:
+        return None
+    return np.mean(places, axis=0)
+
+
 def narrowed(tree: Any) -> Any:
     """Numbers near the origin, in the precision of JAX."""
     return jax.tree.map(lambda leaf: np.asarray(jnp.asarray(leaf)), tree)

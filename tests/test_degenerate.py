@@ -412,6 +412,14 @@ NARROW = """
         again = jg.fit(far_model, far, start=moved.params)
         np.testing.assert_allclose(again.log_joint, near.log_joint, rtol=1e-6)
         jg.standard_errors(moved, far)
+    tails = lambda: jg.Mixture(jg.families.StudentT("full"), 2, prior="weak")
+    near_t, moved_t = jg.fit(tails(), x, start=labels), jg.fit(tails(), far, start=labels)
+    assert moved_t.params.own["locations"].dtype == np.float64
+    np.testing.assert_allclose(moved_t.log_joint, near_t.log_joint, rtol=1e-6)
+    places = moved_t.params.own["locations"] - 1e6
+    np.testing.assert_allclose(places, near_t.params.own["locations"], rtol=1e-3)
+    total = moved_t.model.log_prob(moved_t.params, far).sum()
+    np.testing.assert_allclose(total, near_t.log_likelihood, rtol=1e-5)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         rounded = jg.fit(far_model, far.astype(np.float32), start=labels)

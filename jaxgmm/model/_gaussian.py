@@ -21,6 +21,7 @@ from jaxgmm._archive import stored
 from jaxgmm._checks import check_names, unknown_name
 from jaxgmm._contract import Assignment, Prior, Sites
 from jaxgmm._numerics import Affine, anywhere, block_rows, normal, stack, weighted_moments
+from jaxgmm._origin import wide_origin
 from jaxgmm._programs import program
 from jaxgmm._shapes import in_slices
 from jaxgmm._tables import numeric
@@ -772,10 +773,7 @@ class Gaussian(Family):
         return params
 
     def origin(self, params: GaussianParams) -> np.ndarray | None:
-        wide = isinstance(params.means, np.ndarray) and params.means.dtype == np.float64
-        if not wide or jnp.result_type(float) == np.float64:
-            return None
-        return np.mean(params.means, axis=0)
+        return wide_origin(params.means)
 
     # -- health -----------------------------------------------------------------
 

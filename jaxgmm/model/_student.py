@@ -19,6 +19,7 @@ from jaxgmm._archive import stored
 from jaxgmm._checks import check_names, reworded
 from jaxgmm._contract import Assignment, Prior, Sites
 from jaxgmm._numerics import block_rows, sum_over_blocks
+from jaxgmm._origin import wide_origin
 from jaxgmm._tables import numeric
 from jaxgmm._within import at_edge, stepped
 from jaxgmm.model._family import Site
@@ -136,6 +137,7 @@ class StudentT(Unconjugate):
     """
 
     closed: ClassVar[bool] = False
+    moves = True
     without = "whose degrees of freedom have none"
     columns = "each"
     rules = ("fraley-raftery", "weak")
@@ -402,6 +404,24 @@ class StudentT(Unconjugate):
 
     def bounded(self, prior: Any, free: bool) -> bool:
         return prior is not None
+
+    # -- rows far from zero ------------------------------------------------------------------------
+
+    def moved_prior(self, prior: Any, offset: Any) -> Any:
+        if not isinstance(prior, StudentPrior):
+            return prior
+        components = self.normal.moved_prior(prior.components, offset)
+        return dataclasses.replace(prior, components=components)
+
+    def moved(self, params: Any, offset: Any) -> Any:
+        # By NumPy, as in `Gaussian.moved`.
+        moved = lambda own: {**own, "locations": np.asarray(own["locations"], np.float64) + offset}
+        if isinstance(params, MixtureParams):
+            return dataclasses.replace(params, own=moved(params.own))
+        return moved(params) if isinstance(params, Mapping) else params
+
+    def origin(self, params: MixtureParams) -> np.ndarray | None:
+        return wide_origin(params.own["locations"])
 
     # -- units -------------------------------------------------------------------------------------
 
