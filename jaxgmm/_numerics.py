@@ -21,12 +21,7 @@ from jaxgmm._tables import refuse_masked
 _BLOCK_BYTES = {"cpu": 2**22}
 _BLOCK_BYTES_ELSEWHERE = 2**28
 _BLOCK_ROWS = {"cpu": (256, 2048)}
-_BLOCK_ROWS_ELSEWHERE = (256, 2**19)
-
-# Rows of one product of weights and features: a product of few rows and columns over many leaves
-# most of a GPU idle, many of them side by side do not. A core takes the whole block.
-_PIECE_ROWS = {"cpu": None}
-_PIECE_ROWS_ELSEWHERE = 2**12
+_BLOCK_ROWS_ELSEWHERE = (256, 2**20)
 
 # What is computed side by side (restarts, draws) fills this much memory (measured with restarts:
 # twice as much or half as much is slower).
@@ -244,20 +239,6 @@ def sum_over_blocks(
     zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(part, 0))
     onwards = lambda total, index: (add(total, part(index)), None)
     return lax.scan(onwards, zero, jnp.arange(-(-n // block)))[0]
-
-
-def weighted_sums(
-    features: Float[Array, "f n"], weights: Float[Array, "k n"]
-) -> Float[Array, "k f"]:
-    """``weights @ features.T``, on other devices than a CPU in pieces side by side."""
-    piece = _PIECE_ROWS.get(jax.default_backend(), _PIECE_ROWS_ELSEWHERE)
-    pieces = 0 if piece is None else features.shape[1] // piece
-    if pieces < 2:
-        return weights @ features.T
-    whole = pieces * piece
-    cut = lambda array: array[:, :whole].reshape(len(array), pieces, piece)
-    sums = jnp.sum(jnp.einsum("kpn,fpn->pkf", cut(weights), cut(features)), axis=0)
-    return sums + weights[:, whole:] @ features[:, whole:].T
 
 
 def map_over_blocks(

@@ -10,6 +10,7 @@ import pytest
 from helpers import DATA
 
 import jaxgmm as jg
+from jaxgmm.em._kmeans import _by_label
 
 FAITHFUL = DATA["faithful"]
 
@@ -231,3 +232,12 @@ def test_responsibilities_tend_to_lloyds_assignments(key):
         gaps.append(1 - soft[np.arange(len(x)), hard.labels].mean())
     assert all(later < earlier for earlier, later in itertools.pairwise(gaps))
     assert gaps[-1] < 1e-6
+
+
+@pytest.mark.parametrize("shape", [(50,), (50, 3)])
+def test_sums_of_a_label_are_the_same_however_a_device_makes_them(shape, monkeypatch):
+    rng = np.random.default_rng(3)
+    values, labels = jnp.array(rng.normal(size=shape)), jnp.array(rng.integers(4, size=50))
+    one_by_one = _by_label(values, labels, 4)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    np.testing.assert_allclose(_by_label(values, labels, 4), one_by_one, atol=1e-13)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 import numbers
 from collections.abc import Callable
@@ -306,8 +305,7 @@ def lloyd(
     def block(rows: Array, w: Array, centres: Array) -> tuple[Array, Array]:
         z = chart.apply(rows)
         labels = nearest(z, centres)
-        total = functools.partial(jax.ops.segment_sum, segment_ids=labels, num_segments=k)
-        return total(w[:, None] * z), total(w)
+        return _by_label(w[:, None] * z, labels, k), _by_label(w, labels, k)
 
     def body(state: tuple) -> tuple:
         centres, n_iter, _ = state
@@ -331,6 +329,18 @@ def lloyd(
     unmoved = jnp.full((), jnp.inf, start.dtype)
     centres, n_iter, shift = lax.while_loop(going, body, (start, jnp.int32(0), unmoved))
     return centres, n_iter, shift <= tol
+
+
+def _by_label(values: Float[Array, "n ..."], labels: Int[Array, " n"], k: int) -> Array:
+    """Sums of the values of each label.
+
+    Elsewhere than on a CPU rows are added up in another order every time, so that centres never
+    stand still: there as a product, whose order is fixed.
+    """
+    if jax.default_backend() == "cpu":
+        return jax.ops.segment_sum(values, labels, k)
+    own = jax.nn.one_hot(labels, k, dtype=values.dtype, axis=0)
+    return jnp.matmul(own, values, precision=lax.Precision.HIGHEST)
 
 
 def _relocate(

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxgmm._archive import stored
 from jaxgmm._contract import Assignment, Sites
-from jaxgmm._numerics import block_rows, weighted_sums
+from jaxgmm._numerics import block_rows
 from jaxgmm._proper import innermost
 from jaxgmm._within import freedom, stepped
 from jaxgmm.model._door import check_poles
@@ -90,7 +90,7 @@ class ConjugateFamily(SiteFamily):
         return self.natural({name: at(site) for name, site in self.sites(params).items()})
 
     def sums(self, features: Float[Array, "f n"], weights: Float[Array, "k n"]) -> Array:
-        return weighted_sums(features, weights)
+        return weights @ features.T
 
     def statistics(self, sums: Float[Array, "k f"]) -> Sums:
         return Sums(sums[:, 0], sums)
