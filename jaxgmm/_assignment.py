@@ -1,31 +1,102 @@
-"""Matching of labels: the cheapest permutation, and how much the next one costs."""
+"""Renaming of labels: which there are, the cheapest of them, and how much the next one costs.
+
+Labels may be renamed within a group only: ``groups`` has a number for each label, those of one
+group the same. None stands for a single group.
+"""
 
 from __future__ import annotations
 
 import itertools
+import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 # All permutations are tried up to this many labels, the Hungarian method above.
 _ENUMERATE = 5
 
 
-def cheapest(cost: Float[Array, "s k k"]) -> Int[Array, "s k"]:
+# What labels may be called: a number for each, those of one group the same.
+Groups = tuple[int, ...]
+
+
+def members(groups: Groups) -> list[Int[np.ndarray, " m"]]:
+    """The labels of each group."""
+    found = np.asarray(groups)
+    return [np.flatnonzero(found == group).astype(np.int32) for group in dict.fromkeys(groups)]
+
+
+def n_renamings(groups: Groups) -> int:
+    """How many names the labels may have."""
+    return math.prod(math.factorial(len(own)) for own in members(groups))
+
+
+def renamings(groups: Groups) -> Int[np.ndarray, "orders k"]:
+    """All of them as permutations, the one that changes nothing first."""
+    each = [list(itertools.permutations(own)) for own in members(groups)]
+    orders = np.empty((n_renamings(groups), len(groups)), np.int32)
+    for order, chosen in zip(orders, itertools.product(*each), strict=True):
+        for own, names in zip(members(groups), chosen, strict=True):
+            order[own] = names
+    return orders
+
+
+def check_renaming(order: Any, groups: Groups) -> None:
+    """Refuse, with a `ValueError`, a permutation that leaves the groups; traced ones pass."""
+    if isinstance(order, Tracer):
+        return
+    found, known = np.asarray(order), np.asarray(groups)
+    if not np.array_equal(np.sort(found), np.arange(len(groups))):
+        raise ValueError(f"order: needs each of {len(groups)} labels once, found {found.tolist()}")
+    if not np.array_equal(known[found], known):
+        raise ValueError(
+            f"order: labels may be renamed within their groups {groups} only, found "
+            f"{found.tolist()}"
+        )
+
+
+def cheapest(cost: Float[Array, "s k k"], groups: Groups | None = None) -> Int[Array, "s k"]:
     """``order`` minimising ``sum_k cost[order[k], k]`` for each of S matrices."""
+    draws, k, _ = cost.shape
+    if groups is None or len(set(groups)) == 1:
+        return _cheapest(cost)
+    order = jnp.zeros((draws, k), jnp.int32)
+    for own in members(groups):
+        chosen = _cheapest(cost[:, own[:, None], own])
+        order = order.at[:, own].set(jnp.asarray(own)[chosen])
+    return order
+
+
+def margin(
+    cost: Float[Array, "s k k"], order: Int[Array, "s k"], groups: Groups | None = None
+) -> Float[Array, " s"]:
+    """What the second-cheapest renaming costs more than the cheapest, ``order``.
+
+    Infinite where there is no other.
+    """
+    if groups is None or len(set(groups)) == 1:
+        return _margin(cost, order)
+    least = jnp.full(len(cost), jnp.inf, cost.dtype)
+    # The next renaming differs within one group.
+    for own in members(groups):
+        within = jnp.searchsorted(own, order[:, own]).astype(jnp.int32)
+        least = jnp.minimum(least, _margin(cost[:, own[:, None], own], within))
+    return least
+
+
+def _cheapest(cost: Float[Array, "s k k"]) -> Int[Array, "s k"]:
     if cost.shape[1] <= _ENUMERATE:
         orders, totals = _all_orders(cost)
         return orders[jnp.argmin(totals, axis=1)]
     return jax.vmap(_hungarian)(cost)
 
 
-def margin(cost: Float[Array, "s k k"], order: Int[Array, "s k"]) -> Float[Array, " s"]:
-    """What the second-cheapest permutation costs more than the cheapest, ``order``.
-
-    Infinite where there is no other.
-    """
+def _margin(cost: Float[Array, "s k k"], order: Int[Array, "s k"]) -> Float[Array, " s"]:
     draws, k, _ = cost.shape
     if k == 1:
         return jnp.full(draws, jnp.inf, cost.dtype)
@@ -38,7 +109,7 @@ def margin(cost: Float[Array, "s k k"], order: Int[Array, "s k"]) -> Float[Array
 def _all_orders(cost: Array) -> tuple[Array, Array]:
     """Every permutation and its total cost under each matrix."""
     k = cost.shape[1]
-    orders = jnp.array(list(itertools.permutations(range(k))), jnp.int32)
+    orders = jnp.asarray(renamings((0,) * k))
     return orders, jnp.sum(cost[:, orders, jnp.arange(k)], axis=-1)
 
 

@@ -14,6 +14,7 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from numpyro import handlers
 
+from jaxgmm._assignment import n_renamings
 from jaxgmm._description import Description, how_it_climbs
 from jaxgmm._numerics import as_rows, normalise
 from jaxgmm._proper import innermost, instead
@@ -97,8 +98,6 @@ class LatentModel(abc.ABC):
     incomplete: bool | ClassVar[bool] = False
     # Whether rows of weight zero may be added, so that few numbers of rows are compiled for.
     fills_up: bool | ClassVar[bool] = False
-    # Whether labels may be renamed, by `permute`; else each has a meaning of its own.
-    exchangeable: bool | ClassVar[bool] = True
 
     # -- the definition ------------------------------------------------------
 
@@ -117,6 +116,11 @@ class LatentModel(abc.ABC):
     @abc.abstractmethod
     def from_sites(self, sites: Sites) -> Params:
         """The inverse of `sites`."""
+
+    @property
+    def label_groups(self) -> tuple[int, ...]:
+        """A number for each label: those of equal numbers may be renamed, by `permute`."""
+        return (0,) * self.n_components
 
     # -- what EM needs -------------------------------------------------------
 
@@ -410,8 +414,10 @@ class LatentModel(abc.ABC):
         return sum(freedom(d(sites).support, sites[name]) for name, d in prior)
 
     def permute(self, params: Params, order: Array) -> Params:
-        """Rename the labels: new label k was ``order[k]``."""
-        return jax.tree.map(lambda leaf: leaf[order], params) if self.exchangeable else params
+        """Rename the labels: new label k was ``order[k]``, of the same group."""
+        if n_renamings(self.label_groups) == 1:
+            return params
+        return jax.tree.map(lambda leaf: leaf[order], params)
 
     def derived_sites(self, params: Params) -> Sites:
         """Further quantities reported beside the sites."""
@@ -424,7 +430,7 @@ class LatentModel(abc.ABC):
     def describe(self) -> Description:
         """What the model is, and whether its M-step has a closed form or is numerical."""
         climbs = how_it_climbs(self.closed, self.iterates, self.newton)
-        return Description(repr(self), self.n_components, self.exchangeable, *climbs)
+        return Description(repr(self), self.n_components, self.label_groups, *climbs)
 
     def coords(self, feature_names: tuple[str, ...]) -> dict[str, list[Any]]:
         """What stands along the dimensions of `site_dims`, where it is not counted from zero."""

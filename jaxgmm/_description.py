@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
+
+_OWN = "each with a meaning of its own"
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -15,8 +18,8 @@ class Description:
         As it prints.
     n_components : int
         How many labels there are.
-    exchangeable : bool
-        Whether labels may be renamed.
+    label_groups : tuple of int
+        A number for each label: those of equal numbers may be renamed.
     m_step : str
         ``"closed form"`` or ``"numerical"``.
     how : str
@@ -25,12 +28,16 @@ class Description:
 
     model: str
     n_components: int
-    exchangeable: bool
+    label_groups: tuple[int, ...]
     m_step: str
     how: str
 
     def __repr__(self) -> str:
-        renamed = "which may be renamed" if self.exchangeable else "each with a meaning of its own"
+        sizes = collections.Counter(self.label_groups).values()
+        renamed = "which may be renamed"
+        if len(sizes) > 1:
+            alike = max(sizes)
+            renamed = f"{alike} of which may be renamed" if alike > 1 else _OWN
         return (
             f"{self.model}\n"
             f"  labels: {self.n_components}, {renamed}\n"

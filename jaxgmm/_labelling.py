@@ -13,6 +13,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jaxgmm import _relabel
+from jaxgmm._assignment import members, n_renamings
 from jaxgmm._checks import check_name, check_options
 from jaxgmm._contract import LatentModel, Params, Sites
 from jaxgmm._numerics import as_rows, at_once
@@ -75,11 +76,12 @@ class Labelling(NamedTuple):
 
 
 def _by_stephens(drawn: Drawn) -> Array:
-    return _relabel.stephens(drawn.probabilities, _allocation(drawn))
+    return _relabel.stephens(drawn.probabilities, _allocation(drawn), drawn.model.label_groups)
 
 
 def _by_ecr(drawn: Drawn) -> Array:
-    return _relabel.ecr(drawn.probabilities, jnp.argmax(_allocation(drawn), axis=0))
+    pivot = jnp.argmax(_allocation(drawn), axis=0)
+    return _relabel.ecr(drawn.probabilities, pivot, drawn.model.label_groups)
 
 
 def _by_pivot(drawn: Drawn) -> Array:
@@ -88,7 +90,8 @@ def _by_pivot(drawn: Drawn) -> Array:
             f"method: {type(drawn.model).__name__} names no site with a value for each "
             'component in site_dims, so there is no pivot; use "stephens"'
         )
-    return _relabel.pivotal(*_component_coordinates(drawn.model, drawn.params, drawn.reference))
+    coordinates = _component_coordinates(drawn.model, drawn.params, drawn.reference)
+    return _relabel.pivotal(*coordinates, drawn.model.label_groups)
 
 
 def _by_ordering(
@@ -103,12 +106,13 @@ def _by_ordering(
             f"coordinate: {coordinate!r} is no index into {by!r}, which has shape {shape} "
             "for each component"
         )
-    return _relabel.ordering(values[(..., *index)])
+    return _relabel.ordering(values[(..., *index)], drawn.model.label_groups)
 
 
 def _by_data(drawn: Drawn) -> Array:
     rows = as_rows(drawn.x).astype(drawn.probabilities.dtype)
-    return _relabel.data_based(drawn.probabilities, rows, _allocation(drawn))
+    groups = drawn.model.label_groups
+    return _relabel.data_based(drawn.probabilities, rows, _allocation(drawn), groups)
 
 
 # A new rule is one function here and one line. What it takes by keyword only are its options.
@@ -134,7 +138,7 @@ def match_labels(
     check_options(method, rule, options)
     shape = jax.tree.leaves(params)[0].shape[:2]
     k, n, n_draws = model.n_components, x.shape[0], shape[0] * shape[1]
-    if k == 1 or not model.exchangeable:
+    if n_renamings(model.label_groups) == 1:
         as_drawn = np.broadcast_to(np.arange(k, dtype=np.int32), (*shape, k))
         return Labelling(as_drawn, np.full(shape, np.inf))
     most = min(_MOST_ROWS, max(_LEAST_ROWS, _MOST_NUMBERS // (n_draws * k)))
@@ -144,7 +148,9 @@ def match_labels(
     flat = jax.tree.map(lambda leaf: np.asarray(leaf).reshape(n_draws, *leaf.shape[2:]), params)
     probabilities = in_slices(of_slice, flat)
     order = rule(Drawn(model, rows, flat, probabilities, reference), **options)
-    order, clarity = map(np.asarray, (order, _relabel.clarity(probabilities, order)))
+    order, clarity = map(
+        np.asarray, (order, _relabel.clarity(probabilities, order, model.label_groups))
+    )
     return Labelling(order.reshape(*shape, k), clarity.reshape(shape))
 
 
@@ -181,7 +187,8 @@ def symmetry_note(model: LatentModel, labels: np.ndarray, sites: dict[str, np.nd
     drawn = [sites[name] for name in _component_sites(model, sites)]
     pairs = [
         f"{j} and {k}"
-        for j, k in itertools.combinations(range(model.n_components), 2)
+        for own in members(model.label_groups)
+        for j, k in itertools.combinations(own, 2)
         if drawn and all(_coincide(site[:, :, j], site[:, :, k]) for site in drawn)
     ]
     if pairs:

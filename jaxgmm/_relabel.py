@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from jaxgmm._assignment import cheapest, margin
+from jaxgmm._assignment import Groups, cheapest, margin, members
 from jaxgmm._checks import check_allocation, check_axes
 from jaxgmm._numerics import as_rows
 from jaxgmm._programs import program
@@ -35,7 +35,8 @@ def _rule(**axes: str) -> Callable[[Callable[..., Array]], Callable[..., Array]]
     """
 
     def decorate(function: Callable[..., Array]) -> Callable[..., Array]:
-        compiled, signature = program()(function), inspect.signature(function)
+        compiled = program(static_argnames="groups")(function)
+        signature = inspect.signature(function)
 
         @functools.wraps(function)
         def checked(*args: Any, **kwargs: Any) -> Array:
@@ -43,7 +44,7 @@ def _rule(**axes: str) -> Callable[[Callable[..., Array]], Callable[..., Array]]
             for name in _ALLOCATIONS:
                 if name in given:
                     check_allocation(name, given[name])
-            check_axes({name: (value, axes[name]) for name, value in given.items()})
+            check_axes({name: (given[name], axes[name]) for name in axes})
             return compiled(**given)
 
         return checked
@@ -53,7 +54,9 @@ def _rule(**axes: str) -> Callable[[Callable[..., Array]], Callable[..., Array]]
 
 @_rule(probabilities="s k n", reference="k n")
 def stephens(
-    probabilities: Float[Array, "s k n"], reference: Float[Array, "k n"]
+    probabilities: Float[Array, "s k n"],
+    reference: Float[Array, "k n"],
+    groups: Groups | None = None,
 ) -> Int[Array, "s k"]:
     """Permutations that make draws agree on who belongs where.
 
@@ -66,6 +69,9 @@ def stephens(
         Responsibilities of each draw.
     reference : (K, n) array
         Responsibilities to start from, those of an EM fit.
+    groups : tuple of int, optional
+        A number for each label; names change within a group of equal numbers only. One group by
+        default.
 
     Returns
     -------
@@ -91,13 +97,15 @@ def stephens(
     """
 
     def from_average(order: Array) -> Array:
-        return cheapest(_divergence(probabilities, _average(probabilities, order)))
+        return cheapest(_divergence(probabilities, _average(probabilities, order)), groups)
 
-    return _settled(from_average, cheapest(_divergence(probabilities, reference)))
+    return _settled(from_average, cheapest(_divergence(probabilities, reference), groups))
 
 
 @_rule(probabilities="s k n", pivot="n")
-def ecr(probabilities: Float[Array, "s k n"], pivot: Int[Array, " n"]) -> Int[Array, "s k"]:
+def ecr(
+    probabilities: Float[Array, "s k n"], pivot: Int[Array, " n"], groups: Groups | None = None
+) -> Int[Array, "s k"]:
     """Permutations under which most rows carry their label of a pivot allocation.
 
     The equivalence classes representatives (ECR) algorithm.
@@ -109,6 +117,9 @@ def ecr(probabilities: Float[Array, "s k n"], pivot: Int[Array, " n"]) -> Int[Ar
         for the expected number of rows in place of the drawn one.
     pivot : (n,) int array
         A good allocation, such as that of the draw with the highest density.
+    groups : tuple of int, optional
+        A number for each label; names change within a group of equal numbers only. One group by
+        default.
 
     Returns
     -------
@@ -133,11 +144,13 @@ def ecr(probabilities: Float[Array, "s k n"], pivot: Int[Array, " n"]) -> Int[Ar
     [[0, 1], [1, 0]]
     """
     agreed = jax.nn.one_hot(pivot, probabilities.shape[1], dtype=probabilities.dtype)
-    return cheapest(-jnp.einsum("sjn,nk->sjk", probabilities, agreed))
+    return cheapest(-jnp.einsum("sjn,nk->sjk", probabilities, agreed), groups)
 
 
 @_rule(coordinates="s k p", pivot="k p")
-def pivotal(coordinates: Float[Array, "s k p"], pivot: Float[Array, "k p"]) -> Int[Array, "s k"]:
+def pivotal(
+    coordinates: Float[Array, "s k p"], pivot: Float[Array, "k p"], groups: Groups | None = None
+) -> Int[Array, "s k"]:
     """Permutations nearest to a pivot in standardised parameters.
 
     The distance is Euclidean after each coordinate is divided by its standard deviation over
@@ -149,6 +162,9 @@ def pivotal(coordinates: Float[Array, "s k p"], pivot: Float[Array, "k p"]) -> I
         Parameters of each label of each draw.
     pivot : (K, p) array
         Those of a point with a high density, such as an EM fit.
+    groups : tuple of int, optional
+        A number for each label; names change within a group of equal numbers only. One group by
+        default.
 
     Returns
     -------
@@ -175,11 +191,11 @@ def pivotal(coordinates: Float[Array, "s k p"], pivot: Float[Array, "k p"]) -> I
     spread = jnp.std(coordinates, axis=(0, 1))
     unit = jnp.where(spread > 0, spread, 1)
     gaps = (coordinates[:, :, None] - pivot) / unit
-    return cheapest(jnp.sum(gaps**2, axis=-1))
+    return cheapest(jnp.sum(gaps**2, axis=-1), groups)
 
 
 @_rule(values="s k")
-def ordering(values: Float[Array, "s k"]) -> Int[Array, "s k"]:
+def ordering(values: Float[Array, "s k"], groups: Groups | None = None) -> Int[Array, "s k"]:
     """Permutations that put one number of each label in ascending order.
 
     Simple, and wrong wherever the labels' numbers overlap: the constraint then cuts through
@@ -189,6 +205,9 @@ def ordering(values: Float[Array, "s k"]) -> Int[Array, "s k"]:
     ----------
     values : (S, K) array
         The number of each label in each draw, such as a coordinate of its mean.
+    groups : tuple of int, optional
+        A number for each label; names change within a group of equal numbers only. One group by
+        default.
 
     Returns
     -------
@@ -212,12 +231,18 @@ def ordering(values: Float[Array, "s k"]) -> Int[Array, "s k"]:
     >>> ordering(jnp.array([[0.1, 5.2], [4.9, 0.3]])).tolist()
     [[0, 1], [1, 0]]
     """
-    return jnp.argsort(values, axis=1).astype(jnp.int32)
+    order = jnp.zeros(values.shape, jnp.int32)
+    for own in members(groups or (0,) * values.shape[1]):
+        order = order.at[:, own].set(jnp.asarray(own)[jnp.argsort(values[:, own], axis=1)])
+    return order
 
 
 @_rule(probabilities="s k n", x="n *d", reference="k n")
 def data_based(
-    probabilities: Float[Array, "s k n"], x: Float[Array, "n ..."], reference: Float[Array, "k n"]
+    probabilities: Float[Array, "s k n"],
+    x: Float[Array, "n ..."],
+    reference: Float[Array, "k n"],
+    groups: Groups | None = None,
 ) -> Int[Array, "s k"]:
     """Permutations under which the rows of a label lie near the centre of that label.
 
@@ -233,6 +258,9 @@ def data_based(
         The rows.
     reference : (K, n) array
         Allocation that gives the first centres.
+    groups : tuple of int, optional
+        A number for each label; names change within a group of equal numbers only. One group by
+        default.
 
     Returns
     -------
@@ -272,13 +300,15 @@ def data_based(
         loss = jnp.concatenate(
             [jnp.sum(centre**2 * inverse, axis=1)[:, None], -2 * centre * inverse, inverse], axis=1
         )
-        return cheapest(sums @ loss.T)
+        return cheapest(sums @ loss.T, groups)
 
     return _settled(lambda order: assign(_average(sums, order)), assign(reference @ features))
 
 
-@program()
-def clarity(probabilities: Float[Array, "s k n"], order: Int[Array, "s k"]) -> Float[Array, " s"]:
+@program(static_argnames="groups")
+def clarity(
+    probabilities: Float[Array, "s k n"], order: Int[Array, "s k"], groups: Groups | None = None
+) -> Float[Array, " s"]:
     """How much better the labels of each draw agree with the rest than any other renaming.
 
     Agreement is the sum over labels of the cosine between the draw's responsibilities and the
@@ -288,13 +318,14 @@ def clarity(probabilities: Float[Array, "s k n"], order: Int[Array, "s k"]) -> F
     agreement = jnp.einsum(
         "sjn,kn->sjk", directions(probabilities), directions(_average(probabilities, order))
     )
-    best = cheapest(-agreement)
+    best = cheapest(-agreement, groups)
     total = lambda chosen: jnp.sum(
         jnp.take_along_axis(agreement, chosen[:, None], axis=1)[:, 0], axis=1
     )
     behind = total(order) - total(best)
     # An exchange of two clear labels lowers two cosines from one to zero.
-    return jnp.where(jnp.all(best == order, axis=1), margin(-agreement, best), behind) / 2
+    ahead = margin(-agreement, best, groups)
+    return jnp.where(jnp.all(best == order, axis=1), ahead, behind) / 2
 
 
 def directions(probabilities: Float[Array, "*s k n"]) -> Float[Array, "*s k n"]:

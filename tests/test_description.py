@@ -40,7 +40,7 @@ def test_mixtures(model, m_step, how):
 
 def test_programs():
     described = jg.from_numpyro(tutorial, TUTORIAL).describe()
-    assert (described.m_step, described.exchangeable) == ("numerical", True)
+    assert (described.m_step, described.label_groups) == ("numerical", (0, 0))
     assert described.how.startswith("one Newton step on the expected log joint")
     assert "each with a meaning of its own" in repr(
         jg.from_numpyro(zero_inflated, jnp.array([0, 3, 1])).describe()

@@ -261,9 +261,10 @@ def test_the_error_of_the_evidence_covers_with_three_variances():
 @pytest.mark.slow
 def test_many_labels_add_the_logarithm_of_their_orders(monkeypatch):
     """What is done above five components, on two that lie so far apart that it is right."""
-    monkeypatch.setattr(_laplace, "_MOST_LABELLED", 1)
+    monkeypatch.setattr(_laplace, "_MOST_LABELLINGS", 1)
     post = laplace(the_fit(), STANDARD, n_draws=500)  # a count of its own: compiled here
-    assert post.evidence.method.endswith("of one labelling, plus log K!")
+    method = post.evidence.method
+    assert method.endswith("of one labelling, plus the log of how many there are")
     apart = abs(post.evidence.log_evidence - (-416.6318 + math.log(2)))
     assert apart < SIGMAS * post.evidence.error < 0.2
     expected = the_posterior().diagnostics["log_evidence_laplace"]

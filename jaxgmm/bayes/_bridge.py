@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import jax
@@ -13,6 +12,7 @@ from jax import lax
 from jax.nn import logsumexp
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
+from jaxgmm._assignment import n_renamings, renamings
 from jaxgmm._checks import check_count, check_key
 from jaxgmm._contract import LatentModel, Params, Sites, Statistics
 from jaxgmm._evidence import Evidence
@@ -21,8 +21,8 @@ from jaxgmm._posterior import Posterior
 from jaxgmm._programs import program
 from jaxgmm.bayes._gibbs import labelled
 
-# All K! labellings are summed: 720 of them.
-_MOST_COMPONENTS = 6
+# All labellings are summed: those of six components.
+_MOST_LABELLINGS = math.factorial(6)
 
 # Draws whose proposal density is computed at once.
 _BATCH = 16
@@ -44,10 +44,10 @@ def evidence(
 
     .. math:: q(\theta) = \frac{1}{S K!} \sum_{s=1}^S \sum_\pi p(\pi\theta \mid z_s, x)
 
-    of the complete-data posteriors of S assignments, over all K! renamings of the labels
-    (Fruehwirth-Schnatter, 2004). Assignments are drawn anew given draws of the first half of
-    each chain; the second half is what the bridge rests on. The evidence is therefore that
-    of all labellings, whether or not the chains visited them.
+    of the complete-data posteriors of S assignments, over all K! renamings of the labels, or those
+    within groups of labels (Fruehwirth-Schnatter, 2004). Assignments are drawn anew given draws of
+    the first half of each chain; the second half is what the bridge rests on. The evidence is
+    therefore that of all labellings, whether or not the chains visited them.
 
     Parameters
     ----------
@@ -131,11 +131,11 @@ def _check(posterior: Posterior) -> None:
             f"posterior: draws by {posterior.method!r} are an approximation's; use "
             'method="gibbs", "nuts" or "smc", or look at posterior.evidence'
         )
-    k = posterior.model.n_components
-    if k > _MOST_COMPONENTS:
+    k, labellings = posterior.model.n_components, n_renamings(posterior.model.label_groups)
+    if labellings > _MOST_LABELLINGS:
         raise ValueError(
-            f"posterior: {k} components have {math.factorial(k)} labellings, too many to sum "
-            f"(at most {_MOST_COMPONENTS} components); "
+            f"posterior: {k} components have {labellings} labellings, too many to sum "
+            f"(at most {_MOST_LABELLINGS}, those of 6 components); "
             'use the evidence of method="smc", or BIC by jaxgmm.select'
         )
     weight = posterior.sample_weight
@@ -187,7 +187,7 @@ def _labelled(
 @program()
 def _propose(model: LatentModel, statistics: Statistics, keys: Key[Array, " n"]) -> Params:
     """Draws from q."""
-    orders = jnp.asarray(_orders(model.n_components))
+    orders = jnp.asarray(renamings(model.label_groups))
     count = jax.tree.leaves(statistics)[0].shape[0]
 
     def one(key: PRNGKeyArray) -> Params:
@@ -211,7 +211,7 @@ def _log_ratio(
     params: Params,
 ) -> Float[Array, " n"]:
     """Log of prior times likelihood over q, at each of n parameters."""
-    orders = _orders(model.n_components)
+    orders = renamings(model.label_groups)
     basis, combine = map(jnp.asarray, _spanning(orders))
     count = jax.tree.leaves(statistics)[0].shape[0]
 
@@ -227,16 +227,12 @@ def _log_ratio(
     return lax.map(one, params, batch_size=_BATCH)
 
 
-def _orders(k: int) -> Int[np.ndarray, "orders k"]:
-    return np.array(list(itertools.permutations(range(k))), np.int32)
-
-
 def _spanning(orders: Int[np.ndarray, "orders k"]) -> tuple[np.ndarray, np.ndarray]:
     """Some of the orders, and how their log densities add up to those of all.
 
     Given the labels, components are independent: the log density is a sum over matched pairs
     of labels, linear in the permutation matrix. (K - 1)^2 + 1 permutation matrices span all
-    K!.
+    K! of them.
     """
     k = orders.shape[1]
     matrices = np.eye(k)[orders].reshape(-1, k * k)

@@ -18,6 +18,7 @@ from jax import lax
 from jax.scipy.special import gammaln, logsumexp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from jaxgmm._assignment import members, n_renamings, renamings
 from jaxgmm._checks import check_name
 from jaxgmm._contract import LatentModel, Params, Sites
 from jaxgmm._evidence import Evidence
@@ -43,8 +44,8 @@ _UNSETTLED = 3
 # Draws, in numbers of dimensions, that count as much as what the proposal was.
 _SHRINKAGE = 3
 
-# Up to this many components the proposal is summed over all labellings, 120 at most.
-_MOST_LABELLED = 5
+# Up to this many labellings the proposal is summed over all, those of five components.
+_MOST_LABELLINGS = math.factorial(5)
 
 # Numbers that the draws weighed at once may have in a label's log densities.
 _BATCH_NUMBERS = 2**18
@@ -334,7 +335,7 @@ def _weigh(
     vectors = student_draws(bell, jax.random.split(key, 1 + _MOST_MOVES)[move], count)
 
     # Whether a point without symmetries tells labels apart: all permutations are made of swaps.
-    somewhere = jax.vmap(lambda order: relabelled(at(vectors[0]), order))(_swaps(orders[0]))
+    somewhere = jax.vmap(lambda order: relabelled(at(vectors[0]), order))(_swaps(model))
     centre, log_volume = from_vector(model, bell.centre, start)
     join = lambda one, more: jnp.concatenate([one[None], more])
     at_centre, height, *swapped = lax.map(target, jax.tree.map(join, centre, somewhere))
@@ -342,7 +343,7 @@ def _weigh(
     exchangeable = jnp.all(jnp.abs(jnp.array(swapped) - height) <= bound)
     # Labellings of one density are counted, those of several are visited.
     trips = jnp.where(exchangeable, 1, len(orders))
-    copies = jnp.where(exchangeable, math.lgamma(_renamed(model) + 1), 0.0)
+    copies = jnp.where(exchangeable, math.log(n_renamings(model.label_groups)), 0.0)
 
     def weigh(vector: Array) -> tuple[Array, Array]:
         params = at(vector)
@@ -358,38 +359,31 @@ def _weigh(
     return _Weighing(vectors, log_target.ravel(), log_proposal.ravel(), exchangeable, log_laplace)
 
 
-def _renamed(model: LatentModel) -> int:
-    """How many labels may change their names."""
-    return model.n_components if model.exchangeable else 1
-
-
 def _labellings(model: LatentModel) -> Array:
     """Permutations to sum over: all, or none but the identity."""
-    k = _renamed(model)
-    if k > _MOST_LABELLED:
-        return jnp.arange(k)[None]
-    return jnp.array(list(itertools.permutations(range(k))))
+    if n_renamings(model.label_groups) > _MOST_LABELLINGS:
+        return jnp.arange(model.n_components)[None]
+    return jnp.asarray(renamings(model.label_groups))
 
 
-def _swaps(identity: Int[Array, " k"]) -> Int[Array, "_ k"]:
-    """No change, and the exchange of each label and the next."""
-    return jnp.stack(
-        [
-            identity,
-            *(
-                identity.at[jnp.array([k, k + 1])].set(jnp.array([k + 1, k]))
-                for k in range(identity.size - 1)
-            ),
-        ]
-    )
+def _swaps(model: LatentModel) -> Int[Array, "_ k"]:
+    """No change, and the exchange of each label and the next of its group."""
+    orders = [np.arange(model.n_components)]
+    for own in members(model.label_groups):
+        for pair in itertools.pairwise(own):
+            swapped = orders[0].copy()
+            swapped[list(pair)] = pair[::-1]
+            orders.append(swapped)
+    return jnp.asarray(np.stack(orders))
 
 
 def _evidence(model: LatentModel, weighing: _Weighing, found: Importance) -> Evidence:
-    k, method = _renamed(model), "importance sampling from a multivariate t at the mode"
-    if 1 < k <= _MOST_LABELLED:
+    count = n_renamings(model.label_groups)
+    method = "importance sampling from a multivariate t at the mode"
+    if 1 < count <= _MOST_LABELLINGS:
         method += ", summed over all labellings"
-    elif k > 1 and weighing.exchangeable:
-        method += " of one labelling, plus log K!"
-    elif k > 1:
+    elif count > 1 and weighing.exchangeable:
+        method += " of one labelling, plus the log of how many there are"
+    elif count > 1:
         method += " of one labelling; the others, of other densities, are not counted"
     return Evidence(found.log_mean, found.error, method, found.pareto_k)

@@ -330,12 +330,11 @@ def replicate(
     if batch_size is None:
         batch_size = max(1, _ROWS_AT_ONCE // n_rows)
     ends, status, spurious, likeness = map_in_batches(one, keys, batch_size)
-    order = cheapest(-likeness)
+    order = cheapest(-likeness, model.label_groups)
     ends = jax.vmap(model.permute)(ends, order)
     draws = jax.vmap(lambda p: {**model.sites(p), **model.derived_sites(p)})(ends)
     # An exchange of two clear labels lowers two cosines from one to zero.
-    clarity = margin(-likeness, order) / 2
-    clarity = clarity if model.exchangeable else jnp.full_like(clarity, jnp.inf)
+    clarity = margin(-likeness, order, model.label_groups) / 2
     return Replicates(draws, ends, status, spurious, clarity)
 
 

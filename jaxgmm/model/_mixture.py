@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from numpyro.distributions import constraints
 
 from jaxgmm._archive import stored
+from jaxgmm._assignment import check_renaming
 from jaxgmm._checks import check_count, check_name
 from jaxgmm._contract import (
     Assignment,
@@ -718,6 +719,7 @@ class Mixture(LatentModel):
         return self.n_components if self.present is None else int(np.sum(self.present))
 
     def permute(self, params: Params, order: Array) -> Params:
+        check_renaming(order, self.label_groups)
         renamed = self.family.permute(params, order)
         return dataclasses.replace(renamed, weights=params.weights[order])
 

@@ -71,7 +71,7 @@ class NumericalModel(LatentModel):
 
     Subclasses are frozen dataclasses registered as pytrees, with ``n_components`` and two
     methods, `prior_sites` and `logits`; `permute` where the labels can be renamed (else
-    ``exchangeable = False``), and `sample` for what draws rows.
+    `label_groups` says so), and `sample` for what draws rows.
 
     References
     ----------
@@ -87,7 +87,7 @@ class NumericalModel(LatentModel):
     ... @dataclasses.dataclass(frozen=True)
     ... class Contaminated(jg.NumericalModel):
     ...     n_components = 2
-    ...     exchangeable = False
+    ...     label_groups = (0, 1)
     ...     def prior_sites(self):
     ...         return {"rare": lambda _: dist.Beta(1, 9), "mean": lambda _: dist.Normal(0, 9)}
     ...     def logits(self, params, x):

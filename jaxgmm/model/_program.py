@@ -49,6 +49,7 @@ class NumPyroProgram(NumericalModel):
     label_axes : tuple of (str, int)
         Sites and their axis along which a renaming of the labels moves them.
     exchangeable : bool
+        Whether all labels may be renamed; else each has a meaning of its own.
     shielded : bool
         Whether derivatives by forward differentiation are 0 / 0 where a label takes a parameter
         away, as of ``Poisson(jnp.where(label == 1, 0.0, rate))``.
@@ -84,6 +85,10 @@ class NumPyroProgram(NumericalModel):
     def n_components(self) -> int:  # type: ignore[override]
         """Of several label sites, the number of their combinations."""
         return math.prod(len(label.values) for label in self.plan.labels)
+
+    @property
+    def label_groups(self) -> tuple[int, ...]:
+        return (0,) * self.n_components if self.exchangeable else tuple(range(self.n_components))
 
     # -- the program -----------------------------------------------------------------------
 

@@ -226,7 +226,8 @@ def _judge(fit: Fit, post: Posterior) -> Verdict:
     post = aligned(post, seen)
     shape = curvature(fit.model, fit.params, post.x, post.sample_weight)
     near = approximations(fit, post, shape, key_laplace)
-    table = parameter_table(fit, post, near, ambiguous_labels(seen) > MOST_AMBIGUOUS)
+    ambiguous = ambiguous_labels(seen, post.model.label_groups) > MOST_AMBIGUOUS
+    table = parameter_table(fit, post, near, ambiguous)
     where = basins(fit, post)
     checks = check_table(
         {

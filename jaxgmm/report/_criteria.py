@@ -19,6 +19,7 @@ from jax.scipy.special import xlogy
 from jaxtyping import Array, PRNGKeyArray
 
 from jaxgmm import bayes, em
+from jaxgmm._assignment import n_renamings
 from jaxgmm._contract import LatentModel, Params
 from jaxgmm._evidence import Evidence
 from jaxgmm._export import to_datatree
@@ -65,9 +66,13 @@ def _entropy(model: LatentModel, params: Params, x: Array, sample_weight: Array 
 
 
 def _elbo(case: Case, **options: Any) -> tuple[float]:
-    """-2 (bound + log K!): the bound knows one of K! labellings (Bishop, 2006, 10.2.4)."""
+    """-2 (bound + log K!): the bound knows one of K! labellings (Bishop, 2006, 10.2.4).
+
+    Or of as many as the groups of the labels allow.
+    """
     post = _draws(case, {"method": "vb", "n_draws": 100, **options})
-    return (-2 * (float(post.diagnostics["elbo"]) + math.lgamma(case.fit.model.n_components + 1)),)
+    labellings = n_renamings(case.fit.model.label_groups)
+    return (-2 * (float(post.diagnostics["elbo"]) + math.log(labellings)),)
 
 
 def _loo(case: Case, **options: Any) -> tuple[float, float, float]:

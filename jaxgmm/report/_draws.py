@@ -11,6 +11,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 from scipy.optimize import linear_sum_assignment
 
+from jaxgmm._assignment import Groups, members
 from jaxgmm._contract import LatentModel, Params
 from jaxgmm._labelling import AMBIGUOUS, all_sites, relabelled
 from jaxgmm._posterior import Posterior, systematic
@@ -146,8 +147,10 @@ def aligned(post: Posterior, seen: Seen) -> Posterior:
     unit = lambda columns: columns / np.maximum(np.linalg.norm(columns, axis=0), 1e-300)
     ours, theirs = seen.fit_probability, np.mean(seen.probability, axis=0)
     agreement = unit(copies * theirs).T @ unit(copies * ours)
-    theirs, ours = linear_sum_assignment(-agreement)
-    order = theirs[np.argsort(ours)]
+    order = np.arange(len(agreement))
+    for own in members(post.model.label_groups):
+        rows, columns = linear_sum_assignment(-agreement[np.ix_(own, own)])
+        order[own[columns]] = own[rows]
     if np.array_equal(order, np.arange(len(order))):
         return post
     params = relabelled(post.model, post.params, np.broadcast_to(order, post.labels.shape))
@@ -160,8 +163,11 @@ def aligned(post: Posterior, seen: Seen) -> Posterior:
     )
 
 
-def ambiguous_labels(seen: Seen) -> float:
-    """Share of the draws whose labels, as they stand, are no clearer than others would be."""
+def ambiguous_labels(seen: Seen, groups: Groups) -> float:
+    """Share of the draws whose labels, as they stand, are no clearer than others would be.
+
+    ``groups`` are those of the labels.
+    """
     probability = np.moveaxis(seen.probability * np.sqrt(seen.copies)[:, None], -1, 1)
     as_they_are = np.broadcast_to(np.arange(probability.shape[1]), probability.shape[:2])
-    return float(np.mean(np.asarray(clarity(probability, as_they_are)) < AMBIGUOUS))
+    return float(np.mean(np.asarray(clarity(probability, as_they_are, groups)) < AMBIGUOUS))

@@ -62,7 +62,7 @@ def _labels(fit: Fit, post: Posterior, seen: Seen) -> Check:
     """How clear the labels of draws are as they stand, whatever rule matched them."""
     if fit.model.n_components == 1:
         return not_applicable(LABELS, "one component has one label")
-    share = ambiguous_labels(seen)
+    share = ambiguous_labels(seen, fit.model.label_groups)
     return _line(
         LABELS,
         share,

@@ -140,8 +140,9 @@ def matched(
     likeness = directions(model.responsibilities(params, x).T) @ (
         directions(model.responsibilities(target, x).T).T
     )
-    order = cheapest(-likeness[None])
-    return model.permute(params, order[0]), margin(-likeness[None], order)[0] / 2
+    order = cheapest(-likeness[None], model.label_groups)
+    clarity = margin(-likeness[None], order, model.label_groups)[0] / 2
+    return model.permute(params, order[0]), clarity
 
 
 def adjusted_rand(
