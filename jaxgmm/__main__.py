@@ -284,7 +284,7 @@ def _add_seed(parser: argparse.ArgumentParser) -> None:
 
 def _add_reading_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("data", metavar="DATA", help="faithful, galaxies, iris, or a file: CSV (also .gz), Parquet")
+    add("data", metavar="DATA", help="a bundled name, or a file: CSV (also .gz), Parquet")
     add(
         "--columns",
         metavar="A,B",

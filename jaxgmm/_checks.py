@@ -153,6 +153,12 @@ def wider(dtype: Any) -> str:
     )
 
 
+def any_nan(x: Any) -> bool:
+    """Whether a value is missing."""
+    # By NumPy: under a `jit` around, JAX traces even what it knows.
+    return any(np.isnan(block).any() for _, block in blocks(np.asarray(x)))
+
+
 def blocks(array: np.ndarray, rows: int = 2**16) -> Iterator[tuple[int, np.ndarray]]:
     """Blocks of rows with the index of their first, so that no check copies all the data."""
     for start in range(0, len(array), rows):

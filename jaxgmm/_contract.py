@@ -96,6 +96,8 @@ class LatentModel(abc.ABC):
     # resolved, knows of some.
     holes: bool | ClassVar[bool] = False
     incomplete: bool | ClassVar[bool] = False
+    # Whether statistics hold what is missing, expected or drawn; else it drops out of them.
+    imputes: bool | ClassVar[bool] = False
     # Whether rows of weight zero may be added, so that few numbers of rows are compiled for.
     fills_up: bool | ClassVar[bool] = False
 

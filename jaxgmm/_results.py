@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array
+from jaxtyping import Array, PRNGKeyArray
 
 from jaxgmm._archive import Kept, stored
 from jaxgmm._contract import LatentModel, Params
@@ -250,6 +250,10 @@ class Fit(Kept):
     def near(self) -> Fit:
         """The same fit measured from its ``origin``, for what JAX computes."""
         return self if self.origin is None else self.moved(-self.origin, self.fingerprint)
+
+    def impute(self, x: Any, key: PRNGKeyArray | None = None) -> Any:
+        """The rows with their missing values filled in, at ``params``; `jaxgmm.Mixture.impute`."""
+        return self.model.impute(self.params, x, key)
 
     @property
     def converged(self) -> bool:

@@ -73,6 +73,9 @@ class Dataset:
 
 
 _DESCRIPTIONS = {
+    "carcinoma": "whether each of seven pathologists, A to G, saw carcinoma of the uterine cervix "
+    "(1) in 118 slides; Landis and Koch (1977), Biometrics 33:363-374; Agresti (2002), Categorical "
+    "Data Analysis, 2nd ed., table 13.1; R poLCA::carcinoma less one, GPL-2 | GPL-3",
     "faithful": "Old Faithful geyser: eruption time (min) and waiting time to the next (min); "
     "Azzalini and Bowman (1990), Applied Statistics 39:357-365; R datasets::faithful, GPL-2",
     "galaxies": "velocities (1000 km/s) of 82 galaxies from Corona Borealis; Roeder (1990), "
@@ -94,7 +97,7 @@ def load(name: str, columns: str | list[Any] | None = None) -> Dataset:
     Parameters
     ----------
     name : str
-        ``"faithful"``, ``"galaxies"`` or ``"iris"``.
+        ``"carcinoma"``, ``"faithful"``, ``"galaxies"`` or ``"iris"``.
     columns : str or list, optional
         Feature names, or positions from 0; as for `read_csv`.
 

@@ -23,7 +23,7 @@ STRUCTURE_OF = {structure.name: structure for structure in jg.model.STRUCTURES.v
 STRUCTURES = ("full", "tied", "diag", "spherical")
 OTHERS = tuple(name for name in STRUCTURE_OF if name not in STRUCTURES)
 CURVED = tuple(name for name in OTHERS if name not in ("EII", "EEI"))
-DATA = {name: jg.datasets.load(name).x for name in jg.datasets.NAMES}
+DATA = {name: jg.datasets.load(name).x for name in ("faithful", "galaxies", "iris")}
 SMALL = DATA["faithful"][:90]
 
 

@@ -48,7 +48,7 @@ def gibbs(
             "sample_weight: Gibbs sampling labels each copy of a row, so weights must be whole "
             'numbers; use method="nuts"'
         )
-    if model.incomplete and sample_weight is not None and np.any(np.asarray(sample_weight) > 1):
+    if model.imputes and sample_weight is not None and np.any(np.asarray(sample_weight) > 1):
         raise ValueError(
             "sample_weight: Gibbs sampling imputes each row once, so that rows with missing values "
             'count once or not at all; repeat the rows, or use method="nuts"'
@@ -91,7 +91,7 @@ def labelled(
 
     A weight is a number of copies of a row, each with a label of its own.
     """
-    if model.incomplete:
+    if model.imputes:
         key, key_values = jax.random.split(key)
         model = model.imputing(key_values)
     assign: Assignment = functools.partial(sampled_labels, key)

@@ -48,7 +48,7 @@ def vb(
     Ascent stops once the bound gains no more than ``tol`` per unit of total weight. There is
     neither warm-up nor thinning.
     """
-    if model.incomplete:
+    if model.imputes:
         raise ValueError(
             "x: variational Bayes has no bound for rows with missing values here; use "
             'method="gibbs", which imputes them, or "nuts"'

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from jaxgmm._contract import LatentModel, Params
 from jaxgmm.em._kmeans import some_rows
-from jaxgmm.em._start import Labeller, nearest_centre, seeds
+from jaxgmm.em._start import Labeller, embedded, nearest_centre, seeds
 
 # Rows on which labels are compared.
 _ROWS = 512
@@ -89,7 +89,7 @@ def freed(
     labels = merged(rows)
     drawn = jax.random.categorical(key_label, jnp.log(weight @ labels))
     cut = jnp.where(within, kept, drawn)
-    centres = seeds(key_centres, model.embed(rows), weight * labels[:, cut], 2)
+    centres = seeds(key_centres, embedded(model, rows, weight), weight * labels[:, cut], 2)
     halves = nearest_centre(centres, model.embed)
 
     def label(rows: Array, first: Array | int) -> Float[Array, "n k"]:

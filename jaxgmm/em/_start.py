@@ -40,6 +40,17 @@ _RANK_EPS = 100
 # -- centres -------------------------------------------------------------------------
 
 
+def embedded(model: LatentModel, rows: Array, weight: Float[Array, " n"]) -> Float[Array, "n e"]:
+    """Rows in the model's embedding, means of the columns where it has nothing of a row."""
+    z = model.embed(rows)
+    if not model.incomplete:
+        return z
+    there = ~jnp.isnan(z)
+    share = weight @ there
+    middle = weight @ jnp.where(there, z, 0) / jnp.where(share > 0, share, 1)
+    return jnp.where(there, z, middle)
+
+
 def _draw_rows(
     key: PRNGKeyArray, rows: Float[Array, "n d"], weight: Float[Array, " n"], k: int
 ) -> Float[Array, "k d"]:
@@ -77,7 +88,9 @@ def nearest_centre(
 
     def label(rows: Array, _: Array | int) -> Array:
         z = embed(rows)
-        squares = jnp.sum((z[:, None] - centres) ** 2, axis=-1)
+        # What is missing is no distance.
+        apart = jnp.where(jnp.isnan(z)[:, None], 0, z[:, None] - centres)
+        squares = jnp.sum(apart**2, axis=-1)
         if present is not None:
             squares = jnp.where(present, squares, jnp.inf)
         return jax.nn.one_hot(jnp.argmin(squares, axis=1), centres.shape[0], dtype=z.dtype)
@@ -96,7 +109,7 @@ def _at_centres(place: Place) -> Callable[..., Labeller]:
     ) -> Labeller:
         drawing, placing = jax.random.split(key)
         rows, weight = some_rows(drawing, x, sample_weight)
-        centres = place(placing, model.embed(rows), weight, model.n_components)
+        centres = place(placing, embedded(model, rows, weight), weight, model.n_components)
         return nearest_centre(centres, model.embed, model.present)
 
     return start
@@ -184,7 +197,7 @@ def ward_labels(
     [0, 0, 1, 1, 0]
     """
 
-    def embedded(rows: Any) -> np.ndarray:
+    def seen(rows: Any) -> np.ndarray:
         return np.asarray(model.embed(rows), float)
 
     n = len(x)
@@ -194,14 +207,18 @@ def ward_labels(
         cumulative = np.cumsum(mass[chosen])
         places = (np.arange(most_rows) + 0.5) / most_rows * cumulative[-1]
         chosen = np.unique(chosen[np.searchsorted(cumulative, places)])
-    rows = embedded(x[chosen])
+    rows = seen(x[chosen])
+    there = ~np.isnan(rows)
+    middle = np.sum(rows, axis=0, where=there) / np.maximum(np.sum(there, axis=0), 1)
+    rows = np.where(there, rows, middle)
     mean, whiten = _whitening(rows)
     white = (rows - mean) @ whiten
     own = _ward(white, model.n_components)
     centres = np.stack([white[own == label].mean(axis=0) for label in range(own.max() + 1)])
     labels = np.empty(n, np.int32)
     for start in range(0, n, most_rows):
-        block = (embedded(x[start : start + most_rows]) - mean) @ whiten
+        block = seen(x[start : start + most_rows])
+        block = (np.where(np.isnan(block), middle, block) - mean) @ whiten
         score = 0.5 * np.sum(centres**2, axis=1) - block @ centres.T
         labels[start : start + most_rows] = np.argmin(score, axis=1)
     labels[chosen] = own

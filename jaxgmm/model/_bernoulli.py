@@ -44,6 +44,7 @@ class Bernoulli(ConjugateFamily):
     """
 
     conjugate: ClassVar = {"probs": dist.Beta}
+    holes = True
     columns = "levels"
     n_levels = 2
     formula = "&prod;<sub><i>j</i></sub> Bernoulli(<i>p<sub>kj</sub></i>)"
@@ -62,6 +63,9 @@ class Bernoulli(ConjugateFamily):
 
     def draw(self, own: dict[str, Any], key: Any, labels: Array) -> Array:
         return jax.random.bernoulli(key, own["probs"][labels])
+
+    def expected(self, own: dict[str, Any], labels: Array) -> Float[Array, "n d"]:
+        return (labels @ own["probs"] > 0.5).astype(labels.dtype)
 
     def check_rows(self, x: np.ndarray) -> None:
         holds = lambda rows: (rows == 0) | (rows == 1)

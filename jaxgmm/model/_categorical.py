@@ -47,6 +47,7 @@ class Categorical(ConjugateFamily):
     levels: int = dataclasses.field(metadata={"static": True})
 
     conjugate: ClassVar = {"probs": dist.Dirichlet}
+    holes = True
     columns = "levels"
     formula = "&prod;<sub><i>j</i></sub> Categorical(<i>p<sub>kj</sub></i>)"
     dims = ("component", "feature", "level")
@@ -68,7 +69,7 @@ class Categorical(ConjugateFamily):
         return k, d, self.levels
 
     def features(self, x: Array) -> Float[Array, "f n"]:
-        return jnp.concatenate([jnp.ones((1, len(x)), x.dtype), self.embed(x).T])
+        return jnp.concatenate([jnp.ones((1, len(x)), x.dtype), self._indicators(x).T])
 
     def natural(self, of: dict[str, Moments]) -> Float[Array, "k f"]:
         logs = of["probs"].log
@@ -82,10 +83,17 @@ class Categorical(ConjugateFamily):
     def draw(self, own: dict[str, Any], key: Any, labels: Array) -> Array:
         return jax.random.categorical(key, safe_log(own["probs"][labels]))
 
-    def embed(self, x: Array) -> Float[Array, "n e"]:
-        """One column for each level."""
+    def expected(self, own: dict[str, Any], labels: Array) -> Float[Array, "n d"]:
+        probs = jnp.einsum("nk,kdl->ndl", labels, own["probs"])
+        return jnp.argmax(probs, axis=-1).astype(labels.dtype)
+
+    def _indicators(self, x: Array) -> Float[Array, "n e"]:
         codes = jnp.arange(self.levels, dtype=x.dtype)
         return (x[..., None] == codes).astype(x.dtype).reshape(x.shape[0], -1)
+
+    def embed(self, x: Array) -> Float[Array, "n e"]:
+        """One column for each level."""
+        return jnp.where(jnp.isnan(jnp.repeat(x, self.levels, 1)), jnp.nan, self._indicators(x))
 
     def check_rows(self, x: np.ndarray) -> None:
         holds = lambda rows: (rows >= 0) & (rows < self.levels) & (rows % 1 == 0)

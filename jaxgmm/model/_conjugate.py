@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -11,26 +11,18 @@ import numpy as np
 import numpyro.distributions as dist
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxgmm._archive import stored
 from jaxgmm._contract import Assignment, Sites
 from jaxgmm._numerics import block_rows
 from jaxgmm._proper import innermost
 from jaxgmm._within import freedom, stepped
+from jaxgmm.model._by_column import ByColumn
 from jaxgmm.model._door import check_poles
 from jaxgmm.model._family import Site, labelled
-from jaxgmm.model._hyper import KINDS, Hyper, Kind, Moments, at, hyper
+from jaxgmm.model._hyper import KINDS, Hyper, Kind, Moments, Sums, at, hyper
 from jaxgmm.model._newton import minimise
 from jaxgmm.model._site_family import MixtureParams, SiteFamily
 from jaxgmm.model._site_mode import lower
 from jaxgmm.model._site_prior import SitePrior
-
-
-@stored
-class Sums(NamedTuple):
-    """Effective rows of each component, (K,), and sums of the features of its rows, (K, f)."""
-
-    counts: Array
-    features: Array
 
 
 class ConjugateFamily(SiteFamily):
@@ -41,7 +33,8 @@ class ConjugateFamily(SiteFamily):
     ``Gamma`` are known), what a row counts (`features`), how it is weighed (`natural`), and what
     labelled rows add to the hyper-parameters (`evidence`). Densities and sums are then one matrix
     product each, and M-steps with and without a prior, Gibbs sampling, variational Bayes, bridge
-    sampling, boundaries and starts follow.
+    sampling, boundaries and starts follow. Where columns are independent it says ``holes = True``:
+    then so do missing values.
     """
 
     conjugate: ClassVar[dict[str, type]]
@@ -83,11 +76,16 @@ class ConjugateFamily(SiteFamily):
 
     # -- rows --------------------------------------------------------------------------
 
-    def log_density(self, params: MixtureParams, features: Array) -> Float[Array, "k n"]:
-        return self._natural(params) @ features
+    @property
+    def layout(self) -> ConjugateFamily | ByColumn:
+        return ByColumn(self) if self.incomplete else self
 
-    def _natural(self, params: MixtureParams) -> Float[Array, "k f"]:
-        return self.natural({name: at(site) for name, site in self.sites(params).items()})
+    def log_density(self, params: MixtureParams, features: Array) -> Float[Array, "k n"]:
+        return self.natural(self.moments(params)) @ features
+
+    def moments(self, params: MixtureParams) -> dict[str, Moments]:
+        """What `natural` takes of a point."""
+        return {name: at(site) for name, site in self.sites(params).items()}
 
     def sums(self, features: Float[Array, "f n"], weights: Float[Array, "k n"]) -> Array:
         return weights @ features.T
@@ -95,8 +93,12 @@ class ConjugateFamily(SiteFamily):
     def statistics(self, sums: Float[Array, "k f"]) -> Sums:
         return Sums(sums[:, 0], sums)
 
+    def average(self, sums: Float[Array, "k f"]) -> Float[Array, "k f"]:
+        """The sums of the one average row."""
+        return sums / sums[:, :1]
+
     def block_rows(self, x: Array, n_components: int) -> int:
-        width = jax.eval_shape(self.features, x[:1]).shape[0]
+        width = jax.eval_shape(self.layout.features, x[:1]).shape[0]
         return block_rows(width + n_components, x.dtype)
 
     def sample(self, params: MixtureParams, key: PRNGKeyArray, labels: Array) -> Array:
@@ -112,9 +114,16 @@ class ConjugateFamily(SiteFamily):
         sample_weight: Array | None,
         assign: Assignment,
     ) -> tuple[Sums, Array]:
-        natural = self._natural(params)
-        density = lambda features: natural @ features
-        return labelled(self, density, log_weights, x, sample_weight, assign)
+        rows = x, sample_weight, assign
+        return self._labelled(log_weights, self.moments(params), *rows)
+
+    def _labelled(
+        self, log_weights: Float[Array, " k"], of: dict[str, Moments], *rows: Any
+    ) -> tuple[Sums, Array]:
+        """The rows labelled at these moments of the sites."""
+        form = self.layout
+        natural = form.natural(of)
+        return labelled(form, lambda features: natural @ features, log_weights, *rows)
 
     def shrunk(self, statistics: Sums) -> Sums:
         """Each cluster with one row more, the average one: no parameter starts on an edge."""
@@ -153,7 +162,7 @@ class ConjugateFamily(SiteFamily):
 
         def loss(sites: Sites, data: tuple[Sums, SitePrior]) -> Array:
             sums, prior = data
-            natural = self.natural({name: at(site) for name, site in sites.items()})
+            natural = self.layout.natural({name: at(site) for name, site in sites.items()})
             priors = self.prior_sites(prior, k, d)
             log_prior = [jnp.sum(of(sites).log_prob(sites[name])) for name, of in priors.items()]
             total = jnp.sum(natural * sums.features) + sum(log_prior[1:], log_prior[0])
@@ -168,7 +177,7 @@ class ConjugateFamily(SiteFamily):
         if prior is not None:
             self.check_conjugate(prior)
         found = {}
-        for name, added in self.evidence(statistics).items():
+        for name, added in self.layout.evidence(statistics).items():
             kind = KINDS[self.conjugate[name]]
             # What is added may be one number for all columns.
             added, before = jnp.broadcast_arrays(*added), kind.flat
@@ -190,7 +199,7 @@ class ConjugateFamily(SiteFamily):
         """
         all_rows = lambda rows, _: jnp.ones((rows.shape[0], 1), x.dtype)
         sums = self.at_labels(all_rows, x, sample_weight, 1)
-        after = self._after(self.statistics(sums.features / sums.counts), None)
+        after = self._after(self.statistics(self.layout.average(sums.features)), None)
         found = {
             name: made(*(values[0] for values in after[name]))
             for name, made in self.conjugate.items()
@@ -216,15 +225,15 @@ class ConjugateFamily(SiteFamily):
         made = {name: one(*after[name]) for name, one in self.conjugate.items()}
         return SitePrior({**prior.distributions, **made})
 
-    def _mean_natural(self, prior: SitePrior, k: int, d: int) -> Float[Array, "k f"]:
-        means = {
+    def _means(self, prior: SitePrior, k: int, d: int) -> dict[str, Moments]:
+        return {
             name: kind.means(*hyper(prior.distributions[name], kind, self.shape(k, d)))
             for name, kind in self._kinds.items()
         }
-        return self.natural(means)
 
     def mean_log_density(self, prior: SitePrior, x: Array, k: int) -> Float[Array, "k n"]:
-        return self._mean_natural(prior, k, x.shape[1]) @ self.features(x)
+        form = self.layout
+        return form.natural(self._means(prior, k, x.shape[1])) @ form.features(x)
 
     def expected_step(
         self,
@@ -234,9 +243,8 @@ class ConjugateFamily(SiteFamily):
         sample_weight: Array | None,
         assign: Assignment,
     ) -> tuple[Sums, Array]:
-        natural = self._mean_natural(prior, log_weights.shape[0], x.shape[1])
-        density = lambda features: natural @ features
-        return labelled(self, density, log_weights, x, sample_weight, assign)
+        means = self._means(prior, log_weights.shape[0], x.shape[1])
+        return self._labelled(log_weights, means, x, sample_weight, assign)
 
     def divergence(self, prior: SitePrior, other: SitePrior, k: int, d: int) -> Array:
         def full(of: SitePrior, name: str) -> dist.Distribution:

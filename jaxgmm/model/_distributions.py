@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
+from jax.scipy.special import i0e, i1e
 from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 
@@ -145,6 +146,13 @@ class VonMises(NumericalFamily):
         length2 = jnp.clip(jnp.sum(averages**2), 1e-6, 1 - 1e-6)
         factor = (2 - length2) / (1 - length2)
         return {"cosine": factor * averages[0], "sine": factor * averages[1]}
+
+    def expected(self, own: dict[str, Any], labels: Float[Array, "n k"]) -> Float[Array, "n d"]:
+        """The direction of the mean vector."""
+        length = jnp.sqrt(own["cosine"] ** 2 + own["sine"] ** 2)
+        # Of a component: the ratio of Bessel functions, over the concentration.
+        shrink = i1e(length) / i0e(length) / jnp.maximum(length, jnp.finfo(length.dtype).tiny)
+        return jnp.arctan2(labels @ (shrink * own["sine"]), labels @ (shrink * own["cosine"]))
 
     def embed(self, x: Array) -> Float[Array, "n e"]:
         return jnp.concatenate([jnp.cos(x), jnp.sin(x)], axis=1)

@@ -212,9 +212,12 @@ def check_values(
     needs: str,
     remedy: str,
 ) -> None:
-    """Refuse rows with a value that a family does not have, by the first of them."""
+    """Refuse rows with a value that a family does not have, by the first of them.
+
+    Whether values may be missing is asked before.
+    """
     for start, block in blocks(x):
-        wrong = ~holds(block)
+        wrong = ~(holds(block) | np.isnan(block))
         if np.any(wrong):
             row, column = np.argwhere(wrong)[0]
             raise ColumnRefused(

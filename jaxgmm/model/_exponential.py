@@ -45,6 +45,7 @@ class Exponential(ConjugateFamily):
     """
 
     conjugate: ClassVar = {"rates": dist.Gamma}
+    holes = True
     columns = "positives"
     formula = "&prod;<sub><i>j</i></sub> Exponential(<i>&lambda;<sub>kj</sub></i>)"
     row_support = constraints.independent(constraints.nonnegative, 1)
@@ -63,6 +64,9 @@ class Exponential(ConjugateFamily):
         rates = own["rates"][labels]
         return jax.random.exponential(key, rates.shape, rates.dtype) / rates
 
+    def expected(self, own: dict[str, Any], labels: Array) -> Float[Array, "n d"]:
+        return labels @ (1 / own["rates"])
+
     def embed(self, x: Array) -> Float[Array, "n d"]:
         """Logarithms, whose variance does not depend on the rate."""
         return jnp.log(jnp.maximum(x, jnp.finfo(x.dtype).tiny))
@@ -80,7 +84,7 @@ class Exponential(ConjugateFamily):
         check_values(self.label, x, lambda rows: rows > 0, needs, remedy)
 
     def check_rule(self, rule: str, x: np.ndarray, total_weight: float) -> None:
-        zeros = np.all(x == 0, axis=0)
+        zeros = np.all((x == 0) | np.isnan(x), axis=0)
         if np.any(zeros):
             raise ColumnRefused(
                 f"prior: {rule!r} has no scale for {{column}}, which is zero; leave it out",

@@ -198,14 +198,25 @@ class Family(Form):
         """How often each row of a component counts in its M-step."""
         return jnp.ones((params.weights.shape[0], len(x)), x.dtype)
 
+    @property
+    def layout(self) -> Form:
+        """The form in which rows are computed with."""
+        return self
+
     def look(self, params: Params, x: Array, see: Callable[[View], Array]) -> Array:
         """What ``see`` makes of the rows' log p(row | label) at ``params``."""
-        log_density = lambda rows: self.log_density(params, self.features(rows))
+        form = self.layout
+        log_density = lambda rows: form.log_density(params, form.features(rows))
         return see(View(log_density, self.block_rows(x, params.weights.shape[0])))
 
     @property
     def incomplete(self) -> bool:
         """Whether the family knows of values missing in the data."""
+        return False
+
+    @property
+    def imputes(self) -> bool:
+        """Whether statistics hold what is missing, expected or drawn; else it drops out of them."""
         return False
 
     def imputing(self, key: PRNGKeyArray) -> Family:
@@ -248,7 +259,7 @@ class Family(Form):
         k: int,
     ) -> Statistics:
         """Statistics at given labels (n, K) of blocks of rows."""
-        return counted(self, labels, x, sample_weight, k)
+        return counted(self.layout, labels, x, sample_weight, k)
 
     def shrunk(self, statistics: Statistics) -> Statistics:
         """Statistics of hard clusters, moved away from the edges of the parameters."""

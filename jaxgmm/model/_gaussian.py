@@ -272,6 +272,10 @@ class Gaussian(Family):
     def incomplete(self) -> bool:
         return self.patterns is not None
 
+    @property
+    def imputes(self) -> bool:
+        return self.incomplete
+
     def looked(self, x: Array, sample_weight: Array | None = None) -> Gaussian:
         """The family that knows which values of the rows are missing."""
         if isinstance(x, Tracer):

@@ -15,9 +15,18 @@ from jax.scipy.special import digamma
 from jaxtyping import Array
 from numpyro.distributions import constraints
 
+from jaxgmm._archive import stored
 from jaxgmm._proper import innermost
 
 Hyper = tuple[Array, ...]
+
+
+@stored
+class Sums(NamedTuple):
+    """Effective rows of each component, (K,), and sums of the features of its rows, (K, f)."""
+
+    counts: Array
+    features: Array
 
 
 class Moments(NamedTuple):

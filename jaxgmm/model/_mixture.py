@@ -18,7 +18,7 @@ from numpyro.distributions import constraints
 
 from jaxgmm._archive import stored
 from jaxgmm._assignment import check_renaming
-from jaxgmm._checks import check_count, check_name
+from jaxgmm._checks import any_nan, check_count, check_name
 from jaxgmm._contract import (
     Assignment,
     LatentModel,
@@ -198,9 +198,14 @@ class Mixture(LatentModel):
         return self.family.incomplete
 
     @property
+    def imputes(self) -> bool:  # type: ignore
+        """Whether statistics hold what is missing; else it drops out of them."""
+        return self.family.imputes
+
+    @property
     def fills_up(self) -> bool:  # type: ignore
         """Whether rows of weight zero may be added: patterns of holes are of the rows they saw."""
-        return not self.incomplete
+        return not self.imputes
 
     @property
     def collapse(self) -> str:  # type: ignore
@@ -286,7 +291,7 @@ class Mixture(LatentModel):
         if x is not None and not isinstance(x, jax.Array):
             x = self.read(x)[1]
             x = x.values if isinstance(x, Coded) else x
-        if self.holes and x is not None and not isinstance(x, Tracer) and _any_nan(x):
+        if self.holes and x is not None and not isinstance(x, Tracer) and any_nan(x):
             family = self.family.looked(as_rows(x), None)
             self = dataclasses.replace(self, family=family)
         origin = None if isinstance(x, Tracer) else self.family.origin(params)
@@ -304,23 +309,25 @@ class Mixture(LatentModel):
 
         Parameters
         ----------
-        params : GaussianParams
-            Of Gaussians, in the units of the data.
-        x : (n, D) array
+        params : GaussianParams or MixtureParams
+            In the units of the data.
+        x : (n, D) array or table
             Rows, NaN where a value is missing.
         key : typed random key, optional
-            None fills in expectations given the values that are there, the labels summed out;
-            with a key all that is missing is drawn, label and values of a row together.
+            None fills in expectations given the values that are there, the labels summed out, and
+            of codes the most probable one; with a key all that is missing is drawn, label and
+            values of a row together.
 
         Returns
         -------
         (n, D) array
-            In the dtype of ``x``, without NaN.
+            In the dtype of ``x``, without NaN; `table` makes words of codes.
 
         Raises
         ------
         ValueError
-            For a family that has no missing values.
+            For a family that has no missing values, and without a key for one of your own that
+            says nothing of expectations.
 
         Notes
         -----
@@ -793,11 +800,6 @@ def _prior_by_rule(
     family: Family, rule: str, x: Array, sample_weight: Array | None, k: int, free: bool
 ) -> Any:
     return family.default_prior(rule, x, sample_weight, k, free)
-
-
-def _any_nan(x: Any) -> bool:
-    # By NumPy: under a `jit` around, JAX traces even what it knows.
-    return bool(np.any(np.isnan(np.asarray(x))))
 
 
 def _labels(logits: Float[Array, "k n"]) -> Float[Array, "n k"]:

@@ -41,6 +41,8 @@ class Bends(NamedTuple):
     ----------
     counts : (K,) array
         Effective rows.
+    values : (K, D) array
+        How many of these have a value.
     summaries : (m, K, D) array
         Of `NumericalFamily.summaries`.
     gradient, curvature : (K, D, s) and (K, D, s, s) arrays
@@ -49,6 +51,7 @@ class Bends(NamedTuple):
     """
 
     counts: Array
+    values: Array
     summaries: Array
     gradient: Array
     curvature: Array
@@ -63,6 +66,7 @@ class NumericalFamily(Unconjugate, SiteFamily):
     """
 
     closed: ClassVar[bool] = False
+    holes = True
     without = "whose M-steps are numerical"
     supports: Any  # by name, in order
 
@@ -114,24 +118,43 @@ class NumericalFamily(Unconjugate, SiteFamily):
     def log_density(
         self, params: MixtureParams, features: Float[Array, "d n"]
     ) -> Float[Array, "k n"]:
-        one = lambda own: jnp.sum(self.make(**own).log_prob(features.T), axis=-1)
+        one = lambda own: jnp.sum(self._log_prob(own, features.T), axis=-1)
         return jax.vmap(one)(self.sites(params)).astype(features.dtype)
+
+    def _log_prob(self, own: Sites, values: Array) -> Array:
+        """Log density of each value, zero where there is none."""
+        made = self.make(**own)
+        if not self.incomplete:
+            return made.log_prob(values)
+        there = ~jnp.isnan(values)
+        # Some value that can be, so that what is left out has derivatives.
+        values = jnp.where(there, values, made.support.feasible_like(values))
+        return jnp.where(there, made.log_prob(values), 0)
 
     def sums(self, features: Float[Array, "d n"], weights: Float[Array, "k n"]) -> Bends:
         """Without parameters there is nothing to bend."""
         k, d, s = len(weights), len(features), len(self.supports)
         flat = jnp.zeros((k, d, s), features.dtype)
         bend = jnp.zeros((k, d, s, s), features.dtype)
-        return Bends(jnp.sum(weights, axis=1), self._summed(features.T, weights), flat, bend)
+        return Bends(*self._summed(features.T, weights), flat, bend)
 
-    def _summed(self, x: Array, weights: Float[Array, "k n"]) -> Float[Array, "m k d"]:
-        return jnp.einsum("kn,mnd->mkd", weights, self.summaries(x))
+    def _summed(self, x: Array, weights: Float[Array, "k n"]) -> tuple[Array, Array, Array]:
+        """The first three of `Bends`."""
+        summaries, counts = self.summaries(x), jnp.sum(weights, axis=1)
+        values = jnp.broadcast_to(counts[:, None], (len(counts), x.shape[1]))
+        if self.incomplete:
+            there = ~jnp.isnan(x)
+            summaries, values = jnp.where(there, summaries, 0), weights @ there.astype(x.dtype)
+        return counts, values, jnp.einsum("kn,mnd->mkd", weights, summaries)
 
     def statistics(self, sums: Bends) -> Bends:
         return sums
 
     def block_rows(self, x: Array, n_components: int) -> int:
         return block_rows(x.shape[1] * n_components * (1 + len(self.supports)), x.dtype)
+
+    def expected(self, own: Sites, labels: Float[Array, "n k"]) -> Float[Array, "n d"]:
+        return labels @ self.make(**own).mean
 
     def sample(self, params: MixtureParams, key: PRNGKeyArray, labels: Array) -> Array:
         own = {name: site[labels] for name, site in self.sites(params).items()}
@@ -151,7 +174,7 @@ class NumericalFamily(Unconjugate, SiteFamily):
 
         def column(vector: Array, values: Array, weights: Array) -> tuple[Array, Array]:
             def expected(vector: Array) -> Array:
-                log_prob = self.make(**self._to_sites(vector)).log_prob(values)
+                log_prob = self._log_prob(self._to_sites(vector), values)
                 return jnp.sum(weights * jnp.where(weights > 0, log_prob, 0))
 
             return derivatives(expected, vector)
@@ -163,17 +186,20 @@ class NumericalFamily(Unconjugate, SiteFamily):
             counted = weights * labels
             each = jax.vmap(jax.vmap(column, (0, 0, None)), (0, None, 0))
             gradient, curvature = each(at, features, counted)
-            counts, summaries = jnp.sum(counted, axis=1), self._summed(rows, counted)
-            return Bends(counts, summaries, gradient, curvature), weights @ value
+            return Bends(*self._summed(rows, counted), gradient, curvature), weights @ value
 
         size = self.block_rows(x, log_weights.shape[0])
         return sum_over_blocks(block, x, sample_weight, size)
 
     def shrunk(self, statistics: Bends) -> Bends:
         """Each cluster with one row more, the average one: no parameter starts on an edge."""
-        total = jnp.sum(statistics.summaries, axis=1, keepdims=True) / jnp.sum(statistics.counts)
-        counts, summaries = statistics.counts + 1, statistics.summaries + total
-        return statistics._replace(counts=counts, summaries=summaries)
+        values = jnp.sum(statistics.values, axis=0)
+        average = jnp.sum(statistics.summaries, axis=1, keepdims=True) / values
+        return statistics._replace(
+            counts=statistics.counts + 1,
+            values=statistics.values + 1,
+            summaries=statistics.summaries + average,
+        )
 
     def update(
         self,
@@ -183,8 +209,8 @@ class NumericalFamily(Unconjugate, SiteFamily):
         share: Array | float = 1.0,
     ) -> Sites:
         if params is None:
-            counts = jnp.maximum(statistics.counts, jnp.finfo(statistics.counts.dtype).tiny)
-            averages = statistics.summaries / counts[:, None]
+            values = jnp.maximum(statistics.values, jnp.finfo(statistics.values.dtype).tiny)
+            averages = statistics.summaries / values
             return jax.vmap(jax.vmap(self.begin, 1), 1)(averages)
         step, _ = self._newton_step(statistics, prior, params)
         sites = self.sites(params)
@@ -238,7 +264,8 @@ class NumericalFamily(Unconjugate, SiteFamily):
         bends, _ = self.e_step(jnp.log(one), params, x, sample_weight, whole)
         centre, spread = (
             self._to_vectors(sites)[0],
-            bends.counts[0] / jnp.abs(jnp.diagonal(bends.curvature[0], axis1=-2, axis2=-1)),
+            bends.values[0, :, None]
+            / jnp.abs(jnp.diagonal(bends.curvature[0], axis1=-2, axis2=-1)),
         )
         spread = jnp.clip(jnp.sqrt(spread), 0.1, 10.0)
         found = {
@@ -277,7 +304,7 @@ class NumericalFamily(Unconjugate, SiteFamily):
 
     def check_rows(self, x: np.ndarray) -> None:
         support = self._somewhere().support
-        outside = ~np.asarray(support(jnp.asarray(x)))
+        outside = ~(np.asarray(support(jnp.asarray(x))) | np.isnan(x))
         if np.any(outside):
             row, column = np.argwhere(outside)[0]
             raise ColumnRefused(
@@ -307,4 +334,5 @@ class NumericalFamily(Unconjugate, SiteFamily):
 
     def spurious(self, params: MixtureParams, statistics: Bends) -> Array:
         """Whether a component rests on no more rows than a column has parameters, and a half."""
-        return jnp.any(statistics.counts < len(self.supports) + 0.5)
+        few = statistics.values < len(self.supports) + 0.5
+        return jnp.any(few & jnp.isfinite(statistics.counts)[:, None])

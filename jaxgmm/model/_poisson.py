@@ -43,6 +43,7 @@ class Poisson(ConjugateFamily):
     """
 
     conjugate: ClassVar = {"rates": dist.Gamma}
+    holes = True
     columns = "counts"
     formula = "&prod;<sub><i>j</i></sub> Poisson(<i>&lambda;<sub>kj</sub></i>)"
     row_support = constraints.independent(constraints.nonnegative_integer, 1)
@@ -61,6 +62,9 @@ class Poisson(ConjugateFamily):
 
     def draw(self, own: dict[str, Any], key: Any, labels: Array) -> Array:
         return jax.random.poisson(key, own["rates"][labels])
+
+    def expected(self, own: dict[str, Any], labels: Array) -> Float[Array, "n d"]:
+        return labels @ own["rates"]
 
     def embed(self, x: Array) -> Float[Array, "n d"]:
         """Square roots, whose variance is a quarter whatever the rate."""

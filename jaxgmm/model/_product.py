@@ -187,6 +187,10 @@ class Product(Family):
         return any(family.incomplete for family in self.parts)
 
     @property
+    def imputes(self) -> bool:
+        return any(family.imputes for family in self.parts)
+
+    @property
     def conjugate_prior(self) -> str:  # type: ignore[override]
         return 'prior="weak"'
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import copy
 import dataclasses
 import math
 from collections.abc import Mapping
@@ -13,10 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 from jax import lax
-from jaxtyping import Array, Bool, Float
+from jax.core import Tracer
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from jaxgmm._archive import stored
-from jaxgmm._checks import check_names
+from jaxgmm._checks import any_nan, check_names
 from jaxgmm._contract import Prior, Sites
 from jaxgmm._proper import described
 from jaxgmm._tables import numeric
@@ -60,11 +62,17 @@ class MixtureParams:
         raise AttributeError(f"{type(self).__name__} has no {name!r}")
 
 
+@dataclasses.dataclass(frozen=True)
 class SiteFamily(Family):
     """A family of which each component has arrays of its own, by name, on known supports."""
 
     # ArviZ dimensions of every site.
     dims: ClassVar[tuple[str, ...]] = ("component", "feature")
+
+    # Whether values are missing in the data; set by `looked`.
+    incomplete: bool = dataclasses.field(  # type: ignore[override]
+        default=False, kw_only=True, repr=False, metadata={"static": True}
+    )
 
     @abc.abstractmethod
     def component_sites(self, k: int, d: int) -> dict[str, Site]:
@@ -118,6 +126,39 @@ class SiteFamily(Family):
         return sites
 
     # -- rows --------------------------------------------------------------------------
+
+    def looked(self, x: Array, sample_weight: Array | None) -> SiteFamily:
+        if isinstance(x, Tracer) or not self.holes:
+            return self
+        # Not by `dataclasses.replace`: families may be made of other things than their fields.
+        known = copy.copy(self)
+        object.__setattr__(known, "incomplete", any_nan(x))
+        return known
+
+    def impute(
+        self,
+        params: MixtureParams,
+        x: Array,
+        labels: Float[Array, "n k"],
+        key: PRNGKeyArray | None,
+    ) -> Float[Array, "n d"]:
+        if not self.holes:
+            return super().impute(params, x, labels, key)
+        if key is None:
+            filled = self.expected(self.sites(params), labels)
+        else:
+            filled = self.sample(params, key, jnp.argmax(labels, axis=1))
+        return jnp.where(jnp.isnan(x), filled, x)
+
+    def expected(self, own: Sites, labels: Float[Array, "n k"]) -> Float[Array, "n d"]:
+        """What rows with these probabilities of labels are expected to be; of codes the likeliest.
+
+        Columns are independent given the label.
+        """
+        raise ValueError(
+            f"impute: {self.label} has no method expected(own, labels), which fills in "
+            "expectations; pass key= to draw what is missing"
+        )
 
     def marginal(self, params: MixtureParams, column: int, grid: Float[Array, " m"]) -> Array:
         """(K, m): weight times density of values of one column, where columns are independent."""
