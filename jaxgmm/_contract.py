@@ -103,6 +103,11 @@ class LatentModel(abc.ABC):
 
     # -- the definition ------------------------------------------------------
 
+    @property
+    def places(self) -> Any:
+        """Which columns are places, by column where not all are alike."""
+        return self.moves
+
     @abc.abstractmethod
     def prior_sites(self) -> Prior:
         """The distribution of each site given the sites before it."""

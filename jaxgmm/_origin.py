@@ -17,12 +17,14 @@ _FAR = 1e3
 _TOO_FAR = 1e5
 
 
-def centred_rows(x: Any, rows: Any) -> tuple[np.ndarray, np.ndarray] | None:
+def centred_rows(
+    x: Any, rows: Any, places: bool | np.ndarray = True
+) -> tuple[np.ndarray, np.ndarray] | None:
     """float64 data as float32 rows about an origin, which keeps the digits that differ.
 
     None where JAX keeps them anyway: it did not narrow the data when it made ``rows``, or
-    no column lies far from zero. The origin is a number of float32. Warns where the digits
-    were lost before.
+    no column lies far from zero, of those that are ``places``. The origin is a number of float32.
+    Warns where the digits were lost before.
     """
     wide = wide_rows(x)
     if rows.dtype != np.float32:
@@ -33,7 +35,7 @@ def centred_rows(x: Any, rows: Any) -> tuple[np.ndarray, np.ndarray] | None:
     if wide.dtype != np.float64:
         _warn_of_steps(np.abs(middle), high - low)
         return None
-    far = (high > low) & (np.abs(middle) > _FAR * (high - low))
+    far = places & (high > low) & (np.abs(middle) > _FAR * (high - low))
     if not far.any():
         return None
     origin = np.where(far, middle, 0)

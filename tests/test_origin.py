@@ -146,3 +146,55 @@ def test_the_verdict_the_bootstrap_and_the_choice():
 @pytest.mark.slow
 def test_the_door_of_scikit_learn():
     _run(DOOR)
+
+
+PRODUCT = """
+    import warnings
+
+    import jax
+    import numpy as np
+    import jaxgmm as jg
+
+    warnings.simplefilter("error")
+    warnings.filterwarnings("ignore", message="x: float64 data, computed in float32")
+    rng = np.random.default_rng(0)
+    late = np.arange(300) >= 200
+    near = np.column_stack([
+        60 * rng.standard_normal(300) + 400 * late, rng.poisson(np.where(late, 9.0, 2.0)),
+        rng.standard_normal(300) + late, rng.standard_t(4, 300) + 8 * late,
+    ])
+    near[::9, 0] = np.nan
+    origin = np.array([1.7e9, 0, 0, -3e7])
+    far = near + origin
+    family = jg.families.Product({
+        "time": jg.Gaussian(), "count": jg.families.Poisson(), "size": jg.Gaussian(),
+        "place": jg.families.StudentT(),
+    })
+    model, labels = jg.Mixture(family, 2, prior="weak"), np.eye(2)[late.astype(int)]
+    here, there = (jg.fit(model, x, start=labels) for x in (near, far))
+    assert here.origin is None and there.origin.tolist()[1:3] == [0, 0]
+    close = dict(rtol=2e-2, atol=0.1)
+    for name, at in (("time.means", 1.7e9), ("place.locations", -3e7), ("size.means", 0)):
+        np.testing.assert_allclose(there.params.own[name] - at, here.params.own[name], **close)
+    rates = [f.params.own["count.rates"] for f in (here, there)]
+    np.testing.assert_allclose(*rates, rtol=1e-3)
+    np.testing.assert_allclose(there.log_joint, here.log_joint, rtol=1e-4)
+    np.testing.assert_allclose(there.model.log_joint(there.params, far), there.log_joint, rtol=1e-5)
+    labels = [np.asarray(f.model.predict(f.params, x)) for f, x in ((here, near), (there, far))]
+    np.testing.assert_array_equal(*labels)
+    errors = [jg.standard_errors(f, x) for f, x in ((here, near), (there, far))]
+    errors = [each.standard_errors["time.means"] for each in errors]
+    np.testing.assert_allclose(*errors, rtol=1e-2)
+    filled = [np.asarray(f.impute(x), np.float64) for f, x in ((here, near), (there, far))]
+    np.testing.assert_allclose(filled[1] - origin, filled[0], rtol=0, atol=2.0)
+    post = jg.sample(there.model, far, start=there, key=jax.random.key(0), method="laplace",
+                     n_draws=100, progress=False)
+    assert post.draws["time.means"].dtype == np.float64
+    assert np.all(np.abs(post.draws["time.means"] - 1.7e9) < 1e3)
+"""
+
+
+@pytest.mark.slow
+def test_columns_of_a_product():
+    """Only numbers that lie far are moved, and not counts."""
+    subprocess.run([sys.executable, "-c", textwrap.dedent(PRODUCT)], check=True)

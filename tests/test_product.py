@@ -380,6 +380,21 @@ def test_the_page_on_columns_by_name():
     assert not found.failed
 
 
+@pytest.mark.slow
+def test_a_stream_of_a_product():
+    """Columns of numbers, in blocks: the end is that of the rows in memory."""
+    table = pd.DataFrame(CODES, columns=list(NAMES)).assign(other="word")
+    pieces = [table.iloc[:70], table.iloc[70:]]
+    rows = jg.stream([piece.drop(columns="other") for piece in pieces], block_rows=40)
+    model = jg.Mixture(FAMILY, 2, prior="weak")
+    fit = jg.fit(model, rows, key=KEY, n_init=2)
+    assert fit.converged
+    again = jg.fit(model, table, start=fit.params)
+    np.testing.assert_allclose(again.log_joint, fit.log_joint, atol=1e-3)
+    labels = np.concatenate(list(rows.map(lambda x: fit.model.predict(fit.params, x))))
+    np.testing.assert_array_equal(labels, fit.model.predict(fit.params, table))
+
+
 # -- the whole way -----------------------------------------------------------------------------
 
 

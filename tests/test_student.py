@@ -1,10 +1,13 @@
 """t components: the height that SciPy finds, light tails at the boundary, weights of outliers."""
 
+import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
 from helpers import STRUCTURE_OF, tree_allclose
 from numpyro.infer.util import log_density
@@ -156,3 +159,203 @@ def test_doors():
         jg.sample(weak, X, key=KEY, method="gibbs", progress=False)
     drawn = np.asarray(model.sample(model.params(**own), KEY, 4000))
     assert stats.kstest(drawn[:, 0], stats.t(3).cdf).pvalue > 1e-3
+
+
+# -- missing values ------------------------------------------------------------------------------
+
+HOLES = np.where(np.random.default_rng(3).random(X.shape) < 0.2, np.nan, X)
+HOLES[7] = np.nan  # a row without any value
+
+
+def _reference(params, x):
+    """Log density of each row: the t densities of the columns it has, by SciPy."""
+    found = np.zeros((len(x), len(params.weights))) + np.log(params.weights)
+    matrices = _matrices(params)
+    for k, matrix in enumerate(matrices):
+        for i, row in enumerate(x):
+            o = np.flatnonzero(~np.isnan(row))
+            if o.size:
+                location = np.asarray(params.locations)[k, o]
+                of_row = stats.multivariate_t(location, matrix[np.ix_(o, o)], params.dof[k])
+                found[i, k] += of_row.logpdf(row[o])
+    return logsumexp(found, axis=1)
+
+
+def _matrices(params):
+    matrices = np.asarray(params.scale_matrices)
+    return matrices if matrices.ndim == 3 else np.stack([np.diag(row) for row in matrices])
+
+
+@functools.cache
+def with_holes(structure="full", prior=None):
+    model = jg.Mixture(jg.families.StudentT(structure), 2, prior=prior)
+    return jg.fit(model, HOLES, start=START, tol=1e-13, max_iter=3000)
+
+
+def test_a_nan_is_a_row_without_that_column():
+    fit, x = with_holes(prior="weak"), jnp.asarray(HOLES)
+    assert fit.converged
+    expected = _reference(fit.params, HOLES)
+    np.testing.assert_allclose(fit.model.log_prob(fit.params, x), expected, rtol=1e-9, atol=1e-12)
+    program = jax.jit(
+        lambda sites: log_density(fit.model.numpyro_model, (x,), {}, sites)[0]
+    )(fit.model.sites(fit.params))  # fmt: skip
+    np.testing.assert_allclose([fit.log_joint, program], expected.sum() + fit.log_prior, rtol=1e-10)
+    working = fit.model.standardise(x)
+    near = working.to_working(fit.params)
+    along = lambda step: working.log_joint(working.retract(near, step), x)
+    slope = jax.jit(jax.grad(along))(jnp.zeros(fit.n_parameters))
+    assert jnp.max(jnp.abs(slope)) < 1e-4
+    assert np.all(np.diff(fit.trace[np.isfinite(fit.trace)]) >= -1e-8)
+    # Close to what the whole rows say.
+    np.testing.assert_allclose(fit.params.locations, fitted(prior="weak").params.locations, atol=1)
+
+
+def test_without_holes_the_form_is_the_complete_one():
+    x, step = jnp.asarray(X), jax.jit(lambda model, params, x: model.e_step(params, x))
+    plain = fitted(prior="weak").model.standardise(x)
+    assert not plain.incomplete
+    seen = plain.family.normal.patterns
+    assert seen is None
+    aware = plain.family.looked(HOLES, None)
+    aware = dataclasses.replace(plain, family=aware)
+    params = plain.to_working(fitted(prior="weak").params)
+    tree_allclose(step(aware, params, x), step(plain, params, x), 1e-9, 1e-9)
+
+
+def test_draws_of_what_is_missing_are_t():
+    """Of two columns the second is, given the first, t of one more degree of freedom."""
+    model = jg.Mixture(jg.families.StudentT(), 1)
+    matrix = np.array([[2.0, 1.2], [1.2, 1.5]])
+    params = model.params(locations=[[0.5, -1.0]], scale_matrices=[matrix], dof=[3.0])
+    x = np.tile([3.5, np.nan], (4000, 1))
+    drawn = np.asarray(model.impute(params, x, KEY))[:, 1]
+    centre = -1.0 + 1.2 / 2.0 * 3.0
+    left = (1.5 - 1.2**2 / 2.0) * (3.0 + 3.0**2 / 2.0) / 4.0
+    assert stats.kstest(drawn, stats.t(4, centre, np.sqrt(left)).cdf).pvalue > 1e-3
+    np.testing.assert_allclose(model.impute(params, x[:1])[0], [3.5, centre])
+    empty = np.full((4000, 2), np.nan)
+    drawn = np.asarray(model.impute(params, empty, KEY))[:, 0]
+    assert stats.kstest(drawn, stats.t(3, 0.5, np.sqrt(2)).cdf).pvalue > 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("structure", STRUCTURE_OF)
+def test_every_structure_with_holes(structure):
+    fit, x = with_holes(structure), jnp.asarray(HOLES)
+    assert fit.converged
+    along = lambda step: fit.model.log_joint(fit.model.retract(fit.params, step), x)
+    assert jnp.max(jnp.abs(jax.grad(along)(jnp.zeros(fit.n_parameters)))) < 1e-3
+    if _matrices(fit.params).shape == (2, 2, 2):
+        expected = _reference(fit.params, HOLES)
+        np.testing.assert_allclose(fit.log_likelihood, expected.sum(), rtol=1e-9)
+
+
+@pytest.mark.slow
+def test_float32_with_holes_never_descends():
+    fit = jg.fit(with_holes(prior="weak").model, HOLES.astype(np.float32), start=START)
+    assert fit.params.dof.dtype == np.float32
+    np.testing.assert_allclose(fit.log_joint, with_holes(prior="weak").log_joint, rtol=1e-4)
+
+
+# -- distributions by site -------------------------------------------------------------------------
+
+SITES = {
+    "weights": dist.Dirichlet(jnp.array([1.5, 2.0])),
+    "locations": dist.Normal(jnp.array([2.0, 1.0]), 5.0),
+    "scales": dist.LogNormal(0.5, 1.0),
+    "correlations": dist.LKJ(2, 1.5),
+    "dof": dist.Gamma(2.0, 0.1),
+}
+
+
+def _by_site(x, sample):
+    """The mixture written a second time, with NumPyro's own distributions only."""
+    weights = sample("weights", SITES["weights"])
+    locations = sample("locations", SITES["locations"].expand((2, 2)).to_event(2))
+    scales = sample("scales", SITES["scales"].expand((2, 2)).to_event(2))
+    correlations = sample("correlations", SITES["correlations"].expand((2,)).to_event(1))
+    dof = sample("dof", SITES["dof"].expand((2,)).to_event(1))
+    factor = scales[..., None] * jnp.linalg.cholesky(correlations)
+    rows = dist.MultivariateStudentT(dof, locations, factor).log_prob(x[:, None])
+    numpyro.factor("x", jnp.sum(jax.nn.logsumexp(jnp.log(weights) + rows, axis=1)))
+
+
+def test_distributions_by_site_are_one_density_and_its_mode():
+    model = jg.Mixture(jg.families.StudentT(), 2, prior=SITES)
+    fit, x = jg.fit(model, X, start=START, tol=1e-13, max_iter=3000), jnp.asarray(X)
+    assert fit.converged
+    sites = fit.model.sites(fit.params)
+    assert set(sites) == set(SITES)
+    values = [
+        jax.jit(lambda sites, p=program, more=more: log_density(p, (x, *more), {}, sites)[0])(sites)
+        for program, more in [(fit.model.numpyro_model, ()), (_by_site, (numpyro.sample,))]
+    ]
+    np.testing.assert_allclose([fit.log_joint, values[0]], values[1], rtol=1e-10)
+    tree_allclose(fit.model.from_sites(sites), fit.params, 1e-12)
+    working = fit.model.standardise(x)
+    near = working.to_working(fit.params)
+    along = lambda step: working.log_joint(working.retract(near, step), x)
+    value, slope = jax.jit(jax.value_and_grad(along))(jnp.zeros(fit.n_parameters))
+    np.testing.assert_allclose(value, values[1], rtol=1e-10)
+    assert jnp.max(jnp.abs(slope)) < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("holes", [False, True])
+def test_nuts_on_distributions_by_site(holes):
+    x = HOLES if holes else X
+    model = jg.Mixture(jg.families.StudentT(), 2, prior=SITES)
+    fit = jg.fit(model, x, start=START)
+    options = {"start": fit, "progress": False, "n_draws": 400}
+    post, near = (
+        jg.sample(fit.model, x, key=KEY, method=method, **options) for method in ("nuts", "laplace")
+    )
+    assert set(post.draws) >= set(SITES)
+    for site in ("locations", "scales"):
+        spread = post.draws[site].std(axis=(0, 1))
+        apart = np.abs(post.draws[site].mean(axis=(0, 1)) - near.draws[site].mean(axis=(0, 1)))
+        assert np.all(apart < 0.6 * spread)
+    assert jg.compare(fit, post).checks.loc["Newton decrement (sd)", "verdict"] == "ok"
+    if holes:
+        filled = post.thin(20).impute(KEY)
+        assert np.all(np.isfinite(filled))
+
+
+# -- laws 4 to 6 ----------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("holes", [False, True])
+@pytest.mark.parametrize("structure", ["full", "diag"])
+def test_a_fit_moves_with_the_data_and_labels_mean_nothing(structure, holes):
+    x, scale, shift = HOLES if holes else X, np.array([300.0, 0.01]), np.array([-1e3, 7.0])
+    model, stack = jg.Mixture(jg.families.StudentT(structure), 2), np.stack([START, START[:, ::-1]])
+    here, there = (jg.fit(model, rows, start=stack, tol=1e-12) for rows in (x, x * scale + shift))
+    values = np.sum(~np.isnan(x), axis=0)
+    np.testing.assert_allclose(
+        there.log_likelihood, here.log_likelihood - values @ np.log(scale), rtol=1e-9
+    )
+    np.testing.assert_allclose(there.params.dof, here.params.dof, rtol=1e-4)
+    locations = here.params.locations * scale + shift
+    np.testing.assert_allclose(there.params.locations, locations, rtol=1e-5)
+    one, other = (jax.tree.map(lambda leaf, s=s: leaf[s], here.restarts.params) for s in (0, 1))
+    tree_allclose(here.model.permute(one, jnp.array([1, 0])), other, 1e-4, 1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("holes", [False, True])
+def test_weights_count_rows_and_statistics_add(holes):
+    x, counts = (HOLES if holes else X)[:60], np.arange(60) % 3
+    model = jg.Mixture(jg.families.StudentT(), 2).resolve(x)
+    working = model.standardise(jnp.asarray(x))
+    params = working.to_working(fitted().params)
+    step = jax.jit(lambda rows, weight: working.e_step(params, rows, weight))
+    weighted = step(jnp.asarray(x), jnp.asarray(counts, float))
+    repeated = np.repeat(x, counts, axis=0)
+    rows = step(jnp.asarray(repeated), jnp.ones(len(repeated)))
+    tree_allclose(weighted, rows, 1e-10, 1e-10)
+    ones = jnp.ones(30)
+    parts = [step(jnp.asarray(part), ones)[0] for part in (x[:30], x[30:])]
+    whole = step(jnp.asarray(x), jnp.ones(60))[0]
+    tree_allclose(working.add(*parts), whole, 1e-10, 1e-10)

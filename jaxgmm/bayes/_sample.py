@@ -74,7 +74,7 @@ def sample(
     rows, sample_weight = model.check_data(x, sample_weight)
     names, index = feature_names(x), row_names(x)
     check_same_data(start, rows, sample_weight)
-    narrowed = centred_rows(x, rows) if model.moves else None
+    narrowed = centred_rows(x, rows, model.places)
     if narrowed is not None:
         near, origin = narrowed
         moved, _ = model.translate(-origin)

@@ -154,8 +154,8 @@ def fit(
         start = _drawn(start, jax.random.split(drawing, n_init))
     model, x = model.read(x)
     rows, weight = model.check_data(x, sample_weight)
-    names, narrowed = feature_names(x), centred_rows(x, rows)
-    if narrowed is not None and model.moves:
+    names, narrowed = feature_names(x), centred_rows(x, rows, model.places)
+    if narrowed is not None:
         options = {"key": key, "n_init": n_init, "sample_weight": sample_weight, "tol": tol}
         options |= {"max_iter": max_iter, "algorithm": algorithm, "acceleration": acceleration}
         found = _fit_about(model, *narrowed, start, options)

@@ -142,7 +142,7 @@ def bootstrap_lrt(
     alternative = _larger(model, alternative)
     (model, x), (alternative, _) = model.read(x), alternative.read(x)
     rows, sample_weight = model.check_data(x, sample_weight)
-    narrowed = centred_rows(x, rows) if model.moves and alternative.moves else None
+    narrowed = centred_rows(x, rows, np.logical_and(model.places, alternative.places))
     if narrowed is not None:
         near, origin = narrowed
         null, larger = (m.translate(-origin)[0] for m in (model, alternative))

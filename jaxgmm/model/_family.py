@@ -115,6 +115,11 @@ class Family(Form):
         ours = type(self).__module__.startswith("jaxgmm.")
         return f"jg.families.{self.label}" if ours else self.label
 
+    @property
+    def places(self) -> Any:
+        """Which columns are places, by column where not all are alike."""
+        return self.moves
+
     def iterates(self, prior: Any) -> bool:
         """Whether `update` finds its maximum by iterations on the statistics."""
         return False

@@ -576,7 +576,7 @@ class Gaussian(Family):
         structure, d = self._structure, self._n_features()
         if isinstance(prior, GaussianSites):
             before = None if params is None else self.sites(params)
-            found = components_mode(prior, structure, statistics, before)
+            found = components_mode(prior, structure, statistics, before, rows)
             return {**found, "covariances": self.ridged(found["covariances"])}
         counts, means, scatter = statistics
         previous = None if params is None else params.covariance_site

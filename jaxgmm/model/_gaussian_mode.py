@@ -26,11 +26,16 @@ from jaxgmm.model._structure import Structure
 
 
 def components_mode(
-    prior: GaussianSites, structure: Structure, statistics: Moments, previous: Sites | None
+    prior: GaussianSites,
+    structure: Structure,
+    statistics: Moments,
+    previous: Sites | None,
+    rows: Array | None = None,
 ) -> Sites:
     """Sites ``means`` and ``covariances`` at the mode given labelled rows.
 
-    ``previous`` are those before the step, if any: the end is no lower than there.
+    ``previous`` are those before the step, if any: the end is no lower than there. ``rows`` are
+    how many each has, where rows count other than once in their moments.
     """
     k, d = statistics.means.shape
     supports = {n: site.support for n, site in prior.component_sites(structure, k, d).items()}
@@ -43,35 +48,42 @@ def components_mode(
             start += size
         return moved
 
-    def loss(sites: Sites, data: tuple[Moments, GaussianSites, Array | None]) -> Array:
-        moments, prior, chosen = data
+    def loss(sites: Sites, data: tuple[Any, GaussianSites, Array | None]) -> Array:
+        (moments, rows), prior, chosen = data
         both = prior.joined(structure, sites)
         # Seen from the means of the rows nothing cancels.
         natural = structure.natural(both["means"] - moments.means, both["covariances"])
         counts, squares = moments.counts[:, None], structure.squares_of(moments.scatter)
         sums = jnp.concatenate([counts, jnp.zeros_like(moments.means), squares], axis=1)
+        total = jnp.sum(natural * sums)
+        if rows is not None:
+            # A row's weight divides its covariance, the determinant of which it has once.
+            once = structure.natural(jnp.zeros_like(moments.means), both["covariances"])[:, 0]
+            total = total + jnp.sum((rows - moments.counts) * once)
         if chosen is not None:
             sites = {name: value[0] for name, value in sites.items()}
         log_prior = prior.log_density(sites, structure, k, d, chosen)
-        return -(jnp.sum(natural * sums) + log_prior) / (1 + jnp.sum(counts))
+        return -(total + log_prior) / (1 + jnp.sum(counts))
 
     def lowest(start: Sites, previous: Sites | None, *data: Any) -> Sites:
         size = sum(_freedom(support, start[name]) for name, support in supports.items())
         return minimise(loss, move, lower(loss, start, previous, data), size, data)
 
     # One more row of the data's own variance keeps the first covariances away from the edge.
-    scatter, rows = structure.gathered(statistics.scatter, statistics.counts)
+    counts = statistics.counts if rows is None else rows
+    scatter, counts = structure.gathered(statistics.scatter, counts)
     scatter = scatter + structure.entries(jnp.eye(d, dtype=scatter.dtype))
-    covariances = structure.minimise(scatter, rows + 1, d, None)
+    covariances = structure.minimise(scatter, counts + 1, d, None)
     start = prior.split(structure, {"means": statistics.means, "covariances": covariances})
     before = None if previous is None else prior.split(structure, previous)
     if prior.factorises(structure, k, d):
-        starts, moments = jax.tree.map(lambda leaf: leaf[:, None], ((start, before), statistics))
-        one = lambda starts, moments, chosen: lowest(*starts, moments, prior, chosen)
-        sites = jax.vmap(one)(starts, moments, jnp.eye(k, dtype=statistics.means.dtype))
+        data = statistics, rows
+        starts, data = jax.tree.map(lambda leaf: leaf[:, None], ((start, before), data))
+        one = lambda starts, data, chosen: lowest(*starts, data, prior, chosen)
+        sites = jax.vmap(one)(starts, data, jnp.eye(k, dtype=statistics.means.dtype))
         sites = jax.tree.map(lambda leaf: leaf[:, 0], sites)
     else:
-        sites = lowest(start, before, statistics, prior, None)
+        sites = lowest(start, before, (statistics, rows), prior, None)
     return prior.joined(structure, sites)
 
 

@@ -186,14 +186,22 @@ class Incomplete(Form):
     def sums(self, features: Seen, weights: Float[Array, "k n"]) -> tuple[Array, Array, Array]:
         apart = jnp.transpose(self.completed(features), (1, 2, 0))
         return (
-            jax.ops.segment_sum(weights.T, features.pattern, len(self.patterns)),
+            self.rows(features, weights),
             jnp.einsum("kn,kdn->kd", weights, apart),
             self.structure.scatter_of(apart, weights),
         )
 
-    def statistics(self, sums: tuple[Array, Array, Array]) -> Moments:
+    def rows(self, features: Seen, weights: Float[Array, "k n"]) -> Float[Array, "p k"]:
+        """How many rows of each pattern a component has."""
+        return jax.ops.segment_sum(weights.T, features.pattern, len(self.patterns))
+
+    def statistics(
+        self, sums: tuple[Array, Array, Array], rows: Float[Array, "p k"] | None = None
+    ) -> Moments:
+        """``rows`` are how many each pattern has, where rows count other than once in the sums."""
         counts, total, scatter = sums
-        scatter = scatter + self.structure.scatter_in(self.unknown(counts))
+        unknown = self.unknown(counts if rows is None else rows)
+        scatter = scatter + self.structure.scatter_in(unknown)
         return about_their_means(
             self.structure, jnp.sum(counts, axis=0), total, scatter, self.means
         )

@@ -188,6 +188,10 @@ class Mixture(LatentModel):
         return self.family.moves
 
     @property
+    def places(self) -> Any:
+        return self.family.places
+
+    @property
     def holes(self) -> bool:  # type: ignore
         """Whether a NaN in the data is a value missing at random."""
         return self.family.holes
@@ -577,8 +581,8 @@ class Mixture(LatentModel):
         """
         self, x = self.read(x)
         rows, sample_weight = self.check_data(x, sample_weight)
-        centred = None if isinstance(x, jax.Array) else centred_rows(x, rows)
-        if centred is not None and self.moves:
+        centred = None if isinstance(x, jax.Array) else centred_rows(x, rows, self.places)
+        if centred is not None:
             near, origin = centred
             resolved = self.translate(-origin)[0].resolve(jnp.asarray(near), sample_weight)
             return resolved.translate(origin)[0]

@@ -179,6 +179,14 @@ class Product(Family):
         return all(family.closed for family in self.parts)
 
     @property
+    def moves(self) -> bool:  # type: ignore[override]
+        return any(family.moves for family in self.parts)
+
+    @property
+    def places(self) -> Any:
+        return np.array([part.family.moves for part in self.each for _ in range(part.width)])
+
+    @property
     def holes(self) -> bool:  # type: ignore[override]
         return any(family.holes for family in self.parts)
 
@@ -656,6 +664,32 @@ class Product(Family):
             part.family.divergence(part.prior(prior), part.prior(other), k, part.width)
             for part in self.each
         )
+
+    # -- rows far from zero --------------------------------------------------------------
+
+    def moved_prior(self, prior: Any, offset: Any) -> Any:
+        if not isinstance(prior, ProductPrior):
+            return prior
+        own = lambda part, prior: part.family.moved_prior(prior, offset[part.columns])
+        return self._each_prior(prior, own)
+
+    def moved(self, params: Any, offset: Any) -> Any:
+        if isinstance(params, MixtureParams):
+            return dataclasses.replace(params, own=self.moved(params.own, offset))
+        if not isinstance(params, Mapping):
+            return params
+        found = dict(params)
+        for part in self.each:
+            own = part.family.moved(part.own(params), offset[part.columns])
+            found |= part.named(own)
+        return found
+
+    def origin(self, params: MixtureParams) -> np.ndarray | None:
+        own = [part.family.origin(inner) for part, inner in self._params(params)]
+        if all(origin is None for origin in own):
+            return None
+        each = zip(self.each, own, strict=True)
+        return np.concatenate([np.zeros(p.width) if at is None else at for p, at in each])
 
     # -- units ---------------------------------------------------------------------------
 

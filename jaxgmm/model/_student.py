@@ -18,12 +18,15 @@ from numpyro.distributions import constraints
 from jaxgmm._archive import stored
 from jaxgmm._checks import check_names, reworded
 from jaxgmm._contract import Assignment, Prior, Sites
-from jaxgmm._numerics import block_rows, sum_over_blocks
+from jaxgmm._numerics import block_rows, map_over_blocks, sum_over_blocks
 from jaxgmm._origin import wide_origin
 from jaxgmm._tables import numeric
 from jaxgmm._within import at_edge, stepped
-from jaxgmm.model._family import Site
+from jaxgmm.model._centred import Centred
+from jaxgmm.model._family import Site, View
 from jaxgmm.model._gaussian import Gaussian, GaussianParams
+from jaxgmm.model._gaussian_sites import GaussianSites
+from jaxgmm.model._incomplete import Incomplete, imputed
 from jaxgmm.model._moments import Moments
 from jaxgmm.model._newton import uphill
 from jaxgmm.model._prior import ConjugatePrior, improper
@@ -43,8 +46,11 @@ _NAMES = {
     "means": "locations",
     "covariances": "scale_matrices",
     "covariances_full": "scale_matrices_full",
+    # What may stand for covariances in a dictionary of distributions has the same name.
+    "scales": "scales",
+    "correlations": "correlations",
 }
-_OWN = {"locations": "means", "scale_matrices": "covariances"}
+_OWN = {name: of for of, name in _NAMES.items() if of != "covariances_full"}
 
 
 @stored
@@ -68,6 +74,39 @@ class Weighed(NamedTuple):
     bend: Array
 
 
+class _Reach(NamedTuple):
+    """How far from a component rows are.
+
+    Attributes
+    ----------
+    distance : (K, n) array
+        Squared, in units of Mahalanobis.
+    volume : (K, n) or (K, 1) array
+        The log density's terms of volume.
+    values : (n,) or (1,) int array
+        How many values a row has.
+    width : int
+        The most it can have.
+    """
+
+    distance: Array
+    volume: Array
+    values: Array
+    width: int
+
+    def log_t(self, dof: Float[Array, " k"]) -> Float[Array, "k n"]:
+        """Log density of t but for its terms of volume."""
+        numbers, own = jnp.arange(self.width + 1, dtype=dof.dtype), dof[:, None]
+        constant = gammaln((own + numbers) / 2) - gammaln(own / 2)
+        constant = constant - numbers / 2 * jnp.log(own * math.pi)
+        tails = (own + self.values) / 2 * jnp.log1p(self.distance / own)
+        return constant[:, self.values] - tails
+
+    def weights(self, dof: Float[Array, " k"]) -> Float[Array, "k n"]:
+        """How often a row of a component counts in its M-step."""
+        return (dof[:, None] + self.values) / (dof[:, None] + self.distance)
+
+
 @stored
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +115,7 @@ class StudentPrior(SitePrior):
 
     Attributes
     ----------
-    components : ConjugatePrior
+    components : ConjugatePrior or GaussianSites
         Of locations and scale matrices.
     """
 
@@ -84,7 +123,14 @@ class StudentPrior(SitePrior):
 
     @property
     def by_site(self) -> Mapping[str, Any]:
+        if isinstance(self.components, GaussianSites):
+            return {**self.distributions, **_as_student(self.components.distributions)}
         return {**self.distributions, "components": self.components}
+
+    def check_samplable(self) -> None:
+        super().check_samplable()
+        if isinstance(self.components, GaussianSites):
+            self.components.check_samplable()
 
 
 @stored
@@ -112,15 +158,20 @@ class StudentT(Unconjugate):
     Estimates of ``dof`` lie between 0.1 and 200. Rows that are normal send it there: it is then on
     the boundary, and `jaxgmm.standard_errors` takes it as known. Without a prior there is no
     posterior, since the likelihood does not vanish as ``dof`` grows. ``prior="weak"`` is the
-    Gaussian's of locations and scale matrices with ``dof ~ Gamma(2, 0.1)``; a dictionary has
-    ``"components"``, a `ConjugatePrior` of which the concentration is not read, distributions of
-    ``"dof"`` and ``"weights"``.
+    Gaussian's of locations and scale matrices with ``dof ~ Gamma(2, 0.1)``. A dictionary has
+    distributions of ``"weights"``, ``"dof"``, ``"locations"`` and ``"scale_matrices"``, in place of
+    which there may be ``"scales"`` and ``"correlations"`` as of Gaussians; or of ``"weights"``,
+    ``"dof"`` and ``"components"``, a `ConjugatePrior` of which the concentration is not read.
 
     Each row counts ``(dof + D) / (dof + distance)`` times in the M-step, in the squared distance
     of Mahalanobis: `jaxgmm.Mixture.row_weights` has these numbers, low for outliers.
 
+    A NaN is a value missing at random: the others of its row have a t distribution of as many
+    degrees of freedom, and what is missing is expected as of a Gaussian (Liu, 1995).
+
     References
     ----------
+    Liu (1995), J. Multivariate Analysis 53:139-158, for missing values;
     Peel and McLachlan (2000), Statistics and Computing 10:339-348; Liu and Rubin (1995),
     Statistica Sinica 5:19-39, for ``dof`` by the likelihood itself; Juárez and Steel (2010),
     J. Bus. Econ. Stat. 28:52-66, for its prior.
@@ -137,6 +188,7 @@ class StudentT(Unconjugate):
     """
 
     closed: ClassVar[bool] = False
+    holes = True
     moves = True
     without = "whose degrees of freedom have none"
     columns = "each"
@@ -176,13 +228,20 @@ class StudentT(Unconjugate):
         return dataclasses.replace(params, own={**params.own, **sites, **own})
 
     def from_sites(self, weights: Array, sites: Sites, prior: Any = None) -> MixtureParams:
-        return MixtureParams(weights, {name: sites[name] for name in (*_OWN, "dof")})
+        own = _as_normal(sites)
+        if isinstance(prior, StudentPrior) and isinstance(prior.components, GaussianSites):
+            normal = self.normal.from_sites(weights, own, prior.components)
+            own = self.normal.sites(normal)
+        return MixtureParams(weights, {**_as_student(own), "dof": sites["dof"]})
 
     def sites(self, params: MixtureParams, prior: Any = None) -> Sites:
+        if isinstance(prior, StudentPrior) and isinstance(prior.components, GaussianSites):
+            own = self.normal.sites(self._normal(params), prior.components)
+            return {**_as_student(own), "dof": params.dof}
         return {name: params.own[name] for name in ("scale_matrices", "locations", "dof")}
 
     def checked(self, own: dict[str, Any], k: int) -> Sites:
-        check_names(self.label, own, (*_OWN, "dof"))
+        check_names(self.label, own, ("locations", "scale_matrices", "dof"))
         try:
             sites = _as_student(self.normal.checked(_as_normal(own), k))
         except ValueError as error:
@@ -222,22 +281,41 @@ class StudentT(Unconjugate):
 
     # -- rows --------------------------------------------------------------------------------
 
+    @property
+    def incomplete(self) -> bool:
+        return self.normal.incomplete
+
+    @property
+    def imputes(self) -> bool:
+        return self.incomplete
+
+    def looked(self, x: Array, sample_weight: Array | None) -> StudentT:
+        return dataclasses.replace(self, normal=self.normal.looked(x, sample_weight))
+
     def features(self, x: Array) -> Array:
         return x
 
     def log_density(self, params: MixtureParams, features: Array) -> Float[Array, "k n"]:
-        distance, constant = self._distances(params, features)
-        return _log_t(params.dof, distance, features.shape[1]) + constant
+        return self._density(params)(features)
 
-    def _distances(
-        self, params: MixtureParams, x: Array
-    ) -> tuple[Float[Array, "k n"], Float[Array, "k 1"]]:
-        """Squared distances of Mahalanobis, and the log density's terms of volume."""
+    def _density(self, params: MixtureParams) -> Callable[[Array], Float[Array, "k n"]]:
+        """Of blocks of rows: what depends on the parameters alone is computed here."""
+        form, site = self._form(params)
+
+        def density(rows: Array) -> Array:
+            reach = _reach(form, site, form.features(rows))
+            return reach.log_t(params.dof) + reach.volume
+
+        return density
+
+    def look(self, params: MixtureParams, x: Array, see: Callable[[View], Array]) -> Array:
+        return see(View(self._density(params), self.block_rows(x, params.weights.shape[0])))
+
+    def _form(self, params: MixtureParams) -> tuple[Any, Array]:
+        """Normal components as rows see them, and their covariances in the units of the form."""
         shown, working = self.normal.centred_on(self._normal(params))
-        form = shown.centred(working.means)
-        white, log_det = form.structure.whiten(working.covariance_site, form.features(x))
-        constant = -0.5 * log_det - form.chart.log_scale
-        return jnp.sum(white**2, axis=1), constant[:, None]
+        form = shown.with_holes(working) if self.incomplete else shown.centred(working.means)
+        return form, working.covariance_site
 
     def sums(self, features: Array, weights: Float[Array, "k n"]) -> Weighed:
         return self.at_labels(lambda _, __: weights.T, features, None, len(weights))
@@ -246,6 +324,8 @@ class StudentT(Unconjugate):
         return sums
 
     def block_rows(self, x: Array, n_components: int) -> int:
+        if self.incomplete:
+            return self.normal.block_rows(x, n_components)
         return block_rows(2 * n_components * x.shape[1], x.dtype)
 
     def sample(self, params: MixtureParams, key: PRNGKeyArray, labels: Array) -> Array:
@@ -269,8 +349,30 @@ class StudentT(Unconjugate):
         return params.weights[:, None] * jnp.exp(of_column.log_prob(grid))
 
     def row_weights(self, params: MixtureParams, x: Array) -> Float[Array, "k n"]:
-        dof = params.dof[:, None]
-        return (dof + x.shape[1]) / (dof + self._distances(params, x)[0])
+        form, site = self._form(params)
+        return _reach(form, site, form.features(x)).weights(params.dof)
+
+    def impute(
+        self,
+        params: MixtureParams,
+        x: Array,
+        labels: Float[Array, "n k"],
+        key: PRNGKeyArray | None,
+    ) -> Float[Array, "n d"]:
+        if key is None or not self.incomplete:
+            return self.normal.impute(self._normal(params), x, labels, None)
+        key_rows, key_tails = jax.random.split(key)
+        shown, working = self.normal.centred_on(self._normal(params))
+        shown = shown.imputing(key_rows)
+        rows, noise = jnp.split(shown.beside_noise(x), 2, axis=1)
+        # Given the values there, a row's weight is Gamma about the one that it counts.
+        block = self.block_rows(x, labels.shape[1])
+        counts = map_over_blocks(lambda rows: self.row_weights(params, rows).T, x, block)
+        shape = (labels @ params.dof + jnp.sum(~jnp.isnan(x), axis=1)) / 2
+        tails = jax.random.gamma(key_tails, shape, dtype=shape.dtype) / shape
+        weight = tails * jnp.sum(labels * counts, axis=1)
+        rows = jnp.concatenate([rows, noise / jnp.sqrt(weight)[:, None]], axis=1)
+        return imputed(shown.with_holes(working), rows, labels)
 
     # -- EM ------------------------------------------------------------------------------------
 
@@ -282,23 +384,25 @@ class StudentT(Unconjugate):
         sample_weight: Array | None,
         assign: Assignment,
     ) -> tuple[Weighed, Array]:
-        form, d = self.normal.centred(params.locations), x.shape[1]
+        form, site = self._form(params)
 
         def block(rows: Array, weights: Array, first: Array | int) -> tuple[Any, Array]:
-            distance, constant = self._distances(params, rows)
-            along = lambda log_dof: _log_t(jnp.exp(log_dof), distance, d)
-            log_t, slope, bend = _twice(along, jnp.log(params.dof))
-            labels, value = assign(log_weights[:, None] + log_t + constant, first)
+            seen = form.features(rows)
+            reach = _reach(form, site, seen)
+            log_t, slope, bend = _twice(lambda log: reach.log_t(jnp.exp(log)), jnp.log(params.dof))
+            labels, value = assign(log_weights[:, None] + log_t + reach.volume, first)
             counted = weights * labels
-            dof = params.dof[:, None]
-            sums = form.sums(form.features(rows), counted * (dof + d) / (dof + distance))
+            sums = form.sums(seen, counted * reach.weights(params.dof))
+            # What is missing varies as in a row that counts once.
+            known = form.rows(seen, counted) if isinstance(form, Incomplete) else ()
             each = (jnp.sum(counted * term, axis=1) for term in (1, slope, bend))
-            return (sums, *each), weights @ value
+            return (sums, known, *each), weights @ value
 
         size = self.block_rows(x, log_weights.shape[0])
-        (sums, counts, slope, bend), value = sum_over_blocks(block, x, sample_weight, size)
-        moments = form.statistics(sums)
-        return Weighed(counts, moments, slope, bend), value
+        (sums, known, counts, *slopes), value = sum_over_blocks(block, x, sample_weight, size)
+        if isinstance(form, Incomplete):
+            return Weighed(counts, form.statistics(sums, known), *slopes), value
+        return Weighed(counts, form.statistics(sums), *slopes), value
 
     def at_labels(
         self,
@@ -362,14 +466,20 @@ class StudentT(Unconjugate):
     def _dof_site(self, k: int) -> Site:
         return Site((k,), constraints.positive)
 
+    def iterates(self, prior: Any) -> bool:
+        return self.normal.iterates(getattr(prior, "components", None))
+
     def prior_of(self, distributions: dict[str, Any]) -> StudentPrior:
+        own = {"components", *_OWN}
+        others = {name: one for name, one in distributions.items() if name not in own}
+        if "locations" in distributions:
+            return StudentPrior(others, GaussianSites(_as_normal(distributions)))
         components = distributions.get("components")
         if not isinstance(components, ConjugatePrior):
             raise TypeError(
                 "prior: 'components' needs a ConjugatePrior of locations and scale matrices, "
-                f"found {components!r}"
+                f"found {components!r}; or write distributions of 'locations' and 'scale_matrices'"
             )
-        others = {name: one for name, one in distributions.items() if name != "components"}
         return StudentPrior(others, components)
 
     def prior_sites(self, prior: StudentPrior | None, k: int, d: int) -> Prior:
@@ -403,7 +513,9 @@ class StudentT(Unconjugate):
         return dataclasses.replace(prior, components=components).resolved(dtype)
 
     def bounded(self, prior: Any, free: bool) -> bool:
-        return prior is not None
+        if not isinstance(prior, StudentPrior):
+            return prior is not None
+        return self.normal.bounded(prior.components, free=False)
 
     # -- rows far from zero ------------------------------------------------------------------------
 
@@ -459,7 +571,10 @@ class StudentT(Unconjugate):
         prior.check({"dof": self._dof_site(k)}, k, free)
         if prior.distributions["dof"].event_dim:
             raise ValueError("prior: 'dof' needs a distribution of one number for each component")
-        self.normal.check_prior(prior.components, k, d, free)
+        try:
+            self.normal.check_prior(prior.components, k, d, free=False)
+        except ValueError as error:
+            raise ValueError(reworded(str(error), _NAMES)) from None
 
     def check_bounded(self, x: np.ndarray, k: int) -> None:
         self.normal.check_bounded(x, k)
@@ -486,10 +601,17 @@ def _height(dof: Float[Array, " k"]) -> Float[Array, " k"]:
     return jnp.log(dof / LEAST_DOF) / math.log(MOST_DOF / LEAST_DOF)
 
 
-def _log_t(dof: Float[Array, " k"], distance: Float[Array, "k n"], d: int) -> Float[Array, "k n"]:
-    """Log density of t but for its terms of volume."""
-    constant = gammaln((dof + d) / 2) - gammaln(dof / 2) - d / 2 * jnp.log(dof * math.pi)
-    return constant[:, None] - ((dof + d) / 2)[:, None] * jnp.log1p(distance / dof[:, None])
+def _reach(form: Centred | Incomplete, site: Array, seen: Any) -> _Reach:
+    """How far from components with these covariances the features of a form are."""
+    width = form.means.shape[1]
+    if isinstance(form, Incomplete):
+        values = jnp.sum(seen.there, axis=1)
+        normal = values.astype(form.normaliser.dtype) * (0.5 * math.log(2 * math.pi))
+        volume = form.normaliser[seen.pattern].T + normal
+        return _Reach(jnp.sum(seen.white**2, axis=-1).T, volume, values, width)
+    white, log_det = form.structure.whiten(site, seen)
+    volume = (-0.5 * log_det - form.chart.log_scale)[:, None]
+    return _Reach(jnp.sum(white**2, axis=1), volume, jnp.array([width]), width)
 
 
 def _twice(
