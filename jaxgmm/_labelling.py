@@ -19,7 +19,7 @@ from jaxgmm._contract import LatentModel, Params, Sites
 from jaxgmm._numerics import as_rows, at_once
 from jaxgmm._predictive import responsibilities_at
 from jaxgmm._programs import program
-from jaxgmm._shapes import in_slices
+from jaxgmm._shapes import in_slices, on_rung, rows_at
 
 # Rows that decide the labels: more would not change them, only cost memory. Fewer where
 # draws x labels x rows would be too many numbers.
@@ -46,6 +46,8 @@ class Drawn(NamedTuple):
     model : LatentModel
     x : array
         Rows that decide.
+    n_rows : int
+        How many of them are there; others fill up.
     params : pytree (S, ...)
     probabilities : (S, K, n) array
         Responsibilities.
@@ -55,6 +57,7 @@ class Drawn(NamedTuple):
 
     model: LatentModel
     x: Array
+    n_rows: int
     params: Params
     probabilities: Array
     reference: Params
@@ -110,9 +113,10 @@ def _by_ordering(
 
 
 def _by_data(drawn: Drawn) -> Array:
-    rows = as_rows(drawn.x).astype(drawn.probabilities.dtype)
-    groups = drawn.model.label_groups
-    return _relabel.data_based(drawn.probabilities, rows, _allocation(drawn), groups)
+    there = slice(drawn.n_rows)
+    rows = as_rows(drawn.x)[there].astype(drawn.probabilities.dtype)
+    allocated = drawn.probabilities[..., there], rows, _allocation(drawn)[:, there]
+    return _relabel.data_based(*allocated, drawn.model.label_groups)
 
 
 # A new rule is one function here and one line. What it takes by keyword only are its options.
@@ -142,12 +146,15 @@ def match_labels(
         as_drawn = np.broadcast_to(np.arange(k, dtype=np.int32), (*shape, k))
         return Labelling(as_drawn, np.full(shape, np.inf))
     most = min(_MOST_ROWS, max(_LEAST_ROWS, _MOST_NUMBERS // (n_draws * k)))
-    rows = x[:: -(-n // most)]
+    decisive = rows_at(x, np.arange(0, n, -(-n // most)))
+    rows, there = on_rung(model, decisive, None)
     settled = model.settled(params)
-    of_slice = lambda part: _probabilities(settled, rows, part)
+    of_slice = lambda part: _probabilities(settled, rows, there, part)
     flat = jax.tree.map(lambda leaf: np.asarray(leaf).reshape(n_draws, *leaf.shape[2:]), params)
     probabilities = in_slices(of_slice, flat)
-    order = rule(Drawn(model, rows, flat, probabilities, reference), **options)
+    order = rule(Drawn(model, rows, len(decisive), flat, probabilities, reference), **options)
+    if there is not None:
+        probabilities = np.where(np.asarray(there), probabilities, 0)
     order, clarity = map(
         np.asarray, (order, _relabel.clarity(probabilities, order, model.label_groups))
     )
@@ -234,9 +241,15 @@ def _component_coordinates(
 
 
 @program()
-def _probabilities(model: LatentModel, x: Array, params: Params) -> Float[Array, "s k n"]:
+def _probabilities(
+    model: LatentModel, x: Array, there: Array | None, params: Params
+) -> Float[Array, "s k n"]:
+    """Rows that are not there have the same for each label of each draw: none agrees better."""
     batch = at_once(x.shape[0] * model.n_components, x.dtype)
-    return lax.map(lambda p: model.responsibilities(p, x).T, params, batch_size=batch)
+    of = lambda p: model.responsibilities(p, x).T
+    if there is not None:
+        of = lambda p: jnp.where(there, model.responsibilities(p, x).T, 1 / model.n_components)
+    return lax.map(of, params, batch_size=batch)
 
 
 def _allocation(drawn: Drawn) -> Float[Array, "k n"]:

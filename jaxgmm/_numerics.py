@@ -224,6 +224,7 @@ def sum_over_blocks(
     """
     n = x.shape[0]
     block = block_rows(x.shape[1], x.dtype) if block is None else block
+    weight = None if weight is None else weight.astype(x.dtype)
     if n <= block:
         return function(x, jnp.ones(n, x.dtype) if weight is None else weight, 0)
 

@@ -25,7 +25,7 @@ from jaxgmm._labelling import (
 )
 from jaxgmm._origin import about, narrowed
 from jaxgmm._results import fingerprint
-from jaxgmm._shapes import in_slices
+from jaxgmm._shapes import in_slices, on_rung
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -278,8 +278,9 @@ class Posterior(Kept):
         (m, K) array
         """
         x = self._rows(x_new)
-        values = _predictive.responsibilities(self.model, *self._weighted_draws(), x)
-        return np.asarray(values, x.dtype)
+        rows, _ = on_rung(self.model, x, None)
+        values = _predictive.responsibilities(self.model, *self._weighted_draws(), rows)
+        return np.asarray(values, x.dtype)[: len(x)]
 
     def predict(self, x_new: Any = None) -> np.ndarray:
         """Most probable label of each row under `responsibilities`, (m,) ints."""
@@ -299,8 +300,9 @@ class Posterior(Kept):
             ``log sum_s w_s p(x | draw s)`` with ``w`` equal or the importance weights.
         """
         x = self._rows(x_new)
-        values = _predictive.log_prob(self.model, *self._weighted_draws(), x)
-        return np.asarray(values, x.dtype)
+        rows, _ = on_rung(self.model, x, None)
+        values = _predictive.log_prob(self.model, *self._weighted_draws(), rows)
+        return np.asarray(values, x.dtype)[: len(x)]
 
     def co_clustering(self, rows: Any = None) -> np.ndarray:
         """Posterior probability that two rows carry one label, whatever its name.
@@ -317,8 +319,9 @@ class Posterior(Kept):
         (m, m) array
         """
         x = self._rows(None) if rows is None else self._rows(None)[np.asarray(rows)]
-        values = _predictive.co_clustering(self.model, *self._weighted_draws(), x)
-        return np.asarray(values, x.dtype)
+        all_rows, _ = on_rung(self.model, x, None)
+        values = _predictive.co_clustering(self.model, *self._weighted_draws(), all_rows)
+        return np.asarray(values, x.dtype)[: len(x), : len(x)]
 
     def sample_assignments(self, key: PRNGKeyArray) -> np.ndarray:
         """Labels of all rows drawn given each draw, (chain, draw, n) int32.
@@ -326,8 +329,9 @@ class Posterior(Kept):
         With importance weights, those of a draw hold for its labels.
         """
         check_key(key, "labels are drawn")
-        drawn = _predictive.assignments(self.model, self._flat_params(), key, self._rows(None))
-        return np.asarray(drawn).reshape(*self.log_prior.shape, -1)
+        rows, _ = on_rung(self.model, self._rows(None), None)
+        drawn = _predictive.assignments(self.model, self._flat_params(), key, rows)
+        return np.asarray(drawn)[:, : len(self.x)].reshape(*self.log_prior.shape, -1)
 
     def replicate(self, key: PRNGKeyArray) -> np.ndarray:
         """As many rows as there are data, drawn from the model at each draw.
@@ -360,9 +364,10 @@ class Posterior(Kept):
         A weight is a number of copies, so the weighted sum over rows is `log_likelihood`. What
         leaves a row out leaves out one copy: the weight multiplies afterwards.
         """
-        model, rows = self.model.settled(self.params), self._rows(None)
+        model, n = self.model.settled(self.params), len(self.x)
+        rows, _ = on_rung(model, self._rows(None), None)
         of_slice = lambda part: _predictive.pointwise(model, part, rows)
-        return in_slices(of_slice, self.params, 2)
+        return in_slices(of_slice, self.params, 2)[..., :n]
 
     def _rows(self, x_new: Any) -> Array:
         """Rows as JAX sees them: about the origin, where there is one."""

@@ -8,7 +8,9 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
+from jaxgmm._contract import LatentModel
 from jaxgmm._programs import program
 
 # More rows are worth a program of their own.
@@ -27,21 +29,35 @@ def rung(count: int, octave: int = 4) -> int:
     return -(-count // step) * step
 
 
-def on_rung(x: jax.Array, sample_weight: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
+def on_rung(
+    model: LatentModel, x: jax.Array, sample_weight: jax.Array | None
+) -> tuple[jax.Array, jax.Array | None]:
     """Rows filled up to the next number that is compiled for, by copies of weight zero.
 
-    At most an eighth of them is added, to no more than `_MOST_FILLED` rows on one device.
+    At most an eighth of them is added, to no more than `_MOST_FILLED` rows on one device, where
+    the model `fills_up`. Where there were no weights, what comes back says which rows are there:
+    sums that read truth values know that none counts twice.
     """
     n = x.shape[0]
-    if n > _MOST_FILLED or len(x.sharding.device_set) > 1:
+    if isinstance(x, Tracer) or not model.fills_up or n > _MOST_FILLED:
         return x, sample_weight
-    more = rung(n, 8) - n
-    weight = np.ones(n, x.dtype) if sample_weight is None else np.asarray(sample_weight)
-    rows = np.asarray(x)
-    if more:
-        rows = np.concatenate([rows, np.repeat(rows[-1:], more, axis=0)])
-        weight = np.concatenate([weight, np.zeros(more, weight.dtype)])
-    return jax.device_put(rows, x.sharding), jax.device_put(weight, x.sharding)
+    where = _place(x)
+    if where is not None and len(where.device_set) > 1:
+        return x, sample_weight
+    weight = np.ones(n, bool) if sample_weight is None else np.asarray(sample_weight)
+    weight = np.concatenate([weight, np.zeros(rung(n, 8) - n, weight.dtype)])
+    return jax.device_put((filled(x, len(weight)), weight), where)
+
+
+def _place(x: Any) -> Any:
+    """Where an array of JAX's is."""
+    return getattr(x, "sharding", None)
+
+
+def filled(values: Any, size: int) -> np.ndarray:
+    """Rows up to ``size``, the last one copied."""
+    values = np.asarray(values)
+    return np.concatenate([values, np.repeat(values[-1:], size - len(values), axis=0)])
 
 
 def in_slices(
@@ -76,7 +92,13 @@ def in_slices(
     return jax.tree.map(whole, *parts)
 
 
-@program()
 def rows_at(x: jax.Array, index: np.ndarray) -> jax.Array:
-    """Some rows, taken where all of them are."""
+    """Some rows; of many, taken where all of them are."""
+    if x.shape[0] > _MOST_FILLED:
+        return _rows_at(x, index)
+    return jax.device_put(np.asarray(x)[index], _place(x))
+
+
+@program()
+def _rows_at(x: jax.Array, index: np.ndarray) -> jax.Array:
     return x[index]

@@ -275,7 +275,7 @@ def test_single_precision_stays_single():
 
 def test_a_second_call_compiles_nothing(compilations):
     faithful.__wrapped__()  # the tests before may have freed what they compiled
-    x = FAITHFUL + np.array([0.5, -3.0])  # other data of the same shape
+    x = FAITHFUL[:-6] + np.array([0.5, -3.0])  # other data, not many fewer
     model = jg.Mixture(jg.Gaussian("full"), 2, prior="fraley-raftery")
     other = jg.fit(model, x, key=jax.random.key(0), n_init=4)
     with compilations:

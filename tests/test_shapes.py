@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxgmm as jg
 from jaxgmm._shapes import in_slices, on_rung, rung
 
 
@@ -17,11 +18,15 @@ def test_eight_numbers_of_rows_until_they_double():
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_rows_are_added_at_weight_zero(dtype):
     x = jnp.arange(66.0, dtype=dtype).reshape(33, 2)
-    rows, weight = on_rung(x, None)
+    model, own = jg.Mixture(jg.Gaussian(), 2), jnp.arange(1, 34, dtype=dtype)
+    rows, there = on_rung(model, x, None)
     assert rows.shape == (36, 2)
-    assert rows.dtype == weight.dtype == dtype
+    assert (rows.dtype, there.dtype) == (dtype, bool)
     np.testing.assert_array_equal(rows[:33], x)
-    np.testing.assert_array_equal(weight, [1.0] * 33 + [0.0] * 3)
+    np.testing.assert_array_equal(there, [True] * 33 + [False] * 3)
+    weight = on_rung(model, x, own)[1]
+    assert weight.dtype == dtype
+    np.testing.assert_array_equal(weight, [*own, 0, 0, 0])
 
 
 @pytest.mark.parametrize(("count", "size"), [(1, 16), (17, 16), (400, 16), (1000, 1024)])

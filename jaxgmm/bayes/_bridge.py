@@ -19,6 +19,7 @@ from jaxgmm._evidence import Evidence
 from jaxgmm._numerics import widened
 from jaxgmm._posterior import Posterior
 from jaxgmm._programs import program
+from jaxgmm._shapes import on_rung
 from jaxgmm.bayes._gibbs import labelled
 
 # All labellings are summed: those of six components.
@@ -103,7 +104,8 @@ def evidence(
     check_count("n_assignments", n_assignments, 1)
     check_count("n_proposals", n_proposals, 1)
     data = posterior.model, posterior.x, posterior.sample_weight
-    wide = widened((*data, posterior.draws_raw))
+    model, x, sample_weight, sites = widened((*data, posterior.draws_raw))
+    wide = model, *on_rung(model, x, sample_weight), sites
     working, params = _to_working(*wide)
     data = working, *wide[1:3]
     half = posterior.n_draws // 2

@@ -43,12 +43,13 @@ def gibbs(
     A weight is a number of copies of a row, and each copy has a label of its own: the
     target is that of the marginal likelihood to the power of the weight.
     """
-    if sample_weight is not None and np.any(np.asarray(sample_weight) % 1 != 0):
+    counted = sample_weight is not None and sample_weight.dtype != bool
+    if counted and np.any(np.asarray(sample_weight) % 1 != 0):
         raise ValueError(
             "sample_weight: Gibbs sampling labels each copy of a row, so weights must be whole "
             'numbers; use method="nuts"'
         )
-    if model.imputes and sample_weight is not None and np.any(np.asarray(sample_weight) > 1):
+    if model.imputes and counted and np.any(np.asarray(sample_weight) > 1):
         raise ValueError(
             "sample_weight: Gibbs sampling imputes each row once, so that rows with missing values "
             'count once or not at all; repeat the rows, or use method="nuts"'
@@ -89,15 +90,16 @@ def labelled(
 ) -> tuple[Statistics, Array]:
     """Statistics of the rows with labels and missing values drawn, and the log-likelihood.
 
-    A weight is a number of copies of a row, each with a label of its own.
+    A weight is a number of copies of a row, each with a label of its own, or says whether the
+    row is there.
     """
     if model.imputes:
         key, key_values = jax.random.split(key)
         model = model.imputing(key_values)
     assign: Assignment = functools.partial(sampled_labels, key)
-    if sample_weight is not None:
-        assign = functools.partial(_labelled_copies, key, sample_weight)
-    return model.e_step(params, x, None, assign)
+    if sample_weight is None or sample_weight.dtype == bool:
+        return model.e_step(params, x, sample_weight, assign)
+    return model.e_step(params, x, None, functools.partial(_labelled_copies, key, sample_weight))
 
 
 def _labelled_copies(

@@ -17,7 +17,7 @@ from jaxgmm._origin import centred_rows, wide_rows
 from jaxgmm._posterior import Posterior
 from jaxgmm._programs import program
 from jaxgmm._results import fingerprint
-from jaxgmm._shapes import in_slices
+from jaxgmm._shapes import in_slices, on_rung
 from jaxgmm._tables import feature_names, naming_columns, row_names
 from jaxgmm.bayes._chains import Schedule, device_mesh, on_all
 from jaxgmm.bayes._gibbs import gibbs
@@ -97,7 +97,9 @@ def sample(
     begun = beginning(model, x, sample_weight, start, n_chains, method, key_starts)
 
     # Chains run in JAX's default precision: NumPyro's kernel knows no other.
-    wide, params = widened((model, x, sample_weight)), widened(begun.starts.params)
+    wide = widened((model, x))
+    wide = wide[0], *on_rung(*wide, widened(sample_weight))
+    params = widened(begun.starts.params)
     mesh = device_mesh(begun.starts.n_chains)
     wide, params = on_all(mesh, (wide, params))
     working, params = to_working(*wide, params)

@@ -16,6 +16,7 @@ from jaxgmm._posterior import Posterior
 from jaxgmm._predictive import prior_draws
 from jaxgmm._programs import program
 from jaxgmm._results import SAME_OPTIMUM, Fit, Status, check_precision, fingerprint
+from jaxgmm._shapes import on_rung
 from jaxgmm.bayes._chains import Starts
 
 _DEFAULT_CHAINS = 4
@@ -114,7 +115,7 @@ def beginning(
         _check_chains(Starts(params).n_chains, n_chains)
     # Rounding may have put a draw on an edge.
     params = inwards(model, params, float(jnp.finfo(x.dtype).eps))
-    height = np.asarray(_log_joints(model, x, sample_weight, params))
+    height = np.asarray(_log_joints(model, *on_rung(model, x, sample_weight), params))
     if not np.all(np.isfinite(height)):
         chain = int(np.argmin(np.isfinite(height)))
         raise ValueError(f"start: the log joint at the start of chain {chain} is {height[chain]}")

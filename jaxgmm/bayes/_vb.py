@@ -247,7 +247,7 @@ def ascend(
     max_iter: int,
 ) -> Ascent:
     """Coordinate ascent from q(parameters) at the statistics ``start``."""
-    total = jnp.asarray(x.shape[0], x.dtype) if sample_weight is None else jnp.sum(sample_weight)
+    total = jnp.asarray(x.shape[0] if sample_weight is None else jnp.sum(sample_weight), x.dtype)
 
     def step(last: Ascent) -> Ascent:
         q = model.updated(last.following)

@@ -336,7 +336,11 @@ def _run_all(
 def _filled(
     model: LatentModel, x: Array, sample_weight: Array | None
 ) -> tuple[Array, Array | None]:
-    return on_rung(x, sample_weight) if model.fills_up else (x, sample_weight)
+    """On the next rung, weights as numbers: starts draw rows by them."""
+    x, weight = on_rung(model, x, sample_weight)
+    if weight is None or weight.dtype != bool:
+        return x, weight
+    return x, jax.device_put(np.asarray(weight, x.dtype), x.sharding)
 
 
 def _batch(model: LatentModel, x: Array, n_starts: int) -> int:

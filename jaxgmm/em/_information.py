@@ -18,6 +18,7 @@ from jaxgmm._coordinates import coordinates
 from jaxgmm._numerics import as_rows, block_rows, precise, sum_over_blocks
 from jaxgmm._programs import program
 from jaxgmm._results import Fit, same_data
+from jaxgmm._shapes import on_rung
 from jaxgmm._spectrum import Spectrum, inverse_root, spectrum
 from jaxgmm._within import held
 
@@ -242,7 +243,8 @@ def standard_errors(
     )
     model = model.settled(params)
     moments = jax.tree.map(
-        lambda leaf: np.asarray(leaf, np.float64), _moments(model, params, x, sample_weight)
+        lambda leaf: np.asarray(leaf, np.float64),
+        _moments(model, params, *on_rung(model, x, sample_weight)),
     )
     dtype, single = x.dtype, x.dtype == np.float32
     hessian = -(moments.likelihood + moments.prior)

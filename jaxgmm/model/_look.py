@@ -44,9 +44,12 @@ def total(
     log_weights = jnp.log(params.weights)[:, None]
 
     def of(view: View) -> Array:
+        # Truth values say which rows are there.
+        whole = sample_weight is None or sample_weight.dtype == bool
+
         def block(rows: Array, weights: Array, _: Array | int) -> Array:
             logits = log_weights + view.log_density(rows)
-            return total_log_sum_exp(logits, weights, sample_weight is None)
+            return total_log_sum_exp(logits, weights, whole)
 
         return sum_over_blocks(block, x, sample_weight, view.block)
 

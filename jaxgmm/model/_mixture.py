@@ -31,6 +31,7 @@ from jaxgmm._contract import (
 from jaxgmm._numerics import as_rows, log_sum_exp, normalise, precise
 from jaxgmm._origin import about, centred_rows, narrowed
 from jaxgmm._programs import program
+from jaxgmm._shapes import on_rung
 from jaxgmm._tables import Coded, numeric
 from jaxgmm.model._door import check_concentration, check_coordinates
 from jaxgmm.model._family import Family
@@ -589,7 +590,8 @@ class Mixture(LatentModel):
         prior, family = self.prior, self.family.looked(rows, sample_weight)
         if isinstance(prior, PriorRule):
             shape = self.n_components, self.weights is None
-            prior = _prior_by_rule(family, prior.name, rows, sample_weight, *shape)
+            known = on_rung(dataclasses.replace(self, family=family), rows, sample_weight)
+            prior = _prior_by_rule(family, prior.name, *known, *shape)
         return dataclasses.replace(self, family=family, prior=prior)._sized(rows)
 
     def _sized(self, rows: Array) -> Mixture:

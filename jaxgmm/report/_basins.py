@@ -19,6 +19,7 @@ from jaxgmm._contract import LatentModel, Params
 from jaxgmm._posterior import Posterior
 from jaxgmm._programs import program
 from jaxgmm._results import Fit, Run, Status
+from jaxgmm._shapes import on_rung
 
 # Draws that are pushed uphill: without autocorrelation a share of one half is then good to
 # five per cent.
@@ -188,7 +189,8 @@ def _within_basins(fit: Fit, drawn: Posterior, tops: Params, formula: np.ndarray
 
 def _one_labelling(fit: Fit, drawn: Posterior, tops: Params) -> Params:
     """The tops with the labels of the first, as far as they put the same rows together."""
-    probability = np.asarray(_responsibilities(fit.model, tops, drawn.x))
+    rows, _ = on_rung(fit.model, drawn.x, None)
+    probability = np.asarray(_responsibilities(fit.model, tops, rows))[:, : len(drawn.x)]
     agreement = np.einsum("nj,snk->sjk", probability[0], probability)
     order = jnp.array([linear_sum_assignment(-one)[1] for one in agreement])
     return jax.vmap(fit.model.permute)(tops, order)

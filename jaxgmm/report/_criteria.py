@@ -25,6 +25,7 @@ from jaxgmm._evidence import Evidence
 from jaxgmm._export import to_datatree
 from jaxgmm._programs import program
 from jaxgmm._results import Fit, same_data
+from jaxgmm._shapes import on_rung
 
 
 class Case(NamedTuple):
@@ -51,7 +52,8 @@ class Criterion(NamedTuple):
 
 def _icl_entropy(case: Case) -> tuple[float]:
     near, rows, weight = same_data(case.fit, case.x, case.sample_weight)
-    return (case.fit.bic + 2 * float(_entropy(near.model, near.params, rows, weight)),)
+    rows = on_rung(near.model, rows, weight)
+    return (case.fit.bic + 2 * float(_entropy(near.model, near.params, *rows)),)
 
 
 @program()

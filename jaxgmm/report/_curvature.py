@@ -22,6 +22,7 @@ from numpyro.distributions import biject_to, constraints
 from jaxgmm._contract import LatentModel, Params, Sites
 from jaxgmm._numerics import block_rows, sum_over_blocks, widened
 from jaxgmm._programs import program
+from jaxgmm._shapes import on_rung
 from jaxgmm._spectrum import spectrum
 from jaxgmm._within import held
 
@@ -72,7 +73,7 @@ def curvature(
     model = model.settled(params)
     near = np.asarray(_edges(model, params))
     edged = bool(np.any(near))
-    found = _derivatives(model, params, x, sample_weight, edged)
+    found = _derivatives(model, params, *on_rung(model, x, sample_weight), edged)
     gradient, hessian = map(np.asarray, found)
     if edged:  # what lies on an edge is no direction to move in
         free = ~held(near, np.diag(hessian))

@@ -18,7 +18,7 @@ from jaxgmm._posterior import Posterior, systematic
 from jaxgmm._programs import program
 from jaxgmm._relabel import clarity
 from jaxgmm._results import Fit
-from jaxgmm._shapes import in_slices, rows_at
+from jaxgmm._shapes import in_slices, on_rung, rows_at, rung
 
 # Rows and draws that clusterings and predictions are judged on.
 _MOST_ROWS = 2000
@@ -92,8 +92,9 @@ def look(fit: Fit, post: Posterior, x: Array, copies: np.ndarray) -> Seen:
     """`Seen` of rows by thinned draws, which count alike."""
     at = points(fit, post)
     model = fit.model.settled(at)
-    density, probability = in_slices(lambda part: _at_all(model, part, x), at)
-    density, probability = (v.astype(np.float64) for v in (density, probability))
+    rows, _ = on_rung(model, x, None)
+    density, probability = in_slices(lambda part: _at_all(model, part, rows), at)
+    density, probability = (v[:, : len(x)].astype(np.float64) for v in (density, probability))
     return Seen(density[1:], probability[1:], density[0], probability[0], copies)
 
 
@@ -169,5 +170,7 @@ def ambiguous_labels(seen: Seen, groups: Groups) -> float:
     ``groups`` are those of the labels.
     """
     probability = np.moveaxis(seen.probability * np.sqrt(seen.copies)[:, None], -1, 1)
+    more = rung(probability.shape[-1], 8) - probability.shape[-1]
+    probability = np.pad(probability, [(0, 0), (0, 0), (0, more)])  # no row, no direction
     as_they_are = np.broadcast_to(np.arange(probability.shape[1]), probability.shape[:2])
     return float(np.mean(np.asarray(clarity(probability, as_they_are, groups)) < AMBIGUOUS))

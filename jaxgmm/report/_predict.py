@@ -13,7 +13,7 @@ from jaxgmm._contract import LatentModel, Params
 from jaxgmm._posterior import Posterior
 from jaxgmm._programs import program
 from jaxgmm._results import Fit
-from jaxgmm._shapes import rows_at
+from jaxgmm._shapes import on_rung, rows_at
 from jaxgmm.report._approximations import Approximations
 from jaxgmm.report._check import OK, WARNING, Check, not_applicable
 from jaxgmm.report._conflict import conflict
@@ -38,13 +38,14 @@ def predict(
     rows, left_out = some_rows(post), leave_one_out(seen)
     like = rows_at(post.x, rows.index[seen.each_copy])
     at = points(fit, post)
-    made, replicated = _made(fit.model.settled(at), at, key, like)
-    replicated = np.asarray(replicated, np.float64)
+    made, replicated = _made(fit.model.settled(at), at, key, on_rung(fit.model, like, None)[0])
+    made = np.asarray(made, post.x.dtype)[: len(like)]
+    replicated = np.asarray(replicated, np.float64)[:, : len(like)]
     return [
         *_optimism(fit, post, seen, rows, left_out),
         *misfit(near, seen, rows, left_out, replicated),
         conflict(post, seen, replicated),
-        _variation(fit, post, seen, made.astype(post.x.dtype)),
+        _variation(fit, post, seen, jax.device_put(made)),
         _evidence(post, near),
     ]
 

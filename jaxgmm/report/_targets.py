@@ -16,6 +16,7 @@ from jaxgmm._numerics import widened
 from jaxgmm._posterior import Posterior
 from jaxgmm._programs import program
 from jaxgmm._results import Fit
+from jaxgmm._shapes import on_rung
 from jaxgmm.report._check import FAIL, OK, Check
 
 SAME_TARGET = "same target (relative gap)"
@@ -68,7 +69,8 @@ def _one_density(fit: Fit, post: Posterior, points: Params) -> Check:
     points = jax.tree.map(lambda leaf: leaf.astype(post.x.dtype), points)
     # NumPyro's density is in the fast form, unless another is settled.
     models = fit.model.settled(points), post.model.settled(points)
-    ours, theirs = _both_densities(*models, points, post.x, post.sample_weight)
+    rows = on_rung(post.model, post.x, post.sample_weight)
+    ours, theirs = _both_densities(*models, points, *rows)
     ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
     gap = float(np.max(np.abs(ours - theirs) / np.maximum(np.abs(ours), 1)))
     threshold = _SAME_TARGET_EPS * float(jnp.finfo(post.x.dtype).eps)
@@ -105,8 +107,11 @@ def _one_model(fit: Fit, post: Posterior, points: Params) -> Check:
     words = "the fit's model and the posterior's are the same"
     if _equal_numbers(fit.model, post.model):
         return Check(SAME_MODEL, 0.0, f"<= {_SAME_NATS:g}", OK, f"{words}, number by number")
-    wide = widened((fit.model, post.model, points, post.x, post.sample_weight))
-    prior, rows, size = (np.asarray(v, np.float64) for v in _differences(*wide))
+    *models, points, x, weight = widened(
+        (fit.model, post.model, points, post.x, post.sample_weight)
+    )
+    data = on_rung(models[1], x, weight)
+    prior, rows, size = (np.asarray(v, np.float64) for v in _differences(*models, points, *data))
     gap = float(np.max(np.abs(prior + rows)))
     eps = float(jnp.finfo(jnp.result_type(float)).eps)
     threshold = _SAME_NATS + _SAME_MODEL_EPS * eps * float(np.max(size))
