@@ -30,6 +30,7 @@ from jaxgmm.model import (
     Mixture,
     MixtureParams,
     NumericalModel,
+    Uniform,
     from_numpyro,
 )
 from jaxgmm.report import (
@@ -71,6 +72,7 @@ __all__ = [
     "Status",
     "Stream",
     "Study",
+    "Uniform",
     "Verdict",
     "bayes",
     "bootstrap",

@@ -101,6 +101,9 @@ class LatentModel(abc.ABC):
     # Whether rows of weight zero may be added, so that few numbers of rows are compiled for.
     fills_up: bool | ClassVar[bool] = False
 
+    # Names of labels that are no components, the last ones; starts give them no rows of their own.
+    labels_apart: tuple[str, ...] | ClassVar[tuple[str, ...]] = ()
+
     # -- the definition ------------------------------------------------------
 
     @property
@@ -128,6 +131,15 @@ class LatentModel(abc.ABC):
     def label_groups(self) -> tuple[int, ...]:
         """A number for each label: those of equal numbers may be renamed, by `permute`."""
         return (0,) * self.n_components
+
+    @property
+    def n_placed(self) -> int:
+        """How many labels, the first ones, starts give rows to."""
+        return self.n_components - len(self.labels_apart)
+
+    def placed(self, labels: Float[Array, "n p"]) -> Float[Array, "n k"]:
+        """Labels of a start in full, from those of the `n_placed`."""
+        return labels
 
     # -- what EM needs -------------------------------------------------------
 

@@ -109,7 +109,10 @@ def _by_ordering(
             f"coordinate: {coordinate!r} is no index into {by!r}, which has shape {shape} "
             "for each component"
         )
-    return _relabel.ordering(values[(..., *index)], drawn.model.label_groups)
+    numbers = np.asarray(values[(..., *index)])
+    # Labels that are no components have no number, nor others to be exchanged with.
+    numbers = np.pad(numbers, ((0, 0), (0, drawn.model.n_components - numbers.shape[1])))
+    return _relabel.ordering(numbers, drawn.model.label_groups)
 
 
 def _by_data(drawn: Drawn) -> Array:
@@ -235,7 +238,9 @@ def _component_coordinates(
     def vectors(p: Params) -> Float[Array, "k p"]:
         sites = model.sites(p)
         names = _component_sites(model, sites)
-        return jnp.concatenate([sites[n].reshape(model.n_components, -1) for n in names], axis=1)
+        own = jnp.concatenate([sites[n].reshape(len(sites[n]), -1) for n in names], axis=1)
+        # Labels that are no components have nothing, nor others to be exchanged with.
+        return jnp.pad(own, ((0, model.n_components - len(own)), (0, 0)))
 
     return jax.vmap(vectors)(params), vectors(reference)
 

@@ -86,6 +86,11 @@ def inwards(support: Any, value: Array, margin: Array | float) -> Array:
     return value
 
 
+def least_share(value: Array) -> float:
+    """What stands for a share of zero: its logarithm has two finite derivatives."""
+    return 4 * float(jnp.finfo(value.dtype).tiny) ** 0.5
+
+
 def _base(support: Any) -> Any:
     while hasattr(support, "base_constraint"):
         support = support.base_constraint

@@ -367,9 +367,9 @@ def test_weighted_draws_are_drawn_by_their_weights(verdict):
 
 def test_densities_are_those_of_the_model(verdict):
     fit, post = verdict.fit, verdict.posterior
-    heights = Gaussians.of(fit.params).densities(np.asarray(post.x)).sum(0)
+    heights = Gaussians.of(fit.model, fit.params).densities(np.asarray(post.x)).sum(0)
     np.testing.assert_allclose(np.log(heights), fit.model.log_prob(fit.params, post.x))
-    rows = Gaussians.of(fit.params).rows(np.random.default_rng(0), 20_000)
+    rows = Gaussians.of(fit.model, fit.params).rows(np.random.default_rng(0), 20_000)
     labels = fit.model.predict(fit.params, rows)
     assert np.mean(np.asarray(labels) == 0) == pytest.approx(float(fit.params.weights[0]), abs=0.01)
     np.testing.assert_allclose(rows.mean(0), fit.params.weights @ fit.params.means, rtol=0.02)

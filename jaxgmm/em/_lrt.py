@@ -267,7 +267,7 @@ def _larger_starts(
     def grown(key: PRNGKeyArray) -> Labeller:
         found = labels
         for one in jax.random.split(key, larger.n_components - null.n_components):
-            found = _split(one, found, rows, weight)
+            found = _split(one, found, rows, weight, null.n_components - null.n_placed)
         return lambda rows, first: lax.dynamic_slice_in_dim(found, first, len(rows))
 
     split = _begun(larger, x, sample_weight, grown, jax.random.split(key_split, n_init))
@@ -304,11 +304,16 @@ def _split(
     labels: Float[Array, "n k"],
     rows: Float[Array, "n e"],
     weight: Float[Array, " n"],
+    n_apart: int,
 ) -> Float[Array, "n k+1"]:
-    """One label, drawn by its share of the rows, cut between two of its rows."""
+    """One component, drawn by its share of the rows, cut between two of its rows.
+
+    The last labels, ``n_apart`` of them, are no components, and stay the last.
+    """
     key_label, key_centres = jax.random.split(key)
+    labels, apart = jnp.split(labels, [labels.shape[1] - n_apart], axis=1)
     label = jax.random.categorical(key_label, jnp.log(weight @ labels))
     member = labels[:, label]
     centres = seeds(key_centres, rows, weight * member, 2)
     halves = member[:, None] * nearest_centre(centres, lambda z: z)(rows, 0)
-    return jnp.concatenate([labels.at[:, label].set(halves[:, 0]), halves[:, 1:]], axis=1)
+    return jnp.concatenate([labels.at[:, label].set(halves[:, 0]), halves[:, 1:], apart], axis=1)

@@ -46,8 +46,7 @@ class Twins(NamedTuple):
 
 def twins(model: LatentModel, params: Params, x: Array, sample_weight: Array | None) -> Twins:
     """The two labels most alike at ``params``, on at most some hundred rows."""
-    k = model.n_components
-    first, second = (jnp.asarray(index) for index in np.triu_indices(k, min(k - 1, 1)))
+    first, second = map(jnp.asarray, _pairs(model.label_groups))
     some = np.unique(np.linspace(0, len(x) - 1, _ROWS).astype(int))
     labels = model.responsibilities(params, x[some])
     weight = jnp.ones(len(some), labels.dtype) if sample_weight is None else sample_weight[some]
@@ -62,6 +61,14 @@ def twins(model: LatentModel, params: Params, x: Array, sample_weight: Array | N
     least = jnp.argmin(apart)
     pair = jnp.stack([first[least], second[least]])
     return Twins(jnp.where(rows[pair[0]] < rows[pair[1]], pair[::-1], pair), apart[least])
+
+
+def _pairs(groups: tuple[int, ...]) -> Int[np.ndarray, "two pairs"]:
+    """Labels that may be exchanged, two by two; a label with itself where there are none."""
+    known = np.asarray(groups)
+    first, second = np.triu_indices(len(groups), 1)
+    alike = known[first] == known[second]
+    return np.stack([first[alike], second[alike]]) if alike.any() else np.zeros((2, 1), int)
 
 
 def freed(

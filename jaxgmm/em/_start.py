@@ -98,6 +98,11 @@ def nearest_centre(
     return label
 
 
+def _in_full(model: LatentModel, label: Labeller) -> Labeller:
+    """Labels of all kinds, from those of the components."""
+    return lambda rows, first: model.placed(label(rows, first))
+
+
 # -- the starts ----------------------------------------------------------------------
 
 
@@ -109,8 +114,8 @@ def _at_centres(place: Place) -> Callable[..., Labeller]:
     ) -> Labeller:
         drawing, placing = jax.random.split(key)
         rows, weight = some_rows(drawing, x, sample_weight)
-        centres = place(placing, embedded(model, rows, weight), weight, model.n_components)
-        return nearest_centre(centres, model.embed, model.present)
+        centres = place(placing, embedded(model, rows, weight), weight, model.n_placed)
+        return _in_full(model, nearest_centre(centres, model.embed, model.present))
 
     return start
 
@@ -119,7 +124,7 @@ def _random_responsibilities(
     key: PRNGKeyArray, model: LatentModel, x: Array, sample_weight: Array | None
 ) -> Labeller:
     """Rows of Dirichlet(1, ..., 1), each from its own key, however rows come in blocks."""
-    k = model.n_components
+    k = model.n_placed
 
     def one(row: Array) -> Array:
         return jax.random.exponential(jax.random.fold_in(key, row), (k,), x.dtype)
@@ -128,7 +133,7 @@ def _random_responsibilities(
         noise = jax.vmap(one)(first + jnp.arange(rows.shape[0]))
         return noise / jnp.sum(noise, axis=1, keepdims=True)
 
-    return label
+    return _in_full(model, label)
 
 
 def _given_labels(
@@ -138,9 +143,9 @@ def _given_labels(
 
     def label(rows: Array, first: Array | int) -> Array:
         block = lax.dynamic_slice_in_dim(labels, first, rows.shape[0])
-        return jax.nn.one_hot(block, model.n_components, dtype=x.dtype)
+        return jax.nn.one_hot(block, model.n_placed, dtype=x.dtype)
 
-    return label
+    return _in_full(model, label)
 
 
 # A new start is a function (key, model, x, sample_weight) -> labeller and one line here. In
@@ -213,7 +218,7 @@ def ward_labels(
     rows = np.where(there, rows, middle)
     mean, whiten = _whitening(rows)
     white = (rows - mean) @ whiten
-    own = _ward(white, model.n_components)
+    own = _ward(white, model.n_placed)
     centres = np.stack([white[own == label].mean(axis=0) for label in range(own.max() + 1)])
     labels = np.empty(n, np.int32)
     for start in range(0, n, most_rows):

@@ -1,5 +1,6 @@
 """What is fitted: mixtures, their component families and priors."""
 
+from jaxgmm.model._background import Uniform
 from jaxgmm.model._bernoulli import Bernoulli
 from jaxgmm.model._categorical import Categorical
 from jaxgmm.model._conjugate import ConjugateFamily, MixtureParams, Sums
@@ -55,6 +56,7 @@ __all__ = [
     "Product",
     "StudentT",
     "Sums",
+    "Uniform",
     "VonMises",
     "Weibull",
     "from_numpyro",

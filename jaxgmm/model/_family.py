@@ -96,6 +96,8 @@ class Family(Form):
     n_levels: int | ClassVar[int | None] | None = None
     # The distribution of a component in HTML, for reports.
     formula: ClassVar[str | None] = None
+    # Labels that are no components, the last ones, each of a kind of its own.
+    labels_apart: ClassVar[tuple[str, ...]] = ()
     # What a row is.
     row_support: constraints.Constraint = constraints.real_vector
 
@@ -119,6 +121,11 @@ class Family(Form):
     def places(self) -> Any:
         """Which columns are places, by column where not all are alike."""
         return self.moves
+
+    @property
+    def beside(self) -> dict[str, str]:
+        """What `Mixture` was given beside the family, by argument, as Python that makes it."""
+        return {}
 
     def iterates(self, prior: Any) -> bool:
         """Whether `update` finds its maximum by iterations on the statistics."""
@@ -149,6 +156,10 @@ class Family(Form):
     @abc.abstractmethod
     def site_dims(self) -> dict[str, list[str]]:
         """ArviZ dimensions of each site."""
+
+    def normals(self, params: Params) -> Any:
+        """The normal components that a picture can have, with their means and covariances."""
+        return None
 
     def derived_sites(self, params: Params) -> Sites:
         """Further quantities reported beside the sites."""
@@ -198,6 +209,10 @@ class Family(Form):
     def embed(self, x: Array) -> Float[Array, "n e"]:
         """Rows as vectors whose Euclidean distances make sense, for starts."""
         return x
+
+    def placed(self, labels: Float[Array, "n p"]) -> Float[Array, "n k"]:
+        """Labels of a start in full, from those of the components."""
+        return labels
 
     def row_weights(self, params: Params, x: Array) -> Float[Array, "k n"]:
         """How often each row of a component counts in its M-step."""
@@ -370,8 +385,12 @@ class Family(Form):
         """log |working / user volume element| of the sites; None in the user's units."""
         return None
 
+    def translated(self, offset: Any) -> Family:
+        """Where the family `moves`, what it has to know of rows moved by ``offset``."""
+        return self
+
     def moved_prior(self, prior: Any, offset: Any) -> Any:
-        """Where the family `moves`, the prior for rows moved by ``offset``."""
+        """And the prior for them."""
         return prior
 
     def moved(self, params: Any, offset: Any) -> Any:
@@ -386,6 +405,9 @@ class Family(Form):
 
     def check_rows(self, x: np.ndarray) -> None:
         """Refuse, with a `ValueError`, values that no row can have."""
+
+    def check_present(self, x: np.ndarray) -> None:
+        """Refuse values that no row of any weight can have."""
 
     def check_rule(self, rule: str, x: np.ndarray, total_weight: float) -> None:
         """Refuse data of which a rule makes no prior."""

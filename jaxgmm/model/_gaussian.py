@@ -859,6 +859,9 @@ class Gaussian(Family):
         """Free parameters of means and covariances."""
         return k * d + self._structure.n_parameters(k, d)
 
+    def normals(self, params: GaussianParams) -> GaussianParams:
+        return params
+
     def n_columns(self, params: GaussianParams) -> int:
         return params.means.shape[-1]
 

@@ -33,6 +33,8 @@ from jaxgmm._origin import about, centred_rows, narrowed
 from jaxgmm._programs import program
 from jaxgmm._shapes import on_rung
 from jaxgmm._tables import Coded, numeric
+from jaxgmm._within import at_edge, least_share
+from jaxgmm.model._background import Background, Uniform
 from jaxgmm.model._door import check_concentration, check_coordinates
 from jaxgmm.model._family import Family
 from jaxgmm.model._look import by_row, counts, fill, total
@@ -67,6 +69,9 @@ class Mixture(LatentModel):
         M-steps go by Newton's method.
     weights : None, "equal" or (K,) array
         None estimates the mixing weights; otherwise they are fixed.
+    background : Uniform, optional
+        A density beside the components, for rows that belong to none: it is the last of the K
+        labels, which keeps its name, so that there are K - 1 components.
 
     Raises
     ------
@@ -112,12 +117,19 @@ class Mixture(LatentModel):
     weights: Any = None
     n_features: int | None = dataclasses.field(default=None, metadata={"static": True})
     present: Any = None
+    background: dataclasses.InitVar[Uniform | None] = None
 
-    def __post_init__(self):
+    def __post_init__(self, background: Uniform | None):
         # Names and counts only: arrays pass through here under transformations.
         if not isinstance(self.family, Family):
             raise TypeError(f"family: needs a component family, found {self.family!r}")
         check_count("n_components", self.n_components, 1)
+        if background is not None:
+            object.__setattr__(self, "family", _with_background(self.family, background))
+        if self.n_components <= len(self.labels_apart):
+            raise ValueError(
+                f"n_components: counts the background too, so at least 2, found {self.n_components}"
+            )
         if isinstance(self.prior, str):
             rule = PriorRule(check_name("prior", self.prior, self.family.rules))
             object.__setattr__(self, "prior", rule)
@@ -141,10 +153,21 @@ class Mixture(LatentModel):
 
     def __repr__(self) -> str:
         fixed = "" if self.weights is None else ", fixed weights"
+        fixed = "".join(f", a {name}" for name in self.family.beside) + fixed
         return (
             f"Mixture({self.family.label}, n_components={self.n_components}, "
             f"prior={self.prior_name}{fixed})"
         )
+
+    @property
+    def labels_apart(self) -> tuple[str, ...]:  # type: ignore
+        """Names of labels that are no components, the last ones."""
+        return self.family.labels_apart
+
+    @property
+    def label_groups(self) -> tuple[int, ...]:
+        apart = len(self.labels_apart)
+        return (0,) * (self.n_components - apart) + tuple(range(1, 1 + apart))
 
     # -- the definition ------------------------------------------------------
 
@@ -416,6 +439,7 @@ class Mixture(LatentModel):
             weights = counts / jnp.sum(counts)
             if self.present is not None:
                 weights = jnp.where(self.present, weights, 0)
+            weights = jnp.where(self._apart, jnp.maximum(weights, least_share(weights)), weights)
         elif isinstance(prior, SitePrior):
             weights = weights_mode(prior, counts, None if params is None else params.weights)
         else:
@@ -609,6 +633,7 @@ class Mixture(LatentModel):
         rows = np.asarray(x)
         rows = rows if sample_weight is None else rows[np.asarray(sample_weight) > 0]
         self.family.check_rows(np.asarray(x))
+        self.family.check_present(rows)
         if isinstance(self.prior, PriorRule):
             total = len(rows) if sample_weight is None else float(np.sum(np.asarray(sample_weight)))
             self.family.check_rule(self.prior.name, rows, total)
@@ -665,17 +690,18 @@ class Mixture(LatentModel):
 
     def translate(self, offset: Any, params: Any = None) -> tuple[Mixture, Any]:
         prior = self.family.moved_prior(self.prior, offset)
-        return dataclasses.replace(self, prior=prior), self.family.moved(params, offset)
+        moved = dataclasses.replace(self, family=self.family.translated(offset), prior=prior)
+        return moved, self.family.moved(params, offset)
 
     def embed(self, x: Array) -> Float[Array, "n d"]:
         return self.family.embed(x)
 
     def collapsed(self, params: Params) -> Array:
-        empty = ~jnp.all((params.weights > 0) | self._absent)
+        empty = ~jnp.all((params.weights > 0) | self._may_be_empty)
         return empty | self.family.collapsed(params, self.bounded())
 
     def empty(self, params: Params, statistics: Statistics) -> Array:
-        return (statistics.counts < _EMPTY_ROWS) & ~jnp.asarray(self._absent)
+        return (statistics.counts < _EMPTY_ROWS) & ~jnp.asarray(self._may_be_empty)
 
     def cancellation(self, params: Params) -> Array:
         return self.family.cancellation(params)
@@ -697,8 +723,8 @@ class Mixture(LatentModel):
         free, weights = 0, params.weights
         if self.weights is None:
             free = self.n_components - 1
-            # Logits of the other labels against the last one.
-            step = jnp.concatenate([tangent[:free], jnp.zeros(1, tangent.dtype)])
+            # Logits of the other labels against the first one.
+            step = jnp.concatenate([jnp.zeros(1, tangent.dtype), tangent[:free]])
             weights = weights * jnp.exp(step - jnp.max(step))
             weights = weights / jnp.sum(weights)
         moved = self.family.retract(params, tangent[free:])
@@ -706,7 +732,11 @@ class Mixture(LatentModel):
 
     def edges(self, params: Params) -> Bool[Array, " p"]:
         own = self.family.edges(params)
-        return jnp.concatenate([jnp.zeros(self.tangent_size(params) - own.size, bool), own])
+        if self.weights is not None:
+            return own
+        # Only of labels apart a weight may be on its edge.
+        empty = self._apart & at_edge(constraints.unit_interval, params.weights)
+        return jnp.concatenate([empty[1:], own])
 
     def inwards(self, params: Params, margin: Array | float) -> Params:
         return self.family.inwards(params, margin)
@@ -715,7 +745,7 @@ class Mixture(LatentModel):
         return self.n_parameters(self.family.n_columns(params))
 
     def padded(self, n_components: int) -> Mixture | None:
-        if self.prior is not None or self.weights is not None:
+        if self.prior is not None or self.weights is not None or self.labels_apart:
             return None
         present = np.arange(n_components) < self.n_components
         return dataclasses.replace(self, n_components=n_components, present=present)
@@ -726,6 +756,18 @@ class Mixture(LatentModel):
     @property
     def _absent(self) -> Any:
         return False if self.present is None else ~self.present
+
+    @property
+    def _apart(self) -> np.ndarray:
+        """Which labels are no components."""
+        return np.asarray(self.label_groups) > 0
+
+    @property
+    def _may_be_empty(self) -> Any:
+        return self._absent | self._apart
+
+    def placed(self, labels: Float[Array, "n p"]) -> Float[Array, "n k"]:
+        return self.family.placed(labels)
 
     @property
     def _n_present(self) -> int:
@@ -751,7 +793,11 @@ class Mixture(LatentModel):
         }
 
     def coords(self, feature_names: tuple[str, ...]) -> dict[str, list[Any]]:
-        return {**super().coords(feature_names), **self.family.coords()}
+        names = {**super().coords(feature_names), **self.family.coords()}
+        if self.labels_apart:
+            names["component"] = list(range(self.n_placed))
+            names["label"] = [*map(str, range(self.n_placed)), *self.labels_apart]
+        return names
 
     def n_parameters(self, n_features: int) -> int:
         """Free parameters of the weights and the components."""
@@ -806,6 +852,14 @@ def _prior_by_rule(
     family: Family, rule: str, x: Array, sample_weight: Array | None, k: int, free: bool
 ) -> Any:
     return family.default_prior(rule, x, sample_weight, k, free)
+
+
+def _with_background(family: Family, background: Any) -> Background:
+    if not isinstance(background, Uniform):
+        raise TypeError(f"background: needs a jaxgmm.Uniform, found {background!r}")
+    if isinstance(family, Background):
+        family = family.family
+    return Background(family, background)
 
 
 def _labels(logits: Float[Array, "k n"]) -> Float[Array, "n k"]:

@@ -9,7 +9,12 @@ from jaxgmm.report._plot_basins import plot_basins
 from jaxgmm.report._plot_chains import plot_chains
 from jaxgmm.report._plot_components import plot_components
 from jaxgmm.report._plot_density import plot_density
-from jaxgmm.report._plot_labels import plot_co_clustering, plot_pairs, plot_uncertainty
+from jaxgmm.report._plot_labels import (
+    plot_background,
+    plot_co_clustering,
+    plot_pairs,
+    plot_uncertainty,
+)
 from jaxgmm.report._plot_marginals import plot_marginals
 from jaxgmm.report._plot_predictive import plot_predictive
 from jaxgmm.report._plot_restarts import plot_optima, plot_traces
@@ -47,6 +52,7 @@ __all__ = [
     "compare",
     "curvature",
     "merge_components",
+    "plot_background",
     "plot_basins",
     "plot_chains",
     "plot_co_clustering",

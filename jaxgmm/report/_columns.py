@@ -34,6 +34,13 @@ def kinds_of(model: LatentModel, d: int) -> tuple[str | None, ...]:
     return (None,) * d if family is None else family.kinds(d)
 
 
+def label_name(model: LatentModel, k: int) -> str:
+    """What a label is: a component by its number, or what is no component by its own name."""
+    apart = model.labels_apart
+    first = model.n_components - len(apart)
+    return f"component {k}" if k < first else apart[k - first]
+
+
 def words_of(model: Any, names: tuple[str, ...], column: int, values: np.ndarray) -> list[str]:
     """What whoever handed over the data calls values of a column."""
     rows = np.zeros((len(values), len(names)))

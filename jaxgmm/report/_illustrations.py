@@ -16,7 +16,7 @@ from jaxgmm.report._plot_basins import plot_basins
 from jaxgmm.report._plot_chains import plot_chains
 from jaxgmm.report._plot_components import ELLIPSE_MASS, has_components, plot_components
 from jaxgmm.report._plot_density import plot_density
-from jaxgmm.report._plot_labels import plot_co_clustering, plot_uncertainty
+from jaxgmm.report._plot_labels import plot_background, plot_co_clustering, plot_uncertainty
 from jaxgmm.report._plot_marginals import MOST_PANELS, marginals, plot_marginals
 from jaxgmm.report._plot_predictive import plot_predictive
 from jaxgmm.report._plot_profile import MOST_ITEMS
@@ -139,15 +139,27 @@ def _co_clustering(_: Verdict) -> str:
     )
 
 
-def _uncertainty(verdict: Verdict) -> str:
-    how = {
+def _both(verdict: Verdict) -> str:
+    """Where EM's numbers of the rows are, and where the posterior's."""
+    return {
         1: "against the feature, by EM (dashed) and by the posterior",
         2: "as the colour of each row, by EM on the left and by the posterior on the right",
     }.get(len(verdict.fit.feature_names), "as colour: by EM above, by the posterior below")
+
+
+def _uncertainty(verdict: Verdict) -> str:
+    how = _both(verdict)
     return (
         f"Entropy of each row's label, 0 for a sure one and 1 for all labels alike, {how}. EM "
         "takes its point for the truth; the posterior averages over the draws, and rows that "
         "are darker there are less sure than EM says." + _left_out(len(verdict.fit.feature_names))
+    )
+
+
+def _background(verdict: Verdict) -> str:
+    return (
+        "Probability of each row that the background brought it forth, and no component, "
+        f"{_both(verdict)}." + _left_out(len(verdict.fit.feature_names))
     )
 
 
@@ -209,6 +221,13 @@ _PICTURES = (
         _uncertainty,
         lambda v: plot_uncertainty(v.fit, v.posterior),
         lambda v: _has_labels(v) and kind_of(v.fit.model) not in PROFILES,
+    ),
+    _Picture(
+        "background",
+        "Which rows belong to no component",
+        _background,
+        lambda v: plot_background(v.fit, v.posterior),
+        lambda v: bool(v.fit.model.labels_apart) and kind_of(v.fit.model) not in PROFILES,
     ),
     _Picture(
         "predictive",

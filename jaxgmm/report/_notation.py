@@ -96,9 +96,10 @@ def _row_formula(model: Mixture) -> str:
     if component is None:
         covariance, _, note = _covariance_symbols(model)
         component = f"N(<i>&mu;<sub>k</sub></i>, {covariance})"
+    apart = "".join(f" + <i>w</i><sub>{name}</sub> uniform(box)" for name in model.labels_apart)
     return (
         "<i>x<sub>i</sub></i> ~ &sum;<sub><i>k</i></sub> <i>w<sub>k</sub></i> "
-        f"{component}, &nbsp; <i>k</i> = 1, …, {model.n_components}"
+        f"{component}{apart}, &nbsp; <i>k</i> = 1, …, {model.n_placed}"
         + (f", &nbsp; {note}" if note else "")
     )
 
@@ -249,6 +250,7 @@ def model_code(model: LatentModel, n_components: str) -> str:
         parts.append(f"prior={quoted(model.prior_name)}")
     if model.weights is not None:
         parts.append(f"weights={np.asarray(model.weights).tolist()}")
+    parts += [f"{argument}={code}" for argument, code in model.family.beside.items()]
     return "jg.Mixture(" + ", ".join(parts) + ")"
 
 

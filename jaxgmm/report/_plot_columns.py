@@ -19,7 +19,16 @@ from jaxgmm.report._canvas import (
     panels,
     plain,
 )
-from jaxgmm.report._columns import DISCRETE, densities, drawn, kinds_of, one, values_of, words_of
+from jaxgmm.report._columns import (
+    DISCRETE,
+    densities,
+    drawn,
+    kinds_of,
+    label_name,
+    one,
+    values_of,
+    words_of,
+)
 
 _LINES = 40  # draws that are drawn
 _BANDS = {0.9: 0.2, 0.5: 0.35}  # opacity by the share of the draws that a band holds
@@ -43,7 +52,7 @@ def plot_columns(fit: Fit, post: Posterior, ax: Any = None) -> Any:
         masses = kind in DISCRETE and len(grid) <= _MOST_BARS
         marks = {"marker": "o", "ms": 3} if masses else {}
         for k, part in enumerate(parts):
-            label = f"EM, component {k} (weight {float(fit.params.weights[k]):.2f})"
+            label = f"EM, {label_name(fit.model, k)} (weight {float(fit.params.weights[k]):.2f})"
             axes.plot(grid, part, color=colour(k), lw=2, ls=dash(k), label=label, **marks)
         if len(parts) > 1:
             axes.plot(grid, parts.sum(0), color="black", lw=1.3, ls=":", label="EM, sum")

@@ -23,8 +23,8 @@ from jaxgmm.report._canvas import (
     span,
     spread,
 )
-from jaxgmm.report._columns import ONE_BY_ONE, PROFILES, kind_of
-from jaxgmm.report._gaussians import Gaussians
+from jaxgmm.report._columns import ONE_BY_ONE, PROFILES, kind_of, label_name
+from jaxgmm.report._gaussians import Gaussians, normals_of
 from jaxgmm.report._plot_columns import plot_columns
 from jaxgmm.report._plot_profile import plot_profile
 
@@ -72,7 +72,8 @@ def plot_components(fit: Fit, post: Posterior, ax: Any = None) -> Any:
     if kind_of(fit.model) in ONE_BY_ONE:
         return plot_columns(fit, post, ax)
     need_components("plot_components", fit)
-    drawn, n_features = Gaussians.drawn(post, _DRAWS), fit.params.means.shape[-1]
+    drawn = Gaussians.drawn(post, _DRAWS)
+    n_features = drawn.means.shape[-1]
     if n_features > 2:
         return _pair_grid(fit, post, drawn, min(n_features, MOST_FEATURES), ax)
     figure, axes = canvas(ax, (7.2, 4.8))
@@ -94,7 +95,11 @@ def has_components(fit: Fit) -> bool:
     """Whether there is a picture of the components."""
     if kind_of(fit.model) in (*PROFILES, *ONE_BY_ONE):
         return True
-    return hasattr(fit.params, "means") and hasattr(fit.params, "covariances")
+    return normals_of(fit.model, fit.params) is not None
+
+
+def of_fit(fit: Fit) -> Gaussians:
+    return Gaussians.of(fit.model, fit.params)
 
 
 def need_components(caller: str, fit: Fit) -> None:
@@ -118,7 +123,7 @@ def _draw_densities(axes: Any, fit: Fit, post: Posterior, drawn: Gaussians) -> N
         for k, part in enumerate(drawn.at(s).densities(grid[:, None])):
             axes.plot(grid, part, color=colour(k), lw=0.6, alpha=0.25)
     histogram(axes, post, 0)
-    parts = Gaussians.of(fit.params).densities(grid[:, None])
+    parts = of_fit(fit).densities(grid[:, None])
     for k, part in enumerate(parts):
         axes.plot(grid, part, color=colour(k), lw=2, ls=dash(k), label=_component_label(fit, k))
     if len(parts) > 1:
@@ -140,7 +145,7 @@ def _draw_pair(
     axes.scatter(
         *x[rows].T, s=sizes, color=GREY, alpha=0.1 + 0.5 * crowd, lw=0, label="data", zorder=1
     )
-    theirs, ours = drawn.of_features(list(pair)), Gaussians.of(fit.params).of_features(list(pair))
+    theirs, ours = (one.of_features(list(pair)) for one in (drawn, of_fit(fit)))
     for k in range(len(ours.means)):
         outlines = _ellipses(theirs.means[:, k], theirs.covariances[:, k])
         axes.plot(*outlines, color=colour(k), lw=0.6, alpha=0.2, zorder=2)
@@ -196,4 +201,5 @@ def _draws_label(drawn: Gaussians) -> str:
 
 
 def _component_label(fit: Fit, k: int) -> str:
-    return f"EM, component {k} (weight {float(np.asarray(fit.params.weights)[k]):.2f})"
+    weight = float(np.asarray(fit.params.weights)[k])
+    return f"EM, {label_name(fit.model, k)} (weight {weight:.2f})"

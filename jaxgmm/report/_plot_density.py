@@ -22,7 +22,7 @@ from jaxgmm.report._canvas import (
 from jaxgmm.report._columns import ONE_BY_ONE, PROFILES, kind_of
 from jaxgmm.report._gaussians import Gaussians
 from jaxgmm.report._plot_columns import plot_bands
-from jaxgmm.report._plot_components import histogram, need_components
+from jaxgmm.report._plot_components import histogram, need_components, of_fit
 
 _DRAWS = 200
 _BANDS = {0.9: 0.2, 0.5: 0.35}  # opacity by the share of the draws that a band holds
@@ -65,7 +65,7 @@ def plot_density(fit: Fit, post: Posterior, ax: Any = None) -> Any:
     if kind_of(fit.model) in PROFILES:
         raise TypeError(f"plot_density: the columns of {fit.model!r} have no densities")
     need_components("plot_density", fit)
-    drawn, ours, names = Gaussians.drawn(post, _DRAWS), Gaussians.of(fit.params), fit.feature_names
+    drawn, ours, names = Gaussians.drawn(post, _DRAWS), of_fit(fit), fit.feature_names
     title = "Density: EM (dashed) over the posterior"
     if len(names) == 2:
         figure, axes = canvas(ax, (7.2, 4.8))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.special import entr
@@ -27,6 +28,7 @@ from jaxgmm.report._canvas import (
     plain,
     spread,
 )
+from jaxgmm.report._columns import label_name
 from jaxgmm.report._draws import Seen, look_at_data, some_rows
 from jaxgmm.report._explain import together
 
@@ -104,20 +106,62 @@ def plot_uncertainty(fit: Fit, post: Posterior, ax: Any = None) -> Any:
     ValueError
         Where ``ax`` has another number of panels than the picture.
     """
+    return _by_row(fit, post, ax, _UNCERTAIN)
+
+
+def plot_background(fit: Fit, post: Posterior, ax: Any = None) -> Any:
+    """How probably each row is of the background, which no component brought forth.
+
+    EM's probabilities take its point for the truth; the posterior's are averaged over the
+    draws. Panels are those of `plot_uncertainty`.
+
+    Parameters
+    ----------
+    fit, post : Fit, Posterior
+        Of the same model, with a background, and data.
+    ax : matplotlib Axes, or an array of them, optional
+        Where to draw: two for two features, a square of D by D for more.
+
+    Returns
+    -------
+    matplotlib Figure or Axes
+        A new figure, which notebooks show; or ``ax``, where it was given.
+
+    Raises
+    ------
+    ValueError
+        For a model without a background, and where ``ax`` has another number of panels than the
+        picture.
+    """
+    if not fit.model.labels_apart:
+        raise ValueError(f"plot_background: {fit.model!r} has no background")
+    return _by_row(fit, post, ax, _OUTLYING)
+
+
+class _Measure(NamedTuple):
+    """What is shown of each row: made of its labels' probabilities (n, K)."""
+
+    of: Callable[[np.ndarray], np.ndarray]
+    title: str
+    unit: str
+
+
+def _by_row(fit: Fit, post: Posterior, ax: Any, shown: _Measure) -> Any:
+    """A number of each row as colour, or as height where there is one feature."""
     seen = _seen(fit, post)
     x = np.asarray(post.x, np.float64)[some_rows(post).index]
     x = x.reshape(len(x), -1)
     names = [plain(name) for name in fit.feature_names]
-    ours = _entropy(seen.fit_probability)
-    theirs = _entropy(np.mean(seen.probability, axis=0))
-    title = "Uncertainty of the labels"
+    ours = shown.of(seen.fit_probability)
+    theirs = shown.of(np.mean(seen.probability, axis=0))
+    title = shown.title
     if x.shape[1] == 1:
         figure, axes = canvas(ax, (7.2, 3.6))
         order = np.argsort(x[:, 0])
         axes.plot(x[order], ours[order], color="black", lw=1.2, ls="--", label="EM")
         style = {"color": COLOURS[0], "lw": 1.2, "marker": "o", "ms": 3}
         axes.plot(x[order], theirs[order], label="posterior", **style)
-        axes.set(xlabel=names[0], ylabel="entropy / log K")
+        axes.set(xlabel=names[0], ylabel=shown.unit)
         top = min(max(1.1 * max(ours.max(), theirs.max()), 0.1), 1.02)
         axes.set_ylim(-0.02 * top, top)
         axes.set_title(title, **TITLE)
@@ -130,7 +174,7 @@ def plot_uncertainty(fit: Fit, post: Posterior, ax: Any = None) -> Any:
             axes.set(xlabel=names[0])
             axes.set_title(f"{title}: {whose}", **TITLE)
         grid[0, 0].set(ylabel=names[1])
-        _bar(figure, painted, grid)
+        _bar(figure, painted, grid, shown.unit)
         return figure if ax is None else ax
     size = min(x.shape[1], MOST_FEATURES)
     figure, grid = panels(ax, (size, size), (2.1 * size + 1, 2 * size), sharex="col")
@@ -147,7 +191,7 @@ def plot_uncertainty(fit: Fit, post: Posterior, ax: Any = None) -> Any:
         axes.tick_params(labelsize=7, labelleft=column == 0)
     if ax is None:
         figure.suptitle(f"{title}: EM above the diagonal, posterior below", fontsize=11)
-    _bar(figure, painted, grid)
+    _bar(figure, painted, grid, shown.unit)
     return figure if ax is None else ax
 
 
@@ -234,6 +278,14 @@ def _entropy(probability: np.ndarray) -> np.ndarray:
     return np.sum(entr(probability), axis=-1) / np.log(max(probability.shape[-1], 2))
 
 
+_UNCERTAIN = _Measure(_entropy, "Uncertainty of the labels", "entropy of the label / log K")
+_OUTLYING = _Measure(
+    lambda probability: probability[..., -1],
+    "Rows of the background",
+    "probability of the background",
+)
+
+
 def _scatter(axes: Any, x: np.ndarray, values: np.ndarray) -> Any:
     """The unsure rows lie on top."""
     order = np.argsort(values)
@@ -243,9 +295,9 @@ def _scatter(axes: Any, x: np.ndarray, values: np.ndarray) -> Any:
     )
 
 
-def _bar(figure: Any, painted: Any, grid: np.ndarray) -> None:
+def _bar(figure: Any, painted: Any, grid: np.ndarray, unit: str) -> None:
     bar = figure.colorbar(painted, ax=grid, shrink=0.7)
-    bar.set_label("entropy of the label / log K", fontsize=9)
+    bar.set_label(unit, fontsize=9)
 
 
 def _draw_label(axes: Any, k: int, rows: np.ndarray, sure: np.ndarray) -> None:
@@ -259,4 +311,4 @@ def _style(k: int) -> dict[str, Any]:
 
 def _label_name(fit: Fit, k: int) -> str:
     weights = fit.model.sites(fit.params).get("weights")
-    return f"component {k}" + ("" if weights is None else f" ({float(weights[k]):.2f})")
+    return label_name(fit.model, k) + ("" if weights is None else f" ({float(weights[k]):.2f})")

@@ -74,7 +74,7 @@ def plot_marginals(
     size = (max(9.6 if len(shown) > 3 else 3.2 * columns, 4.5), 1.75 * rows + 0.5)
     figure, grid = panels(ax, (rows, columns) if ax is None else (1, len(shown)), size)
     for panel, (site, index, label) in zip(grid.ravel(), shown, strict=False):
-        component = index[0] if dims.get(site, [""])[0] == "component" else None
+        component = index[0] if dims.get(site, [""])[0] in ("component", "label") else None
         own = GREY if component is None else colour(component)
         _draw_marginal(panel, drawn[site][(..., *index)], point[site][index], own)
         _draw_prior(panel, fit, site, index)

@@ -18,7 +18,7 @@ _HEIGHTS = ("log_joint", "log_likelihood")
 
 
 # First axes of the sites that belong to single components.
-_LABELLED = ("component", "stick")
+_LABELLED = ("component", "label", "stick")
 
 
 def parameter_table(

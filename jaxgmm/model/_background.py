@@ -1,0 +1,693 @@
+"""A background beside the components: rows that belong to none of them, uniform in a box."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from jax import lax
+from jax.core import Tracer
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from numpyro.distributions import constraints
+
+from jaxgmm._archive import stored
+from jaxgmm._contract import Assignment, Params, Prior, Sites, Statistics
+from jaxgmm._numerics import sum_over_blocks
+from jaxgmm._tables import ColumnRefused, numeric
+from jaxgmm.model._family import Family, View
+from jaxgmm.model._prior import ConjugatePrior
+from jaxgmm.model._product_prior import ProductPrior
+from jaxgmm.model._site_family import MixtureParams
+from jaxgmm.model._site_prior import SitePrior
+from jaxgmm.model._weights import SIMPLEX, STICKS
+
+BACKGROUND = "background"
+
+# What a start gives to the background of every row.
+_AT_START = 0.1
+
+# Rows leave the box only by more than so many units of rounding of its sides.
+_SLACK = 8.0
+
+# Columns a uniform density is of, and those where it is a mass: values are whole numbers.
+_WHOLE = ("counts", "levels")
+_KNOWN = ("numbers", "positives", *_WHOLE)
+
+
+@stored
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Uniform:
+    """The same density everywhere in a box, as the background of a `Mixture`.
+
+    Parameters
+    ----------
+    low, high : (D,) arrays or floats, optional
+        Sides of the box, in the units of the data; by default the least and the greatest value of
+        each column of the data that a model is fitted to. Of counts and codes the least and the
+        greatest whole number.
+
+    Raises
+    ------
+    ValueError
+        Where only one side is given, or a side has no length; from `jaxgmm.fit` for rows outside,
+        and for a side that the data do not tell.
+
+    Notes
+    -----
+    The density has no parameters: one over the volume of the box, times the weight of the
+    background (Banfield and Raftery, 1993). A NaN is integrated out.
+
+    References
+    ----------
+    Banfield and Raftery (1993), Biometrics 49:803-821.
+
+    Examples
+    --------
+    >>> import jaxgmm as jg
+    >>> x = jg.datasets.load("faithful").x
+    >>> model = jg.Mixture(jg.Gaussian(), 3, background=jg.Uniform()).resolve(x)
+    >>> model.family.uniform.high.tolist()
+    [5.1, 96.0]
+    >>> model.label_groups
+    (0, 0, 1)
+    """
+
+    low: Any = None
+    high: Any = None
+
+    def __post_init__(self):
+        if (self.low is None) != (self.high is None):
+            raise ValueError("Uniform: needs both low and high, or neither")
+        # Under transformations anything may stand here.
+        if self.low is None or not _written(self.low) or not _written(self.high):
+            return
+        low, high = numeric("low", self.low), numeric("high", self.high)
+        if not np.all(np.isfinite(low)) or not np.all(np.isfinite(high)):
+            raise ValueError("Uniform: low and high must be finite")
+        if low.ndim > 1 or high.ndim > 1 or not np.all(high >= low):
+            raise ValueError(
+                f"Uniform: needs a low and a high for each column, low below high, found "
+                f"{low.tolist()} and {high.tolist()}"
+            )
+        object.__setattr__(self, "low", low)
+        object.__setattr__(self, "high", high)
+
+    @property
+    def known(self) -> bool:
+        """Whether the box has sides."""
+        return self.low is not None
+
+    @property
+    def code(self) -> str:
+        """Python that makes it."""
+        if not self.known:
+            return "jg.Uniform()"
+        low, high = np.asarray(self.low), np.asarray(self.high)
+        return f"jg.Uniform(low={low.tolist()}, high={high.tolist()})"
+
+
+def _written(side: Any) -> bool:
+    return isinstance(side, (int, float, list, tuple, np.ndarray))
+
+
+@stored
+class Beside(NamedTuple):
+    """Effective rows of all labels, (K,), and the statistics of the components."""
+
+    counts: Array
+    components: Statistics
+
+
+@stored
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Background(Family):
+    """Components of a family, and beside them, under the last label, a `Uniform` density.
+
+    `Mixture` makes it of its argument ``background``. Parameters are `MixtureParams` with the
+    sites of the components, K - 1 of them.
+    """
+
+    family: Family
+    uniform: Uniform
+
+    labels_apart = (BACKGROUND,)
+
+    # -- the components --------------------------------------------------------------
+
+    def components(self, params: MixtureParams) -> Params:
+        """Parameters of the components alone, their weights summing to one."""
+        weights = params.weights[..., :-1]
+        total = weights.sum(axis=-1, keepdims=True)
+        return self.family.from_sites(weights / jnp.where(total > 0, total, 1), params.own)
+
+    def _mapped(self, params: MixtureParams, change: Callable[[Params], Params]) -> MixtureParams:
+        own = self.family.sites(change(self.components(params)))
+        return dataclasses.replace(params, own=own)
+
+    def _around(self, family: Family) -> Background:
+        return dataclasses.replace(self, family=family)
+
+    @property
+    def closed(self) -> bool:  # type: ignore[override]
+        return self.family.closed
+
+    @property
+    def moves(self) -> bool:  # type: ignore[override]
+        return self.family.moves
+
+    @property
+    def places(self) -> Any:
+        return self.family.places
+
+    @property
+    def holes(self) -> bool:  # type: ignore[override]
+        return self.family.holes
+
+    @property
+    def incomplete(self) -> bool:
+        return self.family.incomplete
+
+    @property
+    def imputes(self) -> bool:
+        return self.family.imputes
+
+    @property
+    def rules(self) -> tuple[str, ...]:  # type: ignore[override]
+        return self.family.rules
+
+    @property
+    def proper_prior(self) -> str:  # type: ignore[override]
+        return self.family.proper_prior
+
+    @property
+    def conjugate_prior(self) -> str:  # type: ignore[override]
+        return self.family.conjugate_prior
+
+    @property
+    def collapse(self) -> str:  # type: ignore[override]
+        return self.family.collapse
+
+    @property
+    def columns(self) -> str | None:  # type: ignore[override]
+        return self.family.columns
+
+    @property
+    def n_levels(self) -> int | None:  # type: ignore[override]
+        return self.family.n_levels
+
+    @property
+    def formula(self) -> str | None:  # type: ignore[override]
+        return self.family.formula
+
+    @property
+    def row_support(self) -> constraints.Constraint:  # type: ignore[override]
+        return self.family.row_support
+
+    @property
+    def name(self) -> str:
+        return self.family.name
+
+    @property
+    def label(self) -> str:
+        return self.family.label
+
+    @property
+    def code(self) -> str:
+        return self.family.code
+
+    @property
+    def beside(self) -> dict[str, str]:
+        return {BACKGROUND: self.uniform.code}
+
+    def iterates(self, prior: Any) -> bool:
+        return self.family.iterates(prior)
+
+    # -- parameters and their sites ----------------------------------------------------
+
+    def from_sites(self, weights: Array, sites: Sites, prior: Any = None) -> MixtureParams:
+        made = self.family.from_sites(weights[..., :-1], sites, prior)
+        return MixtureParams(weights, self.family.sites(made))
+
+    def sites(self, params: MixtureParams, prior: Any = None) -> Sites:
+        return self.family.sites(self.components(params), prior)
+
+    def checked(self, own: dict[str, Any], k: int) -> Sites:
+        return self.family.checked(own, k - 1)
+
+    def n_columns(self, params: MixtureParams) -> int:
+        return self.family.n_columns(self.components(params))
+
+    def n_parameters(self, k: int, d: int) -> int:
+        return self.family.n_parameters(k - 1, d)
+
+    def site_dims(self) -> dict[str, list[str]]:
+        return {"weights": ["label"], **self.family.site_dims()}
+
+    def normals(self, params: MixtureParams) -> Any:
+        """Their weights as they are, which do not sum to one."""
+        return self.family.normals(self.family.from_sites(params.weights[..., :-1], params.own))
+
+    def derived_sites(self, params: MixtureParams) -> Sites:
+        return self.family.derived_sites(self.components(params))
+
+    def permute(self, params: MixtureParams, order: Array) -> MixtureParams:
+        return self._mapped(params, lambda inner: self.family.permute(inner, order[:-1]))
+
+    def retract(self, params: MixtureParams, tangent: Float[Array, " p"]) -> MixtureParams:
+        return self._mapped(params, lambda inner: self.family.retract(inner, tangent))
+
+    def edges(self, params: MixtureParams) -> Bool[Array, " p"]:
+        return self.family.edges(self.components(params))
+
+    def inwards(self, params: MixtureParams, margin: Array | float) -> MixtureParams:
+        return self._mapped(params, lambda inner: self.family.inwards(inner, margin))
+
+    # -- the box -----------------------------------------------------------------------
+
+    def _sides(self, d: int, dtype: Any) -> tuple[Array, Array, Array]:
+        """Its low and high corner, and the volume of each column in units of its values."""
+        if not self.uniform.known:
+            raise ValueError(
+                "background: its box is that of the data: call model.resolve(x) first, use "
+                "fit.model, or give jaxgmm.Uniform low and high"
+            )
+        corner = lambda side: jnp.broadcast_to(jnp.asarray(side, dtype), (d,))
+        low, high = corner(self.uniform.low), corner(self.uniform.high)
+        return low, high, high - low + self._steps(d).astype(dtype)
+
+    def _steps(self, d: int) -> np.ndarray:
+        """How far apart the values of a column are that have masses; 0 where there are none."""
+        return np.array([1.0 if kind in _WHOLE else 0.0 for kind in self.family.kinds(d)])
+
+    def log_uniform(self, x: Array) -> Float[Array, " n"]:
+        """Log density of rows in the box; what is missing is integrated out."""
+        low, high, sides = self._sides(x.shape[1], x.dtype)
+        slack = _SLACK * jnp.finfo(x.dtype).eps * jnp.maximum(jnp.abs(low), jnp.abs(high))
+        there = ~jnp.isnan(x)
+        outside = there & ((x < low - slack) | (x > high + slack))
+        volume = jnp.sum(jnp.where(there, jnp.log(sides), 0), axis=1)
+        return jnp.where(jnp.any(outside, axis=1), -jnp.inf, -volume)
+
+    def _under_all(self, components: Float[Array, "k-1 n"], x: Array) -> Float[Array, "k n"]:
+        """What is known of rows under the components, the background's density beside it."""
+        return jnp.concatenate([components, self.log_uniform(x)[None]])
+
+    def looked(self, x: Array, sample_weight: Array | None) -> Background:
+        uniform = self.uniform
+        if not uniform.known:
+            rows = x
+            if not isinstance(x, Tracer):
+                rows = np.asarray(x)
+                held = None if sample_weight is None else np.asarray(sample_weight) > 0
+                rows = rows if held is None else rows[held]
+            elif sample_weight is not None:
+                rows = jnp.where(sample_weight[:, None] > 0, x, jnp.nan)
+            xp = jnp if isinstance(rows, Tracer) else np
+            uniform = Uniform(xp.nanmin(rows, axis=0), xp.nanmax(rows, axis=0))
+        family = self.family.looked(x, sample_weight)
+        return dataclasses.replace(self, family=family, uniform=uniform)
+
+    def translated(self, offset: Any) -> Background:
+        family, uniform = self.family.translated(offset), self.uniform
+        if uniform.known:
+            moved = lambda side: np.asarray(side, np.float64) + offset
+            uniform = Uniform(moved(uniform.low), moved(uniform.high))
+        return dataclasses.replace(self, family=family, uniform=uniform)
+
+    # -- rows --------------------------------------------------------------------------
+
+    def kinds(self, d: int) -> tuple[str | None, ...]:
+        return self.family.kinds(d)
+
+    def read(self, x: Any) -> tuple[Background, Any]:
+        family, x = self.family.read(x)
+        return self._around(family), x
+
+    def check_names(self, names: tuple[str, ...]) -> None:
+        if not self.uniform.known:
+            raise ValueError(
+                "background: the box of a stream is not known before all of it is read; give "
+                "jaxgmm.Uniform low and high"
+            )
+        self.family.check_names(names)
+
+    def table(self, rows: np.ndarray, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+        return self.family.table(rows, names)
+
+    def coords(self) -> dict[str, list[Any]]:
+        return self.family.coords()
+
+    def sample(self, params: MixtureParams, key: PRNGKeyArray, labels: Array) -> Array:
+        key_own, key_box = jax.random.split(key)
+        last = params.weights.shape[0] - 1
+        rows = self.family.sample(self.components(params), key_own, jnp.minimum(labels, last - 1))
+        drawn = self._drawn(key_box, rows.shape, rows.dtype)
+        return jnp.where((labels == last)[..., None], drawn, rows)
+
+    def _drawn(self, key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any) -> Array:
+        low, _, sides = self._sides(shape[-1], dtype)
+        drawn = low + sides * jax.random.uniform(key, shape, dtype)
+        return jnp.where(self._steps(shape[-1]) > 0, jnp.floor(drawn), drawn)
+
+    def embed(self, x: Array) -> Float[Array, "n e"]:
+        return self.family.embed(x)
+
+    def placed(self, labels: Float[Array, "n k-1"]) -> Float[Array, "n k"]:
+        most = (1 - _AT_START) * labels
+        return jnp.concatenate([most, jnp.full((len(labels), 1), _AT_START, labels.dtype)], axis=1)
+
+    def marginal(
+        self, params: MixtureParams, column: Array | int, grid: Float[Array, " m"]
+    ) -> Float[Array, "k m"]:
+        """Weight times density, or mass, of values of one column."""
+        own = self.family.marginal(self.components(params), column, grid)  # type: ignore
+        low, high, sides = (
+            side[column] for side in self._sides(self.n_columns(params), grid.dtype)
+        )
+        flat = jnp.where((grid < low) | (grid > high), 0, 1 / sides)
+        share = params.weights[-1]
+        return jnp.concatenate([own * (1 - share), share * flat[None]])
+
+    def row_weights(self, params: MixtureParams, x: Array) -> Float[Array, "k n"]:
+        own = self.family.row_weights(self.components(params), x)
+        return jnp.concatenate([own, jnp.ones((1, len(x)), own.dtype)])
+
+    def look(self, params: MixtureParams, x: Array, see: Callable[[View], Array]) -> Array:
+        def beside(view: View) -> Array:
+            density = lambda rows: self._under_all(view.log_density(rows), rows)
+            return see(view._replace(log_density=density))
+
+        return self.family.look(self.components(params), x, beside)
+
+    def features(self, x: Array) -> Array:
+        """The rows as they are: the components make of them what they need."""
+        return x
+
+    def log_density(self, params: MixtureParams, features: Array) -> Float[Array, "k n"]:
+        return self.look(params, features, lambda view: view.log_density(features))
+
+    def sums(self, features: Array, weights: Float[Array, "k n"]) -> Beside:
+        labels = lambda rows, first: lax.dynamic_slice_in_dim(weights.T, first, rows.shape[0])
+        return self.at_labels(labels, features, None, len(weights))
+
+    def statistics(self, sums: Beside) -> Beside:
+        return sums
+
+    def block_rows(self, x: Array, n_components: int) -> int:
+        return self.family.block_rows(x, n_components)
+
+    def settled(self, params: MixtureParams) -> Background:
+        return self._around(self.family.settled(self.components(params)))
+
+    def decided(self) -> Background:
+        return self._around(self.family.decided())
+
+    def imputing(self, key: PRNGKeyArray) -> Background:
+        return self._around(self.family.imputing(key))
+
+    def impute(
+        self,
+        params: MixtureParams,
+        x: Array,
+        labels: Float[Array, "n k"],
+        key: PRNGKeyArray | None,
+    ) -> Array:
+        """Under the background what is missing is anywhere in the box, its centre expected.
+
+        Of codes, which have no centre, all are as probable there.
+        """
+        share, own = labels[:, -1:], labels[:, :-1]
+        total = jnp.sum(own, axis=1, keepdims=True)
+        own = jnp.where(total > 0, own / jnp.where(total > 0, total, 1), 1 / own.shape[1])
+        key_own, key_box = (None, None) if key is None else jax.random.split(key)
+        rows = self.family.impute(self.components(params), x, own, key_own)
+        if key_box is None:
+            low, _, sides = self._sides(x.shape[1], x.dtype)
+            centre = low + (sides - self._steps(x.shape[1]).astype(x.dtype)) / 2
+            codes = np.array([kind == "levels" for kind in self.kinds(x.shape[1])])
+            filled = jnp.where(codes, rows, (1 - share) * rows + share * centre)
+        else:
+            filled = jnp.where(share > 0, self._drawn(key_box, x.shape, x.dtype), rows)
+        return jnp.where(jnp.isnan(x), filled, rows)
+
+    # -- EM ------------------------------------------------------------------------------
+
+    def e_step(
+        self,
+        log_weights: Float[Array, " k"],
+        params: MixtureParams,
+        x: Array,
+        sample_weight: Array | None,
+        assign: Assignment,
+    ) -> tuple[Beside, Array]:
+        beside = self._beside(log_weights, x, assign)
+        found, value = self.family.e_step(
+            log_weights[:-1], self.components(params), x, sample_weight, beside
+        )
+        return self._counted(found, x, sample_weight), value
+
+    def _beside(self, log_weights: Float[Array, " k"], x: Array, assign: Assignment) -> Assignment:
+        """The assignment to all labels, for whoever knows the components only."""
+        background = log_weights[-1] + self.log_uniform(x)
+
+        def to_components(logits: Array, first: Array | int) -> tuple[Array, Array]:
+            own = lax.dynamic_slice_in_dim(background, first, logits.shape[1])
+            labels, value = assign(jnp.concatenate([logits, own[None]]), first)
+            return labels[:-1], value
+
+        return to_components
+
+    def _counted(self, found: Statistics, x: Array, sample_weight: Array | None) -> Beside:
+        """The background has the rows that the components leave."""
+        total = len(x) if sample_weight is None else jnp.sum(sample_weight)
+        rest = jnp.maximum(total - jnp.sum(found.counts), 0)
+        return Beside(jnp.append(found.counts, rest), found)
+
+    def at_labels(
+        self,
+        labels: Callable[[Array, Array | int], Array],
+        x: Array,
+        sample_weight: Array | None,
+        k: int,
+    ) -> Beside:
+        own = lambda rows, first: labels(rows, first)[:, :-1]
+        found = self.family.at_labels(own, x, sample_weight, k - 1)
+        block = lambda rows, weights, first: weights @ labels(rows, first)[:, -1]
+        rest = sum_over_blocks(block, x, sample_weight, self.block_rows(x, k))
+        return Beside(jnp.append(found.counts, rest), found)
+
+    def shrunk(self, statistics: Beside) -> Beside:
+        return self._again(statistics, self.family.shrunk(statistics.components))
+
+    def _again(self, statistics: Beside, found: Statistics) -> Beside:
+        return Beside(jnp.append(found.counts, statistics.counts[-1]), found)
+
+    def add(self, one: Beside, other: Beside) -> Beside:
+        both = self.family.add(one.components, other.components)
+        return Beside(one.counts + other.counts, both)
+
+    def update(
+        self,
+        statistics: Beside,
+        prior: Any,
+        params: MixtureParams | None = None,
+        share: Array | float = 1.0,
+    ) -> Sites:
+        update: Callable[..., Sites] = self.family.update
+        step = {} if self.family.closed else {"share": share}
+        before = None if params is None else self.components(params)
+        return update(statistics.components, prior, before, **step)
+
+    # -- priors --------------------------------------------------------------------------
+
+    def prior_of(self, distributions: dict[str, Any]) -> Any:
+        return self.family.prior_of(distributions)
+
+    def prior_sites(self, prior: Any, k: int, d: int) -> Prior:
+        return self.family.prior_sites(prior, k - 1, d)
+
+    def default_prior(
+        self, rule: str, x: Array, sample_weight: Array | None, k: int, free: bool
+    ) -> Any:
+        """That of the components, with flat weights of all labels."""
+        prior = self.family.default_prior(rule, x, sample_weight, k - 1, free)
+        return _of_labels(prior, jnp.ones(k, x.dtype))
+
+    def sized(self, prior: Any, k: int, d: int, dtype: Any) -> Any:
+        # Of sizes a prior has those of the weights only.
+        return self.family.sized(prior, k, d, dtype)
+
+    def bounded(self, prior: Any, free: bool) -> bool:
+        return self.family.bounded(prior, free)
+
+    def ascends(self) -> Array:
+        return self.family.ascends()
+
+    def check_conjugate(self, prior: Any) -> None:
+        self.family.check_conjugate(prior)
+
+    def updated(self, statistics: Beside, prior: Any) -> Any:
+        return self.family.updated(statistics.components, prior)
+
+    def centre(self, prior: Any, k: int, d: int) -> tuple[Sites, Float[Array, " k"]]:
+        sites, constants = self.family.centre(prior, k - 1, d)
+        return sites, jnp.append(constants, 0)
+
+    def mean_log_density(self, prior: Any, x: Array, k: int) -> Float[Array, "k n"]:
+        return self._under_all(self.family.mean_log_density(prior, x, k - 1), x)
+
+    def expected_step(
+        self,
+        prior: Any,
+        log_weights: Float[Array, " k"],
+        x: Array,
+        sample_weight: Array | None,
+        assign: Assignment,
+    ) -> tuple[Beside, Array]:
+        beside = self._beside(log_weights, x, assign)
+        found, value = self.family.expected_step(prior, log_weights[:-1], x, sample_weight, beside)
+        return self._counted(found, x, sample_weight), value
+
+    def divergence(self, prior: Any, other: Any, k: int, d: int) -> Array:
+        return self.family.divergence(prior, other, k - 1, d)
+
+    # -- units ---------------------------------------------------------------------------
+
+    def standardise(
+        self, x: Array, sample_weight: Array | None, prior: Any
+    ) -> tuple[Background, Any]:
+        family, prior = self.family.standardise(x, sample_weight, prior)
+        return self._around(family), prior
+
+    def in_user_units(self, prior: Any) -> tuple[Background, Any]:
+        family, prior = self.family.in_user_units(prior)
+        return self._around(family), prior
+
+    def log_units(self, prior: Any, k: int, d: int | None) -> Array | None:
+        return self.family.log_units(prior, k - 1, d)
+
+    def to_working(self, params: MixtureParams) -> MixtureParams:
+        return self._mapped(params, self.family.to_working)
+
+    def to_user(self, params: MixtureParams) -> MixtureParams:
+        return self._mapped(params, self.family.to_user)
+
+    def moved_prior(self, prior: Any, offset: Any) -> Any:
+        return self.family.moved_prior(prior, offset)
+
+    def moved(self, params: Any, offset: Any) -> Any:
+        if isinstance(params, MixtureParams):
+            return dataclasses.replace(params, own=self.family.moved(params.own, offset))
+        return self.family.moved(params, offset)
+
+    def origin(self, params: MixtureParams) -> np.ndarray | None:
+        return self.family.origin(self.components(params))
+
+    # -- doors and health ------------------------------------------------------------------
+
+    def check_rows(self, x: np.ndarray) -> None:
+        for column, kind in enumerate(self.family.kinds(x.shape[1])):
+            if kind not in _KNOWN:
+                raise ColumnRefused(
+                    f"background: {{column}} is of {self.label}, whose values have no box; a "
+                    "background goes with numbers, counts and codes",
+                    column,
+                )
+        for name in ("low", "high") if self.uniform.known else ():
+            shape = np.shape(getattr(self.uniform, name))
+            if shape not in {(), (x.shape[1],)}:
+                raise ValueError(
+                    f"background: {name} needs a number for each of {x.shape[1]} column(s), found "
+                    f"shape {shape}"
+                )
+        self.family.check_rows(x)
+
+    def check_present(self, x: np.ndarray) -> None:
+        d = x.shape[1]
+        low, high = np.nanmin(x, axis=0), np.nanmax(x, axis=0)
+        if self.uniform.known:
+            sides = np.asarray(self.uniform.low), np.asarray(self.uniform.high)
+            low, high = (np.broadcast_to(side.astype(x.dtype), d) for side in sides)
+        flat = high - low + self._steps(d) <= 0
+        if np.any(flat):
+            column = int(np.argmax(flat))
+            raise ColumnRefused(
+                f"background: {{column}} is {low[column]:g} everywhere, which leaves no box; give "
+                "jaxgmm.Uniform low and high",
+                column,
+            )
+        slack = _SLACK * np.finfo(x.dtype).eps * np.maximum(np.abs(low), np.abs(high))
+        outside = (x < low - slack) | (x > high + slack)
+        if np.any(outside):
+            row, column = np.argwhere(outside)[0]
+            raise ColumnRefused(
+                f"background: {x[row, column]:g} at row {row}, {{column}}, is outside of the box "
+                f"from {low[column]:g} to {high[column]:g}, where a row that belongs to no "
+                "component could only belong to one; widen low and high, or leave the row out",
+                int(column),
+            )
+        self.family.check_present(x)
+
+    def check_rule(self, rule: str, x: np.ndarray, total_weight: float) -> None:
+        self.family.check_rule(rule, x, total_weight)
+
+    def check_prior(self, prior: Any, k: int, d: int, free: bool) -> None:
+        """All sizes of a `ConjugatePrior` are those of the weights; others have distributions."""
+        if not isinstance(prior, SitePrior):
+            self.family.check_prior(prior, k, d, free)
+            return
+        weights = {
+            name: written
+            for name, written in prior.distributions.items()
+            if name in (SIMPLEX.site, STICKS.site)
+        }
+        self.family.check_prior(_of_components(prior, k - 1), k - 1, d, free)
+        SitePrior(weights).check({}, k, free)
+
+    def check_bounded(self, x: np.ndarray, k: int) -> None:
+        self.family.check_bounded(x, k - 1)
+
+    def check_mode(self, prior: Any) -> None:
+        self.family.check_mode(prior)
+
+    def collapsed(self, params: MixtureParams, bounded: bool) -> Array:
+        return self.family.collapsed(self.components(params), bounded)
+
+    def cancellation(self, params: MixtureParams) -> Array:
+        return self.family.cancellation(self.components(params))
+
+    def spurious(self, params: MixtureParams, statistics: Beside) -> Array:
+        found = statistics.components._replace(counts=statistics.counts[:-1])
+        return self.family.spurious(self.components(params), found)
+
+
+def _of_labels(prior: Any, concentration: Float[Array, " k"]) -> Any:
+    """The prior of components with that of the weights of all labels, where it has one."""
+    prior = _reweighted(prior, concentration)
+    free = isinstance(prior, SitePrior) and SIMPLEX.site in prior.distributions
+    return prior.reweighted(concentration) if free else prior
+
+
+def _of_components(prior: SitePrior, k: int) -> Any:
+    """The prior with weights of K components, for checks of all but the weights."""
+    if isinstance(prior, ProductPrior):
+        part = lambda one: _of_components(one, k) if isinstance(one, SitePrior) else one
+        prior = dataclasses.replace(prior, parts={n: part(one) for n, one in prior.parts.items()})
+    given = prior.distributions
+    own = {name: one for name, one in given.items() if name not in (SIMPLEX.site, STICKS.site)}
+    weights = {} if len(own) == len(given) else {SIMPLEX.site: dist.Dirichlet(np.ones(k))}
+    return _reweighted(dataclasses.replace(prior, distributions={**weights, **own}), 1.0)
+
+
+def _reweighted(prior: Any, concentration: Any) -> Any:
+    """With another concentration in every `ConjugatePrior`; that of a part is not read."""
+    conjugate = lambda node: isinstance(node, ConjugatePrior)
+    change = lambda node: node.reweighted(concentration) if conjugate(node) else node
+    return jax.tree.map(change, prior, is_leaf=conjugate)
