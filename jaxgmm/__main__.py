@@ -1,4 +1,4 @@
-"""The command line, ``jaxgmm compare | fit | select | predict | sample | data``.
+"""The command line, ``jaxgmm compare | fit | select | study | predict | sample | data``.
 
 Also as ``python -m jaxgmm``.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import os
 import signal
@@ -24,7 +25,7 @@ from jaxgmm._files import check_folder, write
 if TYPE_CHECKING:
     import pandas as pd
 
-    from jaxgmm import Fit, Mixture
+    from jaxgmm import Fit, LatentModel, Mixture
     from jaxgmm.datasets import Dataset
 
 _BAD_INPUT, _INTERRUPTED = 2, 130
@@ -208,7 +209,7 @@ def _parser() -> argparse.ArgumentParser:
     study.add_argument(
         "fit",
         metavar="TRUTH",
-        help="one, separated, touching or overlapping; or what fit --save has written",
+        help="one, separated, touching or overlapping; or what fit --save or --json has written",
     )
     study.add_argument(
         "-n",
@@ -224,7 +225,20 @@ def _parser() -> argparse.ArgumentParser:
         default="em,em-sandwich",
         metavar="A,B",
         help="em, em-sandwich, bootstrap, bootstrap-weighted, bootstrap-parametric, laplace, vb, "
-        "gibbs, nuts (default: em,em-sandwich)",
+        "gibbs, nuts, smc, svi (default: em,em-sandwich)",
+    )
+    study.add_argument(
+        "--select",
+        type=_counts,
+        default=[],
+        metavar="K",
+        help="numbers of components that criteria choose from, such as 1:4 (default: none)",
+    )
+    study.add_argument(
+        "--criteria", default="bic,icl,aic", metavar="A,B", help="which (default: bic,icl,aic)"
+    )
+    study.add_argument(
+        "--prior", default="none", help="of these models: none (default) or fraley-raftery"
     )
     _add_running_arguments(study, restarts=16)
     study.add_argument(
@@ -437,6 +451,9 @@ def _study(args: argparse.Namespace) -> None:
     methods = args.methods.split(",")
     for one in methods:
         check_name("methods", one, jg.report.METHODS)
+    criteria = args.criteria.split(",")
+    for one in criteria:
+        check_name("criteria", one, (*jg.report.DECIDING, "lrt"))
     # Numbers of a fit are float64, whatever is computed with them.
     jax.config.update("jax_enable_x64", True)
     if not args.no_cache:
@@ -445,14 +462,19 @@ def _study(args: argparse.Namespace) -> None:
     if args.fit in jg.report.TRUTHS:
         truth, params = jg.report.truth(args.fit)
     elif Path(args.fit).exists():
-        fit = _kept(args)
-        truth, params = fit.model, fit.params
-        options = {"n": args.n or fit.n_rows, "feature_names": fit.feature_names}
+        truth, params, n_rows, names = _truth_in(Path(args.fit))
+        options = {"n": args.n or n_rows, "feature_names": names}
     else:
         known = unknown_name("TRUTH", args.fit, jg.report.TRUTHS)
-        raise ValueError(f"{known}, or a file that fit --save has written")
+        raise ValueError(f"{known}, or a file that fit --save or --json has written")
     dtype = "float32" if args.float32 else "float64"
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params)
+    models = []
+    if args.select:
+        if not isinstance(truth, jg.Mixture):
+            raise ValueError(f"--select: needs a mixture, {args.fit} holds {truth!r}")
+        prior = None if args.prior == "none" else args.prior
+        models = [dataclasses.replace(truth, n_components=k, prior=prior) for k in args.select]
     out = Path(f"{Path(args.fit).stem}_study" if args.out is None else args.out)
     check_folder(out)  # fails before the long part, not after it
 
@@ -464,6 +486,8 @@ def _study(args: argparse.Namespace) -> None:
             params,
             n_datasets=args.datasets,
             methods=methods,
+            select=models,
+            criteria=criteria,
             key=jax.random.key(args.seed),
             n_init=args.restarts,
             path=out / "batches",
@@ -471,6 +495,27 @@ def _study(args: argparse.Namespace) -> None:
             **options,
         )
     _report(args, found, lambda: found.save(out))
+
+
+def _truth_in(path: Path) -> tuple[LatentModel, Any, int, Sequence[str]]:
+    """The model in a file that `_fit` wrote, its parameters, and rows and columns of its data."""
+    import jaxgmm as jg
+
+    if path.suffix != ".json":
+        fit = _loaded(path)
+        return fit.model, fit.params, fit.n_rows, fit.feature_names
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        of, prior = record["model"], record["model"]["prior"]
+        model = jg.Mixture(
+            jg.Gaussian(of["covariance"]),
+            of["n_components"],
+            prior=None if prior == "none" else prior,
+        )
+        arrays = {name: record[name] for name in ("weights", "means", "covariances")}
+        return model, model.params(**arrays), record["n_rows"], record["feature_names"]
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: is no fit that fit --json has written") from error
 
 
 def _predict(args: argparse.Namespace) -> None:
@@ -506,15 +551,20 @@ def _sample(args: argparse.Namespace) -> None:
 
 
 def _kept(args: argparse.Namespace) -> Fit:
-    """The fit in a file."""
+    """The fit that is asked about."""
     import jax
 
+    jax.config.update("jax_enable_x64", True)
+    return _loaded(Path(args.fit))
+
+
+def _loaded(path: Path) -> Fit:
+    """The fit in a file."""
     import jaxgmm as jg
 
-    jax.config.update("jax_enable_x64", True)
-    fit = jg.load(args.fit)
+    fit = jg.load(path)
     if not isinstance(fit, jg.Fit):
-        raise ValueError(f"{args.fit}: holds a {type(fit).__name__}; a fit is needed")
+        raise ValueError(f"{path}: holds a {type(fit).__name__}; a fit is needed")
     return fit
 
 

@@ -148,8 +148,7 @@ def match_labels(
     if n_renamings(model.label_groups) == 1:
         as_drawn = np.broadcast_to(np.arange(k, dtype=np.int32), (*shape, k))
         return Labelling(as_drawn, np.full(shape, np.inf))
-    most = min(_MOST_ROWS, max(_LEAST_ROWS, _MOST_NUMBERS // (n_draws * k)))
-    decisive = rows_at(x, np.arange(0, n, -(-n // most)))
+    decisive = rows_at(x, np.arange(0, n, _stride(n, n_draws * k)))
     rows, there = on_rung(model, decisive, None)
     settled = model.settled(params)
     of_slice = lambda part: _probabilities(settled, rows, there, part)
@@ -162,6 +161,31 @@ def match_labels(
         np.asarray, (order, _relabel.clarity(probabilities, order, model.label_groups))
     )
     return Labelling(order.reshape(*shape, k), clarity.reshape(shape))
+
+
+def in_labels_of(
+    model: LatentModel, x: Array, present: Array, params: Params, reference: Params
+) -> Params:
+    """Draws (S, ...) in the labels of a reference, by Stephens' algorithm, inside a program.
+
+    Rows that are not ``present`` have no say.
+    """
+    n_draws = len(jax.tree.leaves(params)[0])
+    groups = model.label_groups
+    if n_renamings(groups) == 1:
+        return params
+    stride = _stride(x.shape[0], n_draws * model.n_components)
+    rows, there = x[::stride], present[::stride]
+    own = _probabilities(model, rows, there, params)
+    allocation = there * responsibilities_at(model, reference, rows).T
+    order = _relabel.stephens(own, allocation, groups)
+    return jax.vmap(model.permute)(params, order)
+
+
+def _stride(n: int, n_labels: int) -> int:
+    """Of the rows that decide the labels of so many labels in all draws."""
+    most = min(_MOST_ROWS, max(_LEAST_ROWS, _MOST_NUMBERS // n_labels))
+    return -(-n // most)
 
 
 def highest(params: Params, log_joint: np.ndarray) -> Params:

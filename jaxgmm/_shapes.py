@@ -29,6 +29,11 @@ def rung(count: int, octave: int = 4) -> int:
     return -(-count // step) * step
 
 
+def size_for(n: int) -> int:
+    """The number of rows that ``n`` are filled up to."""
+    return n if n > _MOST_FILLED else rung(n, 8)
+
+
 def on_rung(
     model: LatentModel, x: jax.Array, sample_weight: jax.Array | None
 ) -> tuple[jax.Array, jax.Array | None]:
@@ -45,7 +50,7 @@ def on_rung(
     if where is not None and len(where.device_set) > 1:
         return x, sample_weight
     weight = np.ones(n, bool) if sample_weight is None else np.asarray(sample_weight)
-    weight = np.concatenate([weight, np.zeros(rung(n, 8) - n, weight.dtype)])
+    weight = np.concatenate([weight, np.zeros(size_for(n) - n, weight.dtype)])
     return jax.device_put((filled(x, len(weight)), weight), where)
 
 

@@ -10,6 +10,8 @@ import pytest
 from scipy import stats
 
 import jaxgmm as jg
+from jaxgmm.report import Calibration
+from jaxgmm.report.studies._calibrate import _counted
 from jaxgmm.report.studies._ranks import bands, cumulative, rank_table
 
 PRIOR = jg.ConjugatePrior(
@@ -49,7 +51,7 @@ def test_exact_draws_have_uniform_ranks():
     assert right.ranks.max() == 49
     assert "the ranks of all 6 quantities are uniform" in repr(right)
     assert np.all(np.abs(right.table["mean_rank"] - 0.5) < 5 / np.sqrt(12 * 400))
-    assert right.failures["used"] == 400
+    assert right.ends.loc["drawn"].tolist() == [400, 400]
 
 
 def test_a_sampler_that_forgets_its_prior_is_caught_by_name(wrong):
@@ -95,7 +97,35 @@ def test_p_values_of_uniform_ranks_are_uniform(n_draws):
 
 def test_data_sets_without_an_answer_have_no_ranks():
     ranks = np.array([[3, 3], [-1, -1], [0, 1], [2, 3]])
-    assert rank_table(ranks, ["a", "b"], 3, 0.95)["n_used"].tolist() == [3, 3]
+    assert rank_table(ranks, ["a", "b"], 3, 0.95)["n_ranked"].tolist() == [3, 3]
+
+
+def test_every_data_set_is_counted_and_said():
+    end = np.array([0, 0, 3, 3, 1, 4])
+    ends = _counted(end, np.array([True, True, True, False, False, False]), "converged")
+    assert ends["data_sets"].sum() == 6
+    assert ends.loc["not converged"].tolist() == [2, 1]
+    assert ends["ranked"].sum() == 3
+    settings = {"method": "em", "n": 8, "n_datasets": 6}
+    table = rank_table(np.array([[3], [1], [0]]), ["a"], 3, 0.95)
+    said = Calibration(table, np.zeros((6, 1)), ends, settings).conclusions
+    assert said[1:] == [
+        "Data sets ranked though not converged: 1.",
+        "Data sets without ranks: 1 collapsed, 1 not converged, 1 not a maximum.",
+    ]
+
+
+@pytest.mark.slow
+def test_a_kernel_that_leaves_the_numbers_has_no_ranks():
+    def lost(model, x, params, key):
+        return jax.tree.map(lambda leaf: jnp.where(jnp.sum(x) > 16, jnp.nan, leaf), params)
+
+    found = made(method=lost, n_datasets=50, n_draws=9)
+    drawn, ranked = found.ends.loc["drawn"]
+    assert drawn == 50
+    assert 0 < ranked < 50
+    assert (found.table["n_ranked"] == ranked).all()
+    assert "Data sets without ranks: " in repr(found)
 
 
 def test_the_report_stands_alone(wrong, tmp_path):
@@ -130,7 +160,7 @@ def test_bad_input_is_refused_with_what_to_do(options, message):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("method", "n_datasets"), [("gibbs", 300), ("nuts", 60)])
+@pytest.mark.parametrize(("method", "n_datasets"), [("gibbs", 300), ("nuts", 60), ("smc", 200)])
 def test_the_samplers_are_right(method, n_datasets):
     model = dataclasses.replace(ONE, n_components=2)
     settings = {"n": 20, "n_draws": 20, "thinning": 8, "level": 0.999}
@@ -140,9 +170,11 @@ def test_the_samplers_are_right(method, n_datasets):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["em", "laplace", "vb"])
-def test_approximations_are_told_from_posteriors(method):
+@pytest.mark.parametrize(
+    ("method", "n_datasets"), [("em", 500), ("laplace", 500), ("vb", 500), ("svi", 250)]
+)
+def test_approximations_are_told_from_posteriors(method, n_datasets):
     model = dataclasses.replace(ONE, n_components=2)
-    found = made(model, method=method, n=20, n_datasets=500)
+    found = made(model, method=method, n=20, n_datasets=n_datasets)
     assert not found.uniform
     assert ("log likelihood" in found.table.index) == (method != "em")

@@ -171,12 +171,18 @@ def test_study_prints_what_may_be_concluded_and_goes_on(capsys, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_fit_is_the_truth_of_a_study(capsys, tmp_path):
-    kept = tmp_path / "fit.npz"
-    assert _exit_code("fit", "faithful", "-k", 2, "--restarts", 4, "--save", kept) == 0
+@pytest.mark.parametrize("option", ["--save", "--json"])
+def test_a_fit_is_the_truth_of_a_study(capsys, tmp_path, option):
+    kept = tmp_path / ("fit.npz" if option == "--save" else "fit.json")
+    assert _exit_code("fit", "faithful", "-k", 2, "--restarts", 4, option, kept) == 0
     run = ["study", kept, "--datasets", 20, "--methods", "em", "--out", tmp_path / "made"]
-    assert _exit_code(*run) == 0
-    assert "At n = 272" in capsys.readouterr().out
+    assert _exit_code(*run, "--select", "1:3") == 0
+    printed = capsys.readouterr().out
+    assert "At n = 272" in printed
+    assert "The truth's model is picked by BIC on" in printed
+    record = json.loads((tmp_path / "made" / "study.json").read_text())
+    assert record["settings"]["criteria"] == ["bic", "icl", "aic"]
+    assert {row["model"].split("n_components=")[1][0] for row in record["selection"]} == set("123")
     assert "means[0, eruptions]" in (tmp_path / "made" / "table.csv").read_text()
 
 
@@ -240,6 +246,8 @@ def test_help(capsys, argv):
 
 # -- bad input: exit code 2, one line, no traceback -----------------------------------
 
+_NO_FIT = str(pathlib.Path(__file__).parent / "data" / "sklearn.json")
+
 BAD = {
     "no command": ([], "needs a command"),
     "unknown command": (["fot", "faithful", "-k", "2"], "invalid choice: 'fot'"),
@@ -268,7 +276,12 @@ BAD = {
     "no posterior": (["compare", "faithful", "-k", "2", "--prior", "none"], "improper"),
     "unknown truth": (["study", "separatd"], "did you mean 'separated'?"),
     "unknown way": (["study", "one", "--methods", "em,gibs"], "--methods: unknown name 'gibs'"),
+    "unknown choice": (["study", "one", "--criteria", "bik"], "--criteria: unknown name 'bik'"),
     "no rows": (["study", "one", "-n", "1"], "must be at least 2, found 1"),
+    "no fit": (
+        ["study", str(pathlib.Path(__file__).parent / "data" / "sklearn.json")],
+        "is no fit",
+    ),
     "unknown set": (["data", "irs"], "did you mean 'iris'?"),
 }
 

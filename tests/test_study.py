@@ -12,9 +12,11 @@ from scipy import stats
 from truths import left_out, one_gaussian
 
 import jaxgmm as jg
-from jaxgmm.report.studies import _asked, _batches
+from jaxgmm.report.studies import _asked, _batches, _study
 from jaxgmm.report.studies._case import adjusted_rand
 from jaxgmm.report.studies._methods import METHODS, wald
+from jaxgmm.report.studies._plots import _ticks
+from jaxgmm.report.studies._quantities import quantities, values
 
 N, SETS, KEY = 40, 300, jax.random.key(5)
 LEVELS = (0.5, 0.89, 0.95)
@@ -40,8 +42,20 @@ def made(truth=TRUTH, params=PARAMS, **options):
 
 def simulated(numbers, n=N):
     """The rows of some of these data sets."""
-    setting = dataclasses.make_dataclass("Rows", ["n", "n_held_out"], frozen=True)(n, 50)
-    return _batches._simulate(TRUTH, PARAMS, _batches._keys(KEY, numbers), setting)
+    setting = dataclasses.make_dataclass("Rows", ["n_rows", "n_held_out"], frozen=True)(n, 50)
+    return _batches._simulate(TRUTH, PARAMS, _batches._keys(KEY, numbers), n, setting)
+
+
+def exact(monkeypatch, n_rows):
+    """No rows are filled up: the first of as many are drawn, and cut."""
+    simulate = _batches._simulate
+
+    def cut(truth, params, keys, n, setting):
+        rows = simulate(truth, params, keys, n, setting._replace(n_rows=n_rows))
+        return _batches._first_rows(rows, n)
+
+    monkeypatch.setattr(_study, "size_for", lambda n: n)
+    monkeypatch.setattr(_batches, "_simulate", cut)
 
 
 @pytest.fixture(scope="module")
@@ -85,13 +99,15 @@ def test_standard_errors_too_small_by_a_fifth_are_caught_by_name(one_component):
     assert "too sure: " in repr(one_component)
 
 
-def test_estimates_and_errors_are_those_of_the_doors(one_component):
-    keys, rows = _batches._keys(KEY, np.arange(2)), simulated(np.arange(2))
-    fit = jg.fit(TRUTH, rows.x[1], key=jax.random.fold_in(keys[1], _batches._STARTS), n_init=2)
-    outcome = one_component.record.outcomes["em"]
-    labels = one_component.table.loc["em"].index
+def test_estimates_and_errors_are_those_of_the_doors():
+    """Of 37 rows, which three more fill up."""
+    study, keys = made(n=37), _batches._keys(KEY, np.arange(2))
+    x = np.asarray(simulated(np.arange(2)).x)[1, :37]
+    fit = jg.fit(TRUTH, x, key=jax.random.fold_in(keys[1], _batches._STARTS), n_init=2)
+    outcome = study.record.outcomes["em"]
+    labels = study.table.loc["em"].index
     for kind, found in (("estimate", outcome.estimate), ("standard_error", outcome.standard_error)):
-        own = jg.standard_errors(fit, rows.x[1]).table[kind]
+        own = jg.standard_errors(fit, x).table[kind]
         there = [labels.get_loc(name) for name in own.index[own.index != "weights[0]"]]
         assert np.allclose(found[1, there], own[own.index != "weights[0]"], rtol=1e-8)
 
@@ -249,11 +265,42 @@ def test_a_study_that_was_interrupted_goes_on_with_the_same_numbers(tmp_path, mo
         made(path=tmp_path, key=jax.random.key(6))
 
 
-def test_a_second_study_compiles_nothing(compilations):
+def test_a_second_study_and_numbers_of_rows_nearby_compile_nothing(compilations):
     made()
     with compilations:
         made(key=jax.random.key(7), n_datasets=2 * SETS)
+        found = [made(n=n) for n in (37, 38, 39)]
     assert compilations.count == 0
+    spread = [study.table.loc["em"].loc["means[0, x0]", "spread"] for study in found]
+    assert len(set(spread)) == 3
+
+
+@pytest.mark.slow
+def test_rows_that_fill_up_leave_no_trace(monkeypatch):
+    """At 37 rows the programs are those of 40."""
+    options = {"n": 37, "n_datasets": 20, "methods": {"em": "em", "mine": too_sure}}
+    models = [TRUTH, dataclasses.replace(TRUTH, family=jg.Gaussian("diag"))]
+    filled = made(**options, select=models)
+    exact(monkeypatch, 40)
+    same_records(filled, made(**options, select=models), rtol=1e-10)
+
+
+def test_methods_of_ones_own_see_the_rows_of_a_data_set_and_no_others():
+    seen = []
+
+    def mine(case):
+        seen.append((case.x.shape, case.rows.labels.shape))
+        known, found = case.values(case.found.params), case.found
+        return wald(case, known, jnp.ones_like(known), found.end, known[0], known[0])
+
+    made(n=37, methods={"mine": mine})
+    assert set(seen) == {((37, 2), (37,))}
+
+
+def same_records(one, other, rtol):
+    one, other = (study.record._replace(seconds={}) for study in (one, other))
+    for (path, a), b in zip(jax.tree.leaves_with_path(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol, err_msg=jax.tree_util.keystr(path))
 
 
 @pytest.mark.parametrize(
@@ -290,8 +337,84 @@ def test_adjusted_rand_is_that_of_scikit_learn():
     rng = np.random.default_rng(0)
     for k_one, k_other in ((2, 3), (4, 2), (1, 1), (1, 3)):
         one, other = rng.integers(k_one, size=50), rng.integers(k_other, size=50)
-        found = float(adjusted_rand(jnp.array(one), jnp.array(other), k_one, k_other))
-        assert found == pytest.approx(metrics.adjusted_rand_score(one, other), abs=1e-12)
+        labels, weight = (jnp.array(one), jnp.array(other)), jnp.arange(50.0) < 40
+        found = float(adjusted_rand(*labels, k_one, k_other, weight))
+        own = metrics.adjusted_rand_score(one[:40], other[:40])
+        assert found == pytest.approx(own, abs=1e-12)
+
+
+@pytest.mark.parametrize("width", [1.02, 1.2, 2, 3.9, 4.1, 30, 1e3, 1e6])
+@pytest.mark.parametrize("low", [0.3, 0.93, 1e-3])
+def test_an_axis_of_ratios_has_a_few_round_ticks(low, width):
+    ticks = _ticks(low, low * width)
+    assert 2 <= len(ticks) <= 12
+    assert all(low <= tick <= low * width for tick in ticks)
+    assert len({f"{tick:g}" for tick in ticks}) == len(ticks)
+
+
+# -- families ------------------------------------------------------------------------------
+
+OTHERS = {
+    "poisson": (jg.families.Poisson(), {"rates": [[2.0], [11.0]]}),
+    "bernoulli": (
+        jg.families.Bernoulli(),
+        {"probs": [[0.1, 0.2, 0.1, 0.2, 0.1], [0.9, 0.8, 0.9, 0.8, 0.7]]},
+    ),
+    "student": (
+        jg.families.StudentT("diag"),
+        {
+            "locations": [[0.0, 0.0], [9.0, 0.0]],
+            "scale_matrices": [[1.0, 2.0], [1.0, 1.0]],
+            "dof": [6.0, 6.0],
+        },
+    ),
+}
+
+
+def of_family(name):
+    family, own = OTHERS[name]
+    truth = jg.Mixture(family, 2, prior="weak")
+    return truth, truth.params(weights=[0.4, 0.6], **own)
+
+
+@pytest.mark.parametrize(
+    ("name", "label", "value"),
+    [
+        ("poisson", "average rates[x0]", 7.4),
+        ("bernoulli", "average probs[x4]", 0.46),
+        ("student", "average scale_matrices[x1]", 1.4),
+        ("student", "average dof", 6.0),
+    ],
+)
+def test_families_have_quantities_that_no_renaming_changes(name, label, value):
+    truth, params = of_family(name)
+    truth = truth.resolve(truth.sample(params, KEY, 20))
+    names = tuple(f"x{j}" for j in range(5))
+    wanted = quantities(truth, params, names)
+    found = zip(wanted, values(wanted, truth, params), strict=True)
+    at = {q.label: (q.invariant, number) for q, number in found}
+    assert at[label] == (True, pytest.approx(value))
+    assert at["shared component"] == (True, pytest.approx(0.52))
+    renamed = truth.permute(params, jnp.array([1, 0]))
+    for quantity, number in zip(wanted, values(wanted, truth, renamed), strict=True):
+        assert not quantity.invariant or number == pytest.approx(at[quantity.label][1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OTHERS)
+def test_families_are_studied(name):
+    methods = ["em", "em-sandwich", "bootstrap", "laplace"]
+    methods += ["vb", "gibbs"] if name != "student" else []
+    settings = {"methods": methods, "n_draws": 100, "n_replicates": 60, "n_warmup": 50}
+    # Degrees of freedom of normal-looking samples are on the edge of their range.
+    found = made(*of_family(name), n=300, n_datasets=60, n_init=4, **settings)
+    ends = found.failures.drop(columns=["missed", "elsewhere"])
+    assert (ends.sum(axis=1) == 60).all()
+    assert (found.failures["used"] >= (30 if name == "student" else 58)).all()
+    site = {"poisson": "rates", "bernoulli": "probs", "student": "locations"}[name]
+    groups = found.groups.xs(site, level="group").drop("vb", errors="ignore")
+    off = np.abs(groups["coverage_0.95"] - 0.95) / np.maximum(groups["error_0.95"], 0.01)
+    assert np.all(off < SIGMAS)
 
 
 # -- two components ------------------------------------------------------------------------
@@ -334,6 +457,17 @@ def test_every_method_covers_separated_components(dtype):
     # The predictive density lies nearer to the truth than that of a point.
     short = found.scores["below_truth"]
     assert short["gibbs"] < short["em"]
+
+
+@pytest.mark.slow
+def test_no_method_sees_the_rows_that_fill_up(monkeypatch):
+    """But for rounding, which draws of chains do not let grow in so few steps."""
+    methods = [name for name in METHODS if name not in ("nuts", "smc", "svi")]
+    settings = {"n_draws": 30, "n_replicates": 20, "n_warmup": 10, "methods": methods}
+    options = {"n": 49, "n_datasets": 6, **settings}
+    filled = made(*two(apart=4.0), **options)
+    exact(monkeypatch, 52)
+    same_records(filled, made(*two(apart=4.0), **options), rtol=1e-8)
 
 
 @pytest.mark.slow

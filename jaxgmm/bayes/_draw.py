@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from jaxgmm._checks import check_name
 from jaxgmm._contract import LatentModel, Params
@@ -16,6 +16,8 @@ from jaxgmm._results import Status
 from jaxgmm._spectrum import inverse_root
 from jaxgmm._unconstrained import from_vector
 from jaxgmm.bayes import _gibbs, _nuts
+from jaxgmm.bayes import _smc as smc
+from jaxgmm.bayes import _svi as svi
 from jaxgmm.bayes._chains import Starts, trail
 from jaxgmm.bayes._laplace import climb
 from jaxgmm.bayes._vb import ascend, default_tolerance
@@ -36,11 +38,18 @@ class Drawn(NamedTuple):
         In the units of the data, labelled as drawn.
     sound : bool array
         Whether the engine did what it promises: a maximum with positive curvature, a bound that
-        converged, chains whose log likelihood has a split R-hat of at most 1.05.
+        converged, a population that arrived, chains whose log likelihood has a split R-hat of at
+        most 1.05.
     """
 
     params: Params
     sound: Array
+
+
+class _Rows(NamedTuple):
+    x: Array
+    weight: Array | None
+    present: Array | None  # where the weight is one and not zero
 
 
 class _Plan(NamedTuple):
@@ -59,6 +68,7 @@ def draw(
     n_chains: int = 4,
     n_draws: int = 500,
     n_warmup: int = 100,
+    present: Bool[Array, " n"] | None = None,
 ) -> Drawn:
     """Draw from a posterior: `jaxgmm.sample` inside the user's own ``jit`` and ``vmap``.
 
@@ -74,9 +84,12 @@ def draw(
         Where every chain begins, such as the best of `jaxgmm.em.search`.
     key : typed random key
     method : str
-        ``"gibbs"``, ``"nuts"``, ``"laplace"`` or ``"vb"``.
+        ``"gibbs"``, ``"nuts"``, ``"smc"``, ``"laplace"``, ``"vb"`` or ``"svi"``.
     n_chains, n_draws, n_warmup : int
-        Chains, draws of each, and what is thrown away before them. Static.
+        Chains, draws of each, and what is thrown away before them; populations of ``"smc"`` and
+        their particles. Static.
+    present : (n,) bool array, optional
+        Rows that are there; the others fill up a shape.
 
     Returns
     -------
@@ -101,49 +114,78 @@ def draw(
     engine = WITHIN[check_name("method", method, WITHIN)]
     # As in `sample`: engines run in JAX's default precision.
     model, x, start = widened((model, as_rows(x), start))
-    working = model.standardise(x)
+    weight = None if present is None else present.astype(x.dtype)
+    working = model.standardise(x, weight)
     plan = _Plan(n_chains, n_draws, n_warmup)
-    params, sound = engine(working, x, working.to_working(start), key, plan)
+    params, sound = engine(working, _Rows(x, weight, present), working.to_working(start), key, plan)
     return Drawn(jax.vmap(jax.vmap(working.to_user))(params), sound)
 
 
 def _laplace(
-    model: LatentModel, x: Array, start: Params, key: PRNGKeyArray, plan: _Plan
+    model: LatentModel, rows: _Rows, start: Params, key: PRNGKeyArray, plan: _Plan
 ) -> tuple[Params, Array]:
-    top = climb(model, x, None, start, jnp.ones((), x.dtype))
-    root, definite = inverse_root(top.curvature, x.dtype == jnp.float32)
-    noise = normal(key, (plan.n_chains, plan.n_draws, top.point.size), x.dtype)
+    dtype = rows.x.dtype
+    top = climb(model, rows.x, rows.weight, start, jnp.ones((), dtype))
+    root, definite = inverse_root(top.curvature, dtype == jnp.float32)
+    noise = normal(key, (plan.n_chains, plan.n_draws, top.point.size), dtype)
     at = lambda z: from_vector(model, top.point + root @ z, start)[0]
     return jax.vmap(jax.vmap(at))(noise), top.arrived & definite
 
 
 def _vb(
-    model: LatentModel, x: Array, start: Params, key: PRNGKeyArray, plan: _Plan
+    model: LatentModel, rows: _Rows, start: Params, key: PRNGKeyArray, plan: _Plan
 ) -> tuple[Params, Array]:
-    statistics, _ = model.e_step(start, x)
-    end = ascend(model, x, None, statistics, default_tolerance(x.dtype), _MOST_ROUNDS)
+    data, tol = (model, rows.x, rows.weight), default_tolerance(rows.x.dtype)
+    statistics, _ = model.e_step(start, rows.x, rows.weight)
+    end = ascend(*data, statistics, tol, _MOST_ROUNDS)
     found = model.updated(end.statistics)
     keys = jax.random.split(key, (plan.n_chains, plan.n_draws))
     return jax.vmap(jax.vmap(found.draw_prior))(keys), end.status == Status.CONVERGED
 
 
-def _by_gibbs(
-    model: LatentModel, x: Array, start: Params, key: PRNGKeyArray, plan: _Plan
+def _svi(
+    model: LatentModel, rows: _Rows, start: Params, key: PRNGKeyArray, plan: _Plan
 ) -> tuple[Params, Array]:
-    chains = plan.n_chains
+    data, dtype = (model, rows.x, rows.weight, start), rows.x.dtype
+    key_fit, key_draws = jax.random.split(key)
+    steps, guide = svi.N_STEPS, svi.GUIDE
+    state, rate = svi._begin(*data, jnp.asarray(svi.RATE, dtype), key_fit, steps, guide)
+    fitted = state, jnp.zeros(steps, dtype)
+    state, trace = svi._advance(*data, rate, fitted, 0, steps, guide)
+    counts = plan.n_chains, plan.n_draws
+    params, *_ = svi._draw(*data, rate, state, key_draws, steps, counts, guide)
+    return params, svi.stopped(*svi.last_gain(trace, jnp))
+
+
+def _by_smc(
+    model: LatentModel, rows: _Rows, start: Params, key: PRNGKeyArray, plan: _Plan
+) -> tuple[Params, Array]:
+    data, keys = (model, rows.x, rows.weight), jax.random.split(key, plan.n_chains)
+    population = smc._begin(*data, keys, plan.n_draws)
+    batch = smc.batch_size(model, rows.x, plan.n_chains, plan.n_draws)
+    settings = smc.TARGET_ESS, smc.N_MOVES, batch, smc.MOST_RUNGS
+    population = smc._climb(*data, population, *settings)
+    return smc._constrained(*data, population.tempered.particles), jnp.all(population.done)
+
+
+def _by_gibbs(
+    model: LatentModel, rows: _Rows, start: Params, key: PRNGKeyArray, plan: _Plan
+) -> tuple[Params, Array]:
+    chains, data = plan.n_chains, (model, rows.x, rows.present)
     keys = jax.random.split(key, chains)
     state = _gibbs._Chain(_copies(start, chains), keys, jnp.zeros(chains, bool))
-    kept = _gibbs._room(model, x, None, state, plan.n_draws)
+    kept = _gibbs._room(*data, state, plan.n_draws)
     # A sweep records what it starts from: the first one, the start, is no draw.
     warmup = plan.n_warmup + 1
-    _, kept = _gibbs._advance(model, x, None, state, kept, 0, warmup + plan.n_draws, (warmup, 1))
+    _, kept = _gibbs._advance(*data, state, kept, 0, warmup + plan.n_draws, (warmup, 1))
     return _chains(kept.params), _mixed(kept.log_likelihood)
 
 
 def _by_nuts(
-    model: LatentModel, x: Array, start: Params, key: PRNGKeyArray, plan: _Plan
+    model: LatentModel, rows: _Rows, start: Params, key: PRNGKeyArray, plan: _Plan
 ) -> tuple[Params, Array]:
-    data, starts = (model, x, None, start), Starts(_copies(start, plan.n_chains))
+    x, weight = rows.x, rows.weight
+    data, starts = (model, x, weight, start), Starts(_copies(start, plan.n_chains))
     keys = jax.random.split(key, plan.n_chains)
     state = _nuts._begin(*data, starts, keys, plan.n_warmup)
     kept = trail(jax.eval_shape(_nuts._record, state), plan.n_draws)
@@ -151,7 +193,7 @@ def _by_nuts(
     total = plan.n_warmup + plan.n_draws
     _, kept = _nuts._advance(*data, target, state, kept, 0, total, plan.n_warmup, 1)
     params = _nuts._constrained(model, start, kept["position"])
-    height = jax.vmap(jax.vmap(lambda p: model.log_likelihood(p, x)))(params)
+    height = jax.vmap(jax.vmap(lambda p: model.log_likelihood(p, x, weight)))(params)
     return _chains(params), _mixed(height)
 
 
@@ -161,6 +203,8 @@ WITHIN: dict[str, Callable[..., tuple[Params, Array]]] = {
     "vb": _vb,
     "gibbs": _by_gibbs,
     "nuts": _by_nuts,
+    "smc": _by_smc,
+    "svi": _svi,
 }
 
 

@@ -25,7 +25,11 @@ from jaxgmm._progress import bar
 from jaxgmm.bayes._chains import Draws, Schedule, Starts
 
 # No ladder of a mixture needs as many rungs: a population that does is stuck.
-_MOST_RUNGS = 500
+MOST_RUNGS = 500
+
+# Of one rung to the next, the effective share of the weights, and the moves in between.
+TARGET_ESS = 0.5
+N_MOVES = 4
 
 # Rungs between two looks of the progress bar.
 _RUNGS_PER_LOOK = 5
@@ -78,8 +82,8 @@ def smc(
     schedule: Schedule,
     progress: bool,
     *,
-    target_ess: float = 0.5,
-    n_moves: int = 4,
+    target_ess: float = TARGET_ESS,
+    n_moves: int = N_MOVES,
 ) -> Draws:
     """Draw by adaptive tempering (Del Moral, Doucet and Jasra, 2006), a population per chain.
 
@@ -99,13 +103,10 @@ def smc(
     except NotImplementedError as error:
         # What NumPyro's distributions without draws raise.
         raise ValueError(f'method: "smc" starts from draws of the prior, but {error}') from error
-    numbers = _BLOCK_NUMBERS.get(jax.default_backend(), _BLOCK_NUMBERS_ELSEWHERE)
-    batch = max(1, numbers // (populations * x.shape[0] * model.n_components))
-    # Zero stands for all at once.
-    settings = target_ess, n_moves, 0 if batch >= schedule.n_draws else batch
+    settings = target_ess, n_moves, batch_size(model, x, populations, schedule.n_draws)
     with bar(f"SMC, {populations} populations, rungs", progress) as shown:
-        look = _MOST_RUNGS if shown.disable else _RUNGS_PER_LOOK
-        for stop in range(look, _MOST_RUNGS + 1, look):
+        look = MOST_RUNGS if shown.disable else _RUNGS_PER_LOOK
+        for stop in range(look, MOST_RUNGS + 1, look):
             population = _climb(*data, population, *settings, stop)
             shown.set_postfix(power=float(jnp.min(population.tempered.tempering_param)))
             shown.update(look)
@@ -113,7 +114,7 @@ def smc(
                 break
     if not np.all(population.tempered.tempering_param == 1):
         raise FloatingPointError(
-            f"smc: not all populations went from prior to posterior in {_MOST_RUNGS} rungs; raise "
+            f"smc: not all populations went from prior to posterior in {MOST_RUNGS} rungs; raise "
             "n_moves or n_draws, or look for a prior under which the likelihood overflows"
         )
     rungs = int(np.max(population.rung))
@@ -128,6 +129,13 @@ def smc(
             "log_evidence": population.log_evidence,
         },
     )
+
+
+def batch_size(model: LatentModel, x: Array, populations: int, n_particles: int) -> int:
+    """Particles of a population to move at once; zero stands for all."""
+    numbers = _BLOCK_NUMBERS.get(jax.default_backend(), _BLOCK_NUMBERS_ELSEWHERE)
+    batch = max(1, numbers // (populations * x.shape[0] * model.n_components))
+    return 0 if batch >= n_particles else batch
 
 
 def _check(schedule: Schedule, populations: int, target_ess: float) -> None:
@@ -221,7 +229,7 @@ def _begin(
             variance=zero,
             acceptance=each,
             diverging=jnp.zeros(n_particles, bool),
-            ladder=jnp.full(_MOST_RUNGS, jnp.nan, particles.dtype),
+            ladder=jnp.full(MOST_RUNGS, jnp.nan, particles.dtype),
             rung=jnp.zeros((), jnp.int32),
             done=jnp.array(False),
             key=key_run,

@@ -39,6 +39,8 @@ GUIDES = {
     "low-rank": AutoLowRankMultivariateNormal,
 }
 
+GUIDE, N_STEPS, RATE = "full-rank", 5000, 0.01
+
 # Smallest curvature, relative to the largest, that the first scale of a guide believes in.
 _LEAST_CURVATURE = 1e-8
 
@@ -60,9 +62,9 @@ def svi(
     schedule: Schedule,
     progress: bool,
     *,
-    guide: str | Callable[[Any], AutoGuide] = "full-rank",
-    n_steps: int = 5000,
-    learning_rate: float = 0.01,
+    guide: str | Callable[[Any], AutoGuide] = GUIDE,
+    n_steps: int = N_STEPS,
+    learning_rate: float = RATE,
 ) -> Draws:
     """Independent draws of a NumPyro guide that Adam has fitted, from the first of ``starts``."""
     _check_guide(guide)
@@ -231,16 +233,33 @@ def _draw(
     return jax.tree.map(lambda leaf: leaf.reshape(*counts, *leaf.shape[1:]), draws)
 
 
+def last_gain(trace: Any, numpy: Any) -> tuple[Any, Any]:
+    """What the last quarter of the steps gained on the quarter before it, and its error.
+
+    NaN where one of them has no finite value. ``numpy`` is NumPy, or JAX's inside a program.
+    """
+    means, squares = [], []
+    for part in numpy.array_split(trace, 4)[2:]:
+        known = numpy.isfinite(part)
+        # Zero of zero is the NaN that is wanted, without a warning.
+        count = numpy.where(numpy.any(known), numpy.sum(known), numpy.nan)
+        mean = numpy.sum(numpy.where(known, part, 0)) / count
+        apart = numpy.where(known, part - mean, 0)
+        means.append(mean)
+        squares.append(numpy.sum(apart**2) / count**2)
+    return means[1] - means[0], numpy.sqrt(squares[0] + squares[1])
+
+
+def stopped(gain: Any, error: Any) -> Any:
+    """Whether a gain is small for sure; not where it is NaN."""
+    return abs(gain) + 2 * error <= _STOPPED
+
+
 def _convergence(trace: Float[np.ndarray, " steps"]) -> dict[str, Any]:
     """Whether the last quarter of the steps still gained on the quarter before it."""
-    _, _, before, after = np.array_split(trace, 4)
-    before, after = before[np.isfinite(before)], after[np.isfinite(after)]
-    gain, error = np.nan, np.nan
-    if len(before) and len(after):
-        gain = after.mean() - before.mean()
-        error = np.hypot(before.std() / len(before) ** 0.5, after.std() / len(after) ** 0.5)
+    gain, error = map(float, last_gain(trace, np))
     amount = f"the last quarter of the steps gained {gain:.2g} +- {error:.2g} nats"
-    converged = bool(abs(gain) + 2 * error <= _STOPPED)
+    converged = bool(stopped(gain, error))
     if np.isnan(gain):
         status = "not converged: the ELBO is not finite; lower learning_rate"
     elif converged:

@@ -310,16 +310,20 @@ def replicate(
     """The pure function under `jaxgmm.bootstrap`, a replicate for each of ``keys``.
 
     It works inside the user's own ``jit`` and ``vmap``; arguments are those of `bootstrap`, and
-    ``n_rows`` the number of rows that the weights stand for. The model has its prior as numbers.
+    ``n_rows`` the number of rows that the weights stand for, or more. Weights may be booleans,
+    which say which rows are there. The model has its prior as numbers.
     """
     stride = -(-x.shape[0] // _LABEL_ROWS)
     judges = x[::stride]
-    weight = None if sample_weight is None else sample_weight[::stride]
+    weight = None if sample_weight is None else sample_weight[::stride].astype(x.dtype)
     reference = _directions(model.responsibilities(params, judges), weight)
+    drawn = None
+    if sample_weight is not None:
+        drawn = (jnp.arange(n_rows) < _total(sample_weight)).astype(x.dtype)
 
     def one(key: PRNGKeyArray) -> tuple[Params, Array, Array, Array]:
         if kind == "parametric":
-            rows, weights = model.sample(params, key, n_rows).astype(x.dtype), None
+            rows, weights = model.sample(params, key, n_rows).astype(x.dtype), drawn
         else:
             draw = _counts if kind == "nonparametric" else _dirichlet
             rows, weights = x, draw(key, x, sample_weight, n_rows)
@@ -358,13 +362,20 @@ def _directions(responsibilities: Float[Array, "n k"], weight: Array | None) -> 
 
 
 def _counts(key: PRNGKeyArray, x: Array, sample_weight: Array | None, n_rows: int) -> Array:
-    """How often each row is drawn in ``n_rows`` draws with replacement."""
-    chosen = jax.random.randint(key, (n_rows,), 0, n_rows)
-    if sample_weight is not None:
-        # The draw among the rows written out as often as they count.
-        ends = jnp.cumsum(sample_weight.astype(jnp.int32))
-        chosen = jnp.searchsorted(ends, chosen, side="right")
-    return jnp.zeros(x.shape[0], x.dtype).at[chosen].add(1)
+    """How often each row is drawn in as many draws with replacement."""
+    nowhere = jnp.zeros(x.shape[0], x.dtype)
+    if sample_weight is None:
+        return nowhere.at[jax.random.randint(key, (n_rows,), 0, n_rows)].add(1)
+    # The draw among the rows written out as often as they count.
+    ends = jnp.cumsum(sample_weight.astype(jnp.int32))
+    chosen = jax.random.randint(key, (n_rows,), 0, ends[-1])
+    counts = (jnp.arange(n_rows) < ends[-1]).astype(x.dtype)
+    return nowhere.at[jnp.searchsorted(ends, chosen, side="right")].add(counts)
+
+
+def _total(sample_weight: Array) -> Array:
+    """The number of rows that counts stand for, exactly."""
+    return jnp.sum(sample_weight.astype(jnp.int32))
 
 
 def _dirichlet(key: PRNGKeyArray, x: Array, sample_weight: Array | None, n_rows: int) -> Array:
@@ -372,6 +383,9 @@ def _dirichlet(key: PRNGKeyArray, x: Array, sample_weight: Array | None, n_rows:
     if sample_weight is None:
         weight = jax.random.exponential(key, (n_rows,), x.dtype)
         return weight * (n_rows / jnp.sum(weight))
+    if sample_weight.dtype == bool:
+        weight = sample_weight * jax.random.exponential(key, sample_weight.shape, x.dtype)
+        return weight * (jnp.sum(sample_weight) / jnp.sum(weight))
     # A row that counts w times has the sum of w exponentials.
     present = sample_weight > 0
     gamma = jax.random.gamma(key, jnp.where(present, sample_weight, 1), dtype=x.dtype)

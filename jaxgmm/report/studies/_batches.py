@@ -24,7 +24,7 @@ from jaxgmm.report.studies._asked import ASKED, Options, asked
 from jaxgmm.report.studies._case import Case, Found, Rows, Setting, searched, simulated
 from jaxgmm.report.studies._criteria import CRITERIA, criteria
 from jaxgmm.report.studies._each import each, everywhere
-from jaxgmm.report.studies._methods import Method, Outcome
+from jaxgmm.report.studies._methods import METHODS, Method, Outcome
 
 # Data sets side by side: a processor is quickest with one at a time, its restarts beside each
 # other; other devices want many.
@@ -84,13 +84,14 @@ def run(
     setting: Setting,
     wanted: Asked,
     key: PRNGKeyArray,
+    n: int,
     n_datasets: int,
     batch_size: int,
     path: Path | None,
     progress: bool,
 ) -> Record:
-    """Every batch, from its file where there is one."""
-    mark = _mark(problem, setting, wanted, key, batch_size)
+    """Every batch of data sets of ``n`` rows, from its file where there is one."""
+    mark = _mark(problem, setting, wanted, key, n, batch_size)
     problem, key = everywhere((problem, key), batch_size)
     records = []
     with bar("data sets", progress, n_datasets) as shown:
@@ -100,7 +101,7 @@ def run(
             if record is None:
                 # The last batch may make some too many: all have one shape.
                 numbers = np.arange(first, first + batch_size)
-                record = _batch(problem, setting, wanted, key, numbers)
+                record = _batch(problem, setting, wanted, key, numbers, n)
                 if file is not None:
                     write(file.parent, {file.name: _packed(record, mark)})
             left = min(batch_size, n_datasets - first)
@@ -119,9 +120,10 @@ def _batch(
     wanted: Asked,
     key: PRNGKeyArray,
     numbers: np.ndarray,
+    n: int,
 ) -> Record:
     keys = _keys(key, numbers)
-    rows = _simulate(problem.truth, problem.params, keys, setting)
+    rows = _simulate(problem.truth, problem.params, keys, n, setting)
     fitted = problem.model, problem.target
     seconds, outcomes = {}, {}
     begin = time.perf_counter()
@@ -131,7 +133,8 @@ def _batch(
         begin = time.perf_counter()
         # By its name, so that a method draws the same whatever stands beside it.
         number = jnp.uint32(zlib.crc32(name.encode()))
-        said = _judge(problem.model, rows, found, keys, number, setting, method)
+        own = rows if method in METHODS.values() else _first_rows(rows, n)
+        said = _judge(problem.model, own, found, keys, number, setting, method)
         outcomes[name] = jax.tree.map(np.asarray, said)
         seconds[name] = time.perf_counter() - begin
     return Record(
@@ -140,7 +143,7 @@ def _batch(
         np.asarray(found.elsewhere),
         np.asarray(rows.log_density),
         np.asarray(rows.adjusted_rand),
-        _criteria(problem.candidates, wanted.criteria, rows, keys, setting),
+        _criteria(problem.candidates, wanted.criteria, rows, keys, n, setting),
         {name: np.array([passed / len(numbers)]) for name, passed in seconds.items()},
     )
 
@@ -150,6 +153,7 @@ def _criteria(
     wanted: Options,
     rows: Rows,
     keys: Key[Array, " b"],
+    n: int,
     setting: Setting,
 ) -> dict[str, np.ndarray]:
     if not models:
@@ -162,7 +166,7 @@ def _criteria(
         found = {name: np.stack([each[name] for each in of_fits], axis=1) for name in CRITERIA}
     if set(ASKED) & set(wanted):
         own = [jax.random.fold_in(key, _ASKED) for key in keys]
-        found |= asked(wanted, models, np.asarray(rows.x), own, setting)
+        found |= asked(wanted, models, np.asarray(rows.x)[:, :n], own, setting)
     return {name: found[name] for name in wanted}
 
 
@@ -172,11 +176,21 @@ def _keys(key: PRNGKeyArray, numbers: Array) -> Key[Array, " b"]:
 
 
 @program(static_argnames="setting")
-def _simulate(truth: LatentModel, params: Params, keys: Key[Array, " b"], setting: Setting) -> Rows:
-    def one(source: tuple[LatentModel, Params], key: PRNGKeyArray) -> Rows:
-        return simulated(*source, jax.random.fold_in(key, _ROWS), setting)
+def _simulate(
+    truth: LatentModel, params: Params, keys: Key[Array, " b"], n: Array | int, setting: Setting
+) -> Rows:
+    def one(common: tuple[LatentModel, Params, Array], key: PRNGKeyArray) -> Rows:
+        truth, params, n = common
+        return simulated(truth, params, jax.random.fold_in(key, _ROWS), n, setting)
 
-    return _each(one, (truth, params), keys)
+    return _each(one, (truth, params, jnp.asarray(n)), keys)
+
+
+@program(static_argnames="n")
+def _first_rows(rows: Rows, n: int) -> Rows:
+    """Those of the data sets, without what fills them up."""
+    cut = lambda leaf: leaf[:, :n]
+    return rows._replace(x=cut(rows.x), weight=cut(rows.weight), labels=cut(rows.labels))
 
 
 @program(static_argnames="setting")
@@ -185,7 +199,7 @@ def _search(
 ) -> Found:
     def one(wanted: tuple[LatentModel, Params], case: tuple[Rows, PRNGKeyArray]) -> Found:
         (model, target), (rows, key) = wanted, case
-        own = model.resolve(rows.x)
+        own = model.resolve(rows.x, rows.weight)
         return searched(own, target, rows, jax.random.fold_in(key, _STARTS), setting)
 
     return _each(one, (model, target), (rows, keys))
@@ -204,7 +218,7 @@ def _judge(
     def one(common: tuple[LatentModel, Array], case: tuple[Rows, Found, PRNGKeyArray]) -> Outcome:
         (model, number), (rows, found, key) = common, case
         key = jax.random.fold_in(jax.random.fold_in(key, _METHODS), number)
-        return method(Case(model.resolve(rows.x), rows, found, key, setting))
+        return method(Case(model.resolve(rows.x, rows.weight), rows, found, key, setting))
 
     return _each(one, (model, number), (rows, found, keys))
 
@@ -213,14 +227,12 @@ def _judge(
 def _compare(
     model: LatentModel, rows: Rows, keys: Key[Array, " b"], number: Array, setting: Setting
 ) -> dict[str, Array]:
-    def one(
-        common: tuple[LatentModel, Array], case: tuple[Array, PRNGKeyArray]
-    ) -> dict[str, Array]:
-        (model, number), (x, key) = common, case
+    def one(common: tuple[LatentModel, Array], case: tuple[Rows, PRNGKeyArray]) -> dict[str, Array]:
+        (model, number), (rows, key) = common, case
         key = jax.random.fold_in(jax.random.fold_in(key, _SELECT), number)
-        return criteria(model, x, key, setting)
+        return criteria(model, rows, key, setting)
 
-    return _each(one, (model, number), (rows.x, keys))
+    return _each(one, (model, number), (rows, keys))
 
 
 def _each(one: Callable[[Any, Any], Any], common: Any, cases: Any) -> Any:
@@ -242,6 +254,7 @@ def _mark(
     setting: Setting,
     wanted: Asked,
     key: PRNGKeyArray,
+    n: int,
     batch_size: int,
 ) -> str:
     """A digest of all that decides the numbers of a batch."""
@@ -251,7 +264,7 @@ def _mark(
         (name, [(key, getattr(value, "__qualname__", value)) for key, value in options.items()])
         for name, options in wanted.criteria.items()
     ]
-    said = jax.tree.structure(problem), setting, named, choice, batch_size, jax.__version__
+    said = jax.tree.structure(problem), setting, named, choice, n, batch_size, jax.__version__
     digest.update(repr(said).encode())
     digest.update(fingerprint(jax.tree.leaves(problem), jax.random.key_data(key)).encode())
     return digest.hexdigest()

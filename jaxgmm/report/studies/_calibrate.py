@@ -23,7 +23,7 @@ from jaxgmm._results import Status
 from jaxgmm.report.studies._calibration import Calibration
 from jaxgmm.report.studies._case import End, first_of
 from jaxgmm.report.studies._each import each, everywhere
-from jaxgmm.report.studies._quantities import SHARED, entries, moments
+from jaxgmm.report.studies._quantities import SHARED, entries, invariants
 from jaxgmm.report.studies._ranks import rank_table
 
 # Of a model, parameters and rows: numbers by name.
@@ -33,8 +33,11 @@ Kernel = Callable[[LatentModel, Array, Params, PRNGKeyArray], Params]
 
 _MOST_IN_BATCH = 250
 
-# Chains that begin at the fit, and what they throw away.
-_CHAINS = 4
+# Chains that begin at the fit.
+_CHAINS = {"gibbs": 4, "nuts": 4}
+
+# What ranks are taken after: draws of chains that did not converge say what a user would see.
+_RANKED = (End.USED, End.NOT_CONVERGED)
 
 
 class _Plan(NamedTuple):
@@ -74,10 +77,10 @@ def calibrate(
         Rows of each data set.
     key : typed random key
     method : str or callable
-        ``"gibbs"``, ``"nuts"`` (chains that begin at EM's fit), ``"laplace"``, ``"vb"``, or
-        ``"em"``: the normal approximation of each quantity at EM's fit. Or a function
-        ``(model, x, params, key)`` that returns the next member of a reversible chain, which is
-        run from the truth both ways.
+        ``"gibbs"``, ``"nuts"`` (chains that begin at EM's fit), ``"smc"`` (a population),
+        ``"laplace"``, ``"vb"``, ``"svi"``, or ``"em"``: the normal approximation of each quantity
+        at EM's fit. Or a function ``(model, x, params, key)`` that returns the next member of a
+        reversible chain, which is run from the truth both ways.
     n_datasets : int
         Draws from the prior.
     quantities : callable, optional
@@ -88,7 +91,7 @@ def calibrate(
     n_draws : int
         Draws L that ranks are taken among.
     thinning : int
-        Members of a chain for each of these.
+        Members of a chain, or particles, for each of these.
     n_warmup, n_init : int
         What goes before the draws of a chain, and restarts of EM.
     level : float
@@ -149,26 +152,19 @@ def calibrate(
     looked = prior_draws(model, key_look, (1, 1), "model")
     model = model.settled(jax.tree.map(lambda leaf: leaf[0, 0], looked))
 
-    chains = method in ("gibbs", "nuts")
-    n_kept = -(-n_draws // _CHAINS) * _CHAINS if chains else n_draws
+    chains = 1 if callable(method) else _CHAINS.get(method, 1)
+    n_kept = -(-n_draws // chains) * chains
     plan = _Plan(method, quantities or _watched, n, n_kept, thinning, n_warmup, n_init)
     batch = -(-n_datasets // -(-n_datasets // _MOST_IN_BATCH))
     numbers = np.arange(-(-n_datasets // batch) * batch).reshape(-1, batch)
     model, key_sets = everywhere((model, key_sets), batch)
-    ranks, ends = [], []
+    found = []
     with bar("data sets", progress, n_datasets) as shown:
         for some in numbers:
-            found, end = _ranked(model, key_sets, some, plan)
-            ranks.append(found)
-            ends.append(np.asarray(end))
+            found.append(_ranked(model, key_sets, some, plan))
             shown.update(min(batch, n_datasets - int(some[0])))
-    joined = {
-        n: np.concatenate([np.asarray(one[n]) for one in ranks])[:n_datasets] for n in ranks[0]
-    }
-    end = np.concatenate(ends)[:n_datasets]
-    names = list(joined)
+    joined, end = jax.tree.map(lambda *parts: np.concatenate(parts)[:n_datasets], *found)
     kept = np.stack(list(joined.values()), axis=1)
-    kept[~np.isin(end, (End.USED, End.NOT_CONVERGED))] = -1
     settings = {
         "model": repr(model),
         "method": getattr(method, "__name__", method),
@@ -177,8 +173,20 @@ def calibrate(
         "seed": key_numbers(key),
         **{name: count for name, (count, _) in counts.items()},
     }
-    failures = pd.Series({e.words: int(np.sum(end == e)) for e in End}, name="data sets")
-    return Calibration(rank_table(kept, names, n_kept, level), kept, failures, settings)
+    ends = _counted(end, kept[:, 0] >= 0, "drawn" if callable(method) else "converged")
+    return Calibration(rank_table(kept, list(joined), n_kept, level), kept, ends, settings)
+
+
+def _counted(end: np.ndarray, ranked: np.ndarray, well: str) -> pd.DataFrame:
+    """How many data sets ended how, and how many of these have ranks."""
+    rows = {
+        well if reason is End.USED else reason.words: [np.sum(own), np.sum(own & ranked)]
+        for reason in End
+        for own in [end == reason]
+        if reason is not End.UNMATCHED  # labels are not asked for
+    }
+    columns = ["data_sets", "ranked"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("end")
 
 
 def _sized(model: LatentModel) -> LatentModel:
@@ -202,9 +210,9 @@ def _watched(model: LatentModel, params: Params, x: Array) -> dict[str, Array]:
     names = tuple(f"x{j}" for j in range(x.shape[1]))
     found = {
         label: value[index]
-        for name, value in moments(model, params).items()
+        for name, value in invariants(model, params).items()
         if name != SHARED or model.n_components > 1
-        for index, label in entries(name, value, names)
+        for index, label in entries(model, params, name, value, names)
     }
     weights = model.sites(params).get("weights")
     if weights is not None and model.n_components > 1:
@@ -216,7 +224,7 @@ def _watched(model: LatentModel, params: Params, x: Array) -> dict[str, Array]:
 def _ranked(
     model: LatentModel, key: PRNGKeyArray, numbers: Int[Array, " b"], plan: _Plan
 ) -> tuple[dict[str, Array], Array]:
-    """Ranks of a batch of data sets, and how each ended."""
+    """Ranks of a batch of data sets, -1 where there are none, and how each ended."""
 
     def one(
         common: tuple[LatentModel, PRNGKeyArray], number: Array
@@ -226,12 +234,15 @@ def _ranked(
         truth = model.draw_prior(keys[0])
         x = model.sample(truth, keys[1], plan.n)
         own = plan.watched(model, truth, x)
-        make = _by_kernel if callable(plan.method) else _from_fit
+        make = _by_kernel if callable(plan.method) else _MAKERS.get(plan.method, _from_fit)
         drawn, end = make(model, x, truth, keys[2], plan)
         # What the normal approximation has no errors of is not drawn.
         own = {name: own[name] for name in drawn}
         ties = jax.random.split(keys[3], len(own))
+        known = jnp.all(jnp.array([jnp.all(jnp.isfinite(drawn[name])) for name in own]))
+        ranked = known & jnp.isin(end, jnp.array(_RANKED))
         ranks = [_rank(k, drawn[name], own[name]) for k, name in zip(ties, own, strict=True)]
+        ranks = [jnp.where(ranked, rank, -1) for rank in ranks]
         return dict(zip(own, ranks, strict=True)), end
 
     # Kernels take equally long, EM does not.
@@ -272,43 +283,63 @@ def _from_fit(
     """Draws as `jaxgmm.sample` makes them, from the best of EM's restarts."""
     key_fit, key_draws = jax.random.split(key)
     search = em.search(model, x, key_fit, plan.n_init)
-    start = search.best.params
-    failed = (
+    start, failed = search.best.params, _failures(search)
+    method = str(plan.method)
+    n_chains, thinning = (_CHAINS[method], plan.thinning) if method in _CHAINS else (1, 1)
+    n_draws = plan.n_kept // n_chains * thinning
+    drawn = bayes.draw(model, x, start, key_draws, method, n_chains, n_draws, plan.n_warmup)
+    end = first_of(*failed, (~drawn.sound, End.NOT_CONVERGED))
+    return _thinned(model, x, drawn.params, thinning, plan), end
+
+
+def _from_prior(
+    model: LatentModel, x: Array, truth: Params, key: PRNGKeyArray, plan: _Plan
+) -> tuple[dict[str, Array], Array]:
+    """Particles of one population, which asks for no fit."""
+    counts = 1, plan.n_kept * plan.thinning
+    drawn = bayes.draw(model, x, truth, key, str(plan.method), *counts)
+    end = first_of((~drawn.sound, End.NOT_CONVERGED))
+    return _thinned(model, x, drawn.params, plan.thinning, plan), end
+
+
+def _thinned(
+    model: LatentModel, x: Array, params: Params, thinning: int, plan: _Plan
+) -> dict[str, Array]:
+    """What is watched, at some of the draws (chain, draw, ...)."""
+    kept = lambda leaf: leaf[:, thinning - 1 :: thinning].reshape(-1, *leaf.shape[2:])
+    return dict(jax.vmap(lambda one: plan.watched(model, one, x))(jax.tree.map(kept, params)))
+
+
+def _failures(search: em.Search) -> tuple[tuple[Array, End], ...]:
+    return (
         (search.failed & jnp.any(search.spurious), End.SPURIOUS),
         (search.failed, End.COLLAPSED),
     )
-    if plan.method == "em":
-        return _normal(model, x, start, key_draws, plan, search.best.status, failed)
-    chains = plan.method in ("gibbs", "nuts")
-    n_chains, thinning = (_CHAINS, plan.thinning) if chains else (1, 1)
-    n_draws = plan.n_kept // n_chains * thinning
-    counts = n_chains, n_draws, plan.n_warmup
-    drawn = bayes.draw(model, x, start, key_draws, str(plan.method), *counts)
-    params = jax.tree.map(
-        lambda leaf: leaf[:, thinning - 1 :: thinning].reshape(-1, *leaf.shape[2:]), drawn.params
-    )
-    found = dict(jax.vmap(lambda one: plan.watched(model, one, x))(params))
-    return found, first_of(*failed, (~drawn.sound, End.NOT_CONVERGED))
 
 
-def _normal(
-    model: LatentModel,
-    x: Array,
-    point: Params,
-    key: PRNGKeyArray,
-    plan: _Plan,
-    status: Array,
-    failed: tuple[tuple[Array, End], ...],
+def _from_normal(
+    model: LatentModel, x: Array, truth: Params, key: PRNGKeyArray, plan: _Plan
 ) -> tuple[dict[str, Array], Array]:
     """Draws of each quantity's normal approximation, but of the likelihood, which is at its top."""
+    key_fit, key_draws = jax.random.split(key)
+    search = em.search(model, x, key_fit, plan.n_init)
+    point = search.best.params
     names = [name for name in plan.watched(model, point, x) if name != "log likelihood"]
     vector = lambda params: jnp.stack([plan.watched(model, params, x)[name] for name in names])
     errors = em.local_errors(model, point, x, vector)
-    noise = normal(key, (plan.n_kept, len(names)), errors.values.dtype)
+    noise = normal(key_draws, (plan.n_kept, len(names)), errors.values.dtype)
     drawn = errors.values + errors.information * noise
+    drawn = jnp.where(errors.stationary, drawn, jnp.nan)
     end = first_of(
-        *failed,
-        (status != Status.CONVERGED, End.NOT_CONVERGED),
+        *_failures(search),
+        (search.best.status != Status.CONVERGED, End.NOT_CONVERGED),
         (~errors.stationary, End.NOT_A_MAXIMUM),
     )
     return {name: drawn[:, j] for j, name in enumerate(names)}, end
+
+
+# Where it is not from a fit that draws come.
+_MAKERS: dict[str, Callable[..., tuple[dict[str, Array], Array]]] = {
+    "em": _from_normal,
+    "smc": _from_prior,
+}

@@ -18,23 +18,23 @@ class Calibration(Reported):
     Attributes
     ----------
     table : DataFrame
-        A row per quantity: ``n_used``; ``p_value`` of uniform ranks by the bands and
+        A row per quantity: ``n_ranked``; ``p_value`` of uniform ranks by the bands and
         ``chi2_p_value`` by chi-squared, each of this quantity alone; ``uniform``: inside bands
         that hold all quantities at once with probability ``level``; ``mean_rank``, a half for
         right draws; ``spread``, one for right draws, more where they are too narrow; and
         ``meaning``, what that says of the draws.
     ranks : (N, Q) int array
         From 0 to L; -1 where a data set has no answer.
-    failures : Series
-        How many data sets ended how; those that are not ``used`` and not ``not converged`` have
-        no ranks.
+    ends : DataFrame
+        How many of the ``data_sets`` ended how, each counted once, and how many of these are
+        ``ranked``: all that converged, those that did not as far as they have draws, no others.
     settings : dict
         What was asked for.
     """
 
     table: pd.DataFrame
     ranks: np.ndarray
-    failures: pd.Series
+    ends: pd.DataFrame
     settings: dict[str, Any]
 
     @property
@@ -52,9 +52,12 @@ class Calibration(Reported):
         else:
             names = ", ".join(f"{name} ({why})" for name, why in off["meaning"].items())
             said = [f"{who}: ranks are not uniform: {names}."]
-        lost = {why: count for why, count in self.failures.items() if count and why != "used"}
-        if lost:
-            said.append("Data sets: " + ", ".join(f"{n} {why}" for why, n in lost.items()) + ".")
+        ranked, lost = self.ends["ranked"], self.ends["data_sets"] - self.ends["ranked"]
+        if ranked["not converged"]:
+            said.append(f"Data sets ranked though not converged: {ranked['not converged']}.")
+        if lost.any():
+            reasons = ", ".join(f"{count} {why}" for why, count in lost[lost > 0].items())
+            said.append(f"Data sets without ranks: {reasons}.")
         return said
 
     def plot(self, ax: Any = None) -> Any:
@@ -76,7 +79,7 @@ class Calibration(Reported):
     def _report(self) -> Report:
         from jaxgmm.report.studies._calibration_page import report
 
-        return report(self.conclusions, self.table, self.ranks, self.failures, self.settings)
+        return report(self.conclusions, self.table, self.ranks, self.ends, self.settings)
 
     def __repr__(self) -> str:
         from jaxgmm.report.studies._calibration_page import screen

@@ -30,6 +30,10 @@ _NOTE = (
     "and others, 2018). p-values are those of each quantity alone; a quantity is called uniform "
     "inside bands that hold all of them at once."
 )
+_ENDS_NOTE = (
+    "Each data set is counted once. Draws that did not converge are ranked all the same: they are "
+    "what a user would see."
+)
 _CAPTION = (
     "Distribution functions of the ranks less that of uniform ones. Below and then above the line: "
     "draws too wide; the other way round: too narrow; to one side only: shifted."
@@ -40,17 +44,18 @@ def report(
     said: list[str],
     table: pd.DataFrame,
     ranks: np.ndarray,
-    failures: pd.Series,
+    ends: pd.DataFrame,
     settings: dict[str, Any],
 ) -> Report:
     """What `Calibration.save` writes."""
     figure = Illustration("ranks", _TITLE, _CAPTION, _picture(table, ranks, settings, 150))
-    ends = pd.DataFrame({"data sets": failures[failures > 0]})
+    became = ends[ends["data_sets"] > 0].rename(columns={"data_sets": "data sets"})
+    became = became.rename_axis(None)
     sections = [
         Section("conclusion", "Conclusion", _conclusion(said, table)),
         Section("figure", "Ranks", [figure]),
         Section("quantities", "Quantities", [Words(_NOTE), Table(shown(table))]),
-        Section("failures", "What became of the data sets", [Table(ends)]),
+        Section("ends", "What became of the data sets", [Words(_ENDS_NOTE), Table(became)]),
         Section("settings", "Settings", [Pairs([(n, str(v)) for n, v in settings.items()])]),
         Section("versions", "Versions", [Pairs(versions())]),
     ]
@@ -61,7 +66,7 @@ def report(
         "conclusions": said,
         "table": rows(table),
         "ranks": ranks,
-        "failures": failures.to_dict(),
+        "ends": rows(ends),
         "settings": settings,
         "versions": dict(versions()),
     }
@@ -82,7 +87,7 @@ def screen(said: list[str], table: pd.DataFrame) -> str:
 
 def shown(table: pd.DataFrame) -> pd.DataFrame:
     """The table with readable cells."""
-    found = pd.DataFrame({"used": table["n_used"]}, index=table.index.rename(None))
+    found = pd.DataFrame({"ranked": table["n_ranked"]}, index=table.index.rename(None))
     found["p-value"] = table["p_value"].map("{:.4f}".format)
     found["chi-squared p"] = table["chi2_p_value"].map("{:.2g}".format)
     found["mean rank"] = table["mean_rank"].map("{:.3f}".format)

@@ -39,7 +39,7 @@ class Setting(NamedTuple):
 
     quantities: Quantities
     levels: tuple[float, ...]
-    n: int
+    n_rows: int  # those of a data set, and some that fill them up
     n_labels: int  # of the truth
     n_init: int
     n_chains: int
@@ -51,9 +51,14 @@ class Setting(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """What was drawn from the truth, and what the truth itself scores on it."""
+    """What was drawn from the truth, and what the truth itself scores on it.
+
+    Few numbers of rows are compiled for: those of a data set come first, with a weight of one, and
+    what fills them up has a weight of zero.
+    """
 
     x: Float[Array, "n d"]
+    weight: Float[Array, " n"]
     labels: Int[Array, " n"]
     held_out: Float[Array, "m d"]
     log_density: Array  # mean over the rows held out
@@ -70,7 +75,10 @@ class Found(NamedTuple):
 
 
 class Case(NamedTuple):
-    """What a method sees of a data set; ``model`` has its prior as numbers."""
+    """What a method sees of a data set; ``model`` has its prior as numbers.
+
+    Functions of the user's own see the rows of the data set and no others.
+    """
 
     model: LatentModel
     rows: Rows
@@ -82,25 +90,34 @@ class Case(NamedTuple):
     def x(self) -> Array:
         return self.rows.x
 
+    @property
+    def weight(self) -> Array:
+        return self.rows.weight
+
     def values(self, params: Params) -> Float[Array, " q"]:
         """The quantities of the study at parameters."""
         return values(self.setting.quantities, self.model, params)
 
 
-def simulated(truth: LatentModel, params: Params, key: PRNGKeyArray, setting: Setting) -> Rows:
-    """Rows of the truth, with the labels that they came from."""
+def simulated(
+    truth: LatentModel, params: Params, key: PRNGKeyArray, n: Array | int, setting: Setting
+) -> Rows:
+    """``n`` rows of the truth, with the labels that they came from."""
     key_rows, key_labels, key_held_out = jax.random.split(key, 3)
-    x = truth.sample(params, key_rows, setting.n)
+    x = truth.sample(params, key_rows, setting.n_rows)
+    weight = (jnp.arange(setting.n_rows) < n).astype(x.dtype)
     # Labels given rows: the two together are as if labels had been drawn first.
     probability = truth.responsibilities(params, x)
     labels = drawn_labels(key_labels, probability.T, 0)
     held_out = truth.sample(params, key_held_out, setting.n_held_out)
+    agreed = jnp.argmax(probability, axis=1)
     return Rows(
         x,
+        weight,
         labels,
         held_out,
         jnp.mean(truth.log_prob(params, held_out)),
-        adjusted_rand(labels, jnp.argmax(probability, axis=1), *2 * (truth.n_components,)),
+        adjusted_rand(labels, agreed, truth.n_components, truth.n_components, weight),
     )
 
 
@@ -108,9 +125,10 @@ def searched(
     model: LatentModel, target: Params, rows: Rows, key: PRNGKeyArray, setting: Setting
 ) -> Found:
     """EM from random starts, and from the target to see which optimum lies near."""
-    search = em.search(model, rows.x, key, setting.n_init, max_iter=setting.max_iter)
-    near = em.run(model, rows.x, target, max_iter=setting.max_iter)
-    params, clarity = matched(model, search.best.params, target, rows.x)
+    x, weight, most = rows.x, rows.weight, setting.max_iter
+    search = em.search(model, x, key, setting.n_init, weight, max_iter=most)
+    near = em.run(model, x, target, weight, max_iter=most)
+    params, clarity = matched(model, search.best.params, target, rows)
     gap = search.best.log_joint - near.log_joint
     arrived = (near.status == Status.CONVERGED) & ~near.spurious & ~search.failed
     end = first_of(
@@ -134,22 +152,25 @@ def first_of(*cases: tuple[Array, End]) -> Array:
 
 
 def matched(
-    model: LatentModel, params: Params, target: Params, x: Array
+    model: LatentModel, params: Params, target: Params, rows: Rows
 ) -> tuple[Params, Float[Array, ""]]:
     """Parameters in the labels of others, as in `jaxgmm.bootstrap`, and how clear these are."""
-    likeness = directions(model.responsibilities(params, x).T) @ (
-        directions(model.responsibilities(target, x).T).T
-    )
+    labels = lambda point: directions(rows.weight * model.responsibilities(point, rows.x).T)
+    likeness = labels(params) @ labels(target).T
     order = cheapest(-likeness[None], model.label_groups)
     clarity = margin(-likeness[None], order, model.label_groups)[0] / 2
     return model.permute(params, order[0]), clarity
 
 
 def adjusted_rand(
-    one: Int[Array, " n"], other: Int[Array, " n"], k_one: int, k_other: int
+    one: Int[Array, " n"],
+    other: Int[Array, " n"],
+    k_one: int,
+    k_other: int,
+    weight: Float[Array, " n"],
 ) -> Float[Array, ""]:
     """Agreement of two partitions, zero for chance (Hubert and Arabie, 1985)."""
-    table = jax.nn.one_hot(one, k_one).T @ jax.nn.one_hot(other, k_other)
+    table = weight * jax.nn.one_hot(one, k_one).T @ jax.nn.one_hot(other, k_other)
     pairs = lambda counts: jnp.sum(counts * (counts - 1)) / 2
     rows, columns = pairs(table.sum(axis=1)), pairs(table.sum(axis=0))
     chance = rows * columns / pairs(table.sum())

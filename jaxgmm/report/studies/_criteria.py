@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
 from jaxgmm import em
 from jaxgmm._contract import LatentModel
-from jaxgmm.report.studies._case import Setting
+from jaxgmm.report.studies._case import Rows, Setting
 
 
 class Fitted(NamedTuple):
@@ -19,7 +19,7 @@ class Fitted(NamedTuple):
     log_likelihood: Array
     log_certainty: Array  # sum over rows of the log probability of the most probable label
     n_parameters: int
-    n_rows: int
+    n_rows: Array
 
     @property
     def bic(self) -> Array:
@@ -34,16 +34,17 @@ CRITERIA: dict[str, Callable[[Fitted], Array]] = {
 
 
 def criteria(
-    model: LatentModel, x: Float[Array, "n d"], key: PRNGKeyArray, setting: Setting
+    model: LatentModel, rows: Rows, key: PRNGKeyArray, setting: Setting
 ) -> dict[str, Array]:
     """All of them, of one model on one data set; infinite where it has no fit."""
-    model = model.resolve(x)
-    found = em.search(model, x, key, setting.n_init, max_iter=setting.max_iter)
+    x, weight = rows.x, rows.weight
+    model = model.resolve(x, weight)
+    found = em.search(model, x, key, setting.n_init, weight, max_iter=setting.max_iter)
     labels = model.responsibilities(found.best.params, x)
     fit = Fitted(
         found.best.log_likelihood,
-        jnp.sum(jnp.log(jnp.max(labels, axis=1))),
+        jnp.sum(weight * jnp.log(jnp.max(labels, axis=1))),
         model.n_parameters(x.shape[1]),
-        x.shape[0],
+        jnp.sum(weight),
     )
     return {name: jnp.where(found.failed, jnp.inf, of(fit)) for name, of in CRITERIA.items()}

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float
 
 from jaxgmm import bayes, em
 from jaxgmm._contract import Params
-from jaxgmm._labelling import match_labels, relabelled
+from jaxgmm._labelling import in_labels_of
 from jaxgmm._predictive import log_prob, responsibilities
 from jaxgmm.report.studies._case import Case, End, adjusted_rand
 
@@ -58,7 +58,7 @@ Method = Callable[[Case], Outcome]
 def _em(case: Case, kind: str) -> Outcome:
     """Intervals of so many standard errors about EM's point."""
     point = case.found.params
-    errors = em.local_errors(case.model, point, case.x, case.values)
+    errors = em.local_errors(case.model, point, case.x, case.values, case.weight)
     unknown = _usable(case.found.end) & ~errors.stationary
     end = jnp.where(unknown, jnp.int32(End.NOT_A_MAXIMUM), case.found.end)
     return wald(case, errors.values, getattr(errors, kind), end, *_plug_in(case))
@@ -78,12 +78,12 @@ def _bootstrap(case: Case, kind: str) -> Outcome:
     made = em.replicate(
         case.model,
         x,
-        None,
+        case.weight > 0,
         point,
         jax.random.split(case.key, setting.n_replicates),
         em.default_tolerance(x.dtype),
         kind,
-        setting.n,
+        setting.n_rows,
         setting.max_iter,
     )
     lost = jnp.mean(~made.matched) > _MOST_LOST
@@ -94,15 +94,14 @@ def _bootstrap(case: Case, kind: str) -> Outcome:
 
 
 def _posterior(case: Case, method: str) -> Outcome:
-    setting, x = case.setting, case.x
+    setting, x, present = case.setting, case.x, case.weight > 0
     # Independent draws need no chains.
     n_chains = setting.n_chains if method in _CHAINS else 1
     counts = n_chains, setting.n_draws, setting.n_warmup
-    drawn = bayes.draw(case.model, x, case.found.params, case.key, method, *counts)
-    order = match_labels(case.model, x, drawn.params, case.found.params).order
-    params = jax.tree.map(
-        lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), relabelled(case.model, drawn.params, order)
-    )
+    point = case.found.params
+    drawn = bayes.draw(case.model, x, point, case.key, method, *counts, present=present)
+    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), drawn.params)
+    params = in_labels_of(case.model, x, present, flat, point)
     unknown = _usable(case.found.end) & ~drawn.sound
     end = jnp.where(unknown, jnp.int32(End.NOT_CONVERGED), case.found.end)
     summary = _summary(case, jax.vmap(case.values)(params))
@@ -155,4 +154,5 @@ def _predictive(case: Case, params: Params) -> tuple[Array, Array]:
 
 def _rand(case: Case, labels: Float[Array, "n k"]) -> Array:
     counts = case.setting.n_labels, case.model.n_components
-    return adjusted_rand(case.rows.labels, jnp.argmax(labels, axis=1), *counts)
+    own = jnp.argmax(labels, axis=1)
+    return adjusted_rand(case.rows.labels, own, *counts, case.weight)

@@ -14,8 +14,8 @@ from jaxgmm.report._canvas import GREY, LEGEND, MARKERS, TITLE, canvas, colour, 
 _BAND = 0.95
 _REACH = float(norm.isf((1 - _BAND) / 2))
 
-_RATIOS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20)
-_NEAR_ONE = (0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.4, 1.6, 2)
+# Ratios that span no more than this factor have ticks at even distances.
+_NARROW = 4
 
 # Inches a quantity and a method take, and those of axes and titles.
 _LINE, _METHOD, _FRAME = 0.18, 0.05, 1.5
@@ -51,12 +51,23 @@ def plot_errors(table: pd.DataFrame, ax: Any = None) -> Any:
     _marks(axes, table["ratio"], table["ratio"] / reach, table["ratio"] * reach, names, methods)
     axes.set(xlabel="standard error / spread of the estimates", xscale="log")
     low, high = axes.get_xlim()
-    ticks = [tick for tick in (_RATIOS if high > 3 * low else _NEAR_ONE) if low <= tick <= high]
+    ticks = _ticks(low, high)
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.set_xticks([], minor=True)
+    axes.set_xlim(low, high)
     axes.set_title("Calibration of standard errors", **TITLE)
     _labels(figure, [axes], names, methods, ax)
     return figure if ax is None else ax
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """A few round numbers on an axis of ratios, whatever its width."""
+    from matplotlib.ticker import LogLocator, MaxNLocator
+
+    even = MaxNLocator(6, steps=[1, 2, 5, 10])
+    by_size = LogLocator(subs=(1.0, 2.0, 5.0) if high < 1000 * low else (1.0,), numticks=12)
+    places = (even if high < _NARROW * low else by_size).tick_values(low, high)
+    return [float(f"{tick:.6g}") for tick in places if low <= tick <= high]
 
 
 def plot_failures(failures: pd.DataFrame, ax: Any = None) -> Any:

@@ -81,7 +81,7 @@ def rank_table(
         rows.append(
             {
                 "quantity": name,
-                "n_used": len(own),
+                "n_ranked": len(own),
                 "p_value": (1 + np.sum(found.least <= observed)) / (1 + len(found.least)),
                 "chi2_p_value": _chi_squared(own, n_draws),
                 "uniform": bool(np.all((found.low <= counts) & (counts <= found.high))),

@@ -17,6 +17,7 @@ from jaxgmm._checks import check_count, check_key, check_name, key_numbers
 from jaxgmm._contract import LatentModel, Params
 from jaxgmm._files import check_folder
 from jaxgmm._given import forms_of_start, same_form
+from jaxgmm._shapes import size_for
 from jaxgmm.report._notation import key_code, model_code, quoted
 from jaxgmm.report.studies import _batches
 from jaxgmm.report.studies._asked import ASKED, Options, check_order, checked, engines_of
@@ -92,8 +93,9 @@ def study(
     methods : sequence of str, or mapping
         ``"em"`` (intervals by the information) and ``"em-sandwich"``; ``"bootstrap"``,
         ``"bootstrap-weighted"``, ``"bootstrap-parametric"``; ``"laplace"``, ``"vb"``,
-        ``"gibbs"``, ``"nuts"``, which need a proper prior. A mapping names them anew, and its
-        values may be functions of a `jaxgmm.report.Case` that return a `jaxgmm.report.Outcome`.
+        ``"gibbs"``, ``"nuts"``, ``"smc"``, ``"svi"``, which need a proper prior. A mapping names
+        them anew, and its values may be functions of a `jaxgmm.report.Case` that return a
+        `jaxgmm.report.Outcome`.
     model : LatentModel, optional
         What is fitted, the truth by default. A data-dependent prior is resolved for each data
         set. Where it is not the truth with another prior, its estimates are compared with those
@@ -113,7 +115,8 @@ def study(
         Probabilities of the intervals.
     n_chains, n_draws, n_warmup : int
         Chains of ``"gibbs"`` and ``"nuts"``, draws of each, and what goes before them;
-        ``"laplace"`` and ``"vb"`` make ``n_draws`` independent ones.
+        ``"laplace"``, ``"vb"`` and ``"svi"`` make ``n_draws`` independent ones, ``"smc"`` as many
+        particles.
     n_replicates : int
         Replicates of a bootstrap.
     n_held_out : int
@@ -180,7 +183,10 @@ def study(
     if folder is not None:
         check_folder(folder)
     model, candidates = truth if model is None else model, tuple(select)
-    look = _looked_at(truth, params, n, jax.random.fold_in(key, _LOOK))
+    # Few numbers of rows are compiled for.
+    able = all(getattr(one, "fills_up", False) for one in (model, *candidates))
+    n_rows = size_for(n) if able else n
+    look = _looked_at(truth, params, n_rows, jax.random.fold_in(key, _LOOK))
     _check_model(model, look, [name for name in bayes.WITHIN if METHODS[name] in named.values()])
     engines = engines_of(criteria)
     for candidate in candidates:
@@ -192,7 +198,7 @@ def study(
     sized = model.resolve(look).settled(target)
     names = _names(feature_names, look.shape[1])
     wanted = quantities(sized, target, names)
-    setting = Setting(wanted, levels, n, truth.n_components, **counts)
+    setting = Setting(wanted, levels, n_rows, truth.n_components, **counts)
     asks = candidates and set(ASKED) & set(criteria)
     most = max(1, min(_FEW_IN_BATCH if asks else _MOST_IN_BATCH, _BATCH_NUMBERS // look.size))
     batch = -(-n_datasets // -(-n_datasets // most))
@@ -200,7 +206,7 @@ def study(
     fitted = _in_numbers(model, look).settled(target)
     problem = _batches.Problem(_in_numbers(truth, look), params, fitted, target, tried)
     asked = _batches.Asked(named, criteria)
-    record = _batches.run(problem, setting, asked, key, n_datasets, batch, folder, progress)
+    record = _batches.run(problem, setting, asked, key, n, n_datasets, batch, folder, progress)
     found = scores(record, wanted, np.asarray(values(wanted, sized, target), float), levels)
     settings = {
         "truth": repr(truth),
