@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from numpyro import handlers
 
@@ -485,7 +486,10 @@ class LatentModel(abc.ABC):
 
     def predict(self, params: Params, x: Array) -> Array:
         """Index of the most probable label of each row."""
-        return jnp.argmax(self.responsibilities(params, x), axis=-1)
+        found = self.responsibilities(params, x)
+        if isinstance(found, Tracer):
+            return jnp.argmax(found, axis=-1)
+        return jax.device_put(np.argmax(np.asarray(found), axis=-1))
 
     def imputing(self, key: PRNGKeyArray) -> LatentModel:
         """The model whose `e_step` draws missing values where they are `incomplete`."""

@@ -54,7 +54,7 @@ def stacked(argument: str, kind: str, given: Any, needed: Any, dtype: Any) -> An
         raise ValueError(
             f"{argument}: {kind} need shapes {single} (a stack of S has (S, ...)), found {shapes}"
         )
-    return jax.tree.unflatten(jax.tree.structure(needed), [jnp.asarray(leaf) for leaf in leaves])
+    return jax.tree.unflatten(jax.tree.structure(needed), jax.device_put(leaves))
 
 
 def check_start(

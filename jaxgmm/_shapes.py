@@ -44,7 +44,8 @@ def on_rung(
     sums that read truth values know that none counts twice.
     """
     n = x.shape[0]
-    if isinstance(x, Tracer) or not model.fills_up or n > _MOST_FILLED:
+    traced = isinstance(x, Tracer) or isinstance(sample_weight, Tracer)
+    if traced or not model.fills_up or n > _MOST_FILLED:
         return x, sample_weight
     where = _place(x)
     if where is not None and len(where.device_set) > 1:
@@ -63,6 +64,16 @@ def filled(values: Any, size: int) -> np.ndarray:
     """Rows up to ``size``, the last one copied."""
     values = np.asarray(values)
     return np.concatenate([values, np.repeat(values[-1:], size - len(values), axis=0)])
+
+
+def of_each_row(call: Callable[[Any], Any], model: LatentModel, x: jax.Array) -> jax.Array:
+    """What ``call`` makes of each row, (n, ...): of rows on the next rung, cut to those there."""
+    rows, there = on_rung(model, x, None)
+    found = call(rows)
+    if there is None:
+        return found
+    n = x.shape[0]
+    return found[:n] if isinstance(found, Tracer) else jax.device_put(np.asarray(found)[:n])
 
 
 def in_slices(

@@ -22,6 +22,7 @@ from jaxgmm._contract import Params
 from jaxgmm._origin import centred_rows
 from jaxgmm._programs import program
 from jaxgmm._results import Status
+from jaxgmm._shapes import filled, rung
 from jaxgmm._tables import naming_columns, numeric, refuse_masked, refuse_times
 from jaxgmm.model import ConjugatePrior, Gaussian, GaussianParams, Mixture
 
@@ -203,9 +204,10 @@ class _MixtureEstimator(DensityMixin, BaseEstimator, metaclass=ABCMeta):
         n, size = len(rows), min(len(rows), _ROWS_AT_ONCE)
         found = np.empty(0)
         for start in range(0, n, size):
-            # The last block reaches back: one size of block is one program.
+            # The last block reaches back: one size of block is one program, of few sizes.
             first = min(start, n - size)
-            part = np.asarray(see(params, rows[first : first + size] - origin))
+            block = filled(rows[first : first + size] - origin, rung(size, 8))
+            part = np.asarray(see(params, block))[:size]
             if start == 0:
                 found = np.empty((n, *part.shape[1:]), part.dtype)
             found[first : first + size] = part

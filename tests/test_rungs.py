@@ -91,3 +91,23 @@ def test_everything_serves_sizes_nearby(compilations):
         verdict = work(71, 4)
     assert compilations.count == 0
     assert verdict.posterior.x.shape == (71, 1)
+
+
+def test_rows_are_seen_alike_and_sizes_nearby_share_what_sees_them(compilations, monkeypatch):
+    x = rows(36)
+    fit = fitted(x)
+    weight = 1.0 + np.arange(36) % 3
+
+    def seen(n):
+        looks = fit.model.log_prob, fit.model.responsibilities, fit.model.predict
+        sums = fit.model.log_likelihood(fit.params, x[:n], weight[:n])
+        return [np.asarray(look(fit.params, x[:n])) for look in looks] + [sums]
+
+    seen(36)
+    with compilations:
+        filled = seen(33)
+    assert compilations.count == 0
+    monkeypatch.setattr(jg.Mixture, "fills_up", False)
+    for ours, alone in zip(filled, seen(33), strict=True):
+        assert ours.shape == alone.shape
+        np.testing.assert_allclose(ours, alone, rtol=1e-12, atol=1e-14)

@@ -31,7 +31,7 @@ from jaxgmm._contract import (
 from jaxgmm._numerics import as_rows, log_sum_exp, normalise, precise
 from jaxgmm._origin import about, centred_rows, narrowed
 from jaxgmm._programs import program
-from jaxgmm._shapes import on_rung
+from jaxgmm._shapes import of_each_row, on_rung
 from jaxgmm._tables import Coded, numeric
 from jaxgmm._within import at_edge, least_share
 from jaxgmm.model._background import Background, Uniform
@@ -271,13 +271,14 @@ class Mixture(LatentModel):
     def log_prob(self, params: Params, x: Array) -> Float[Array, " n"]:
         """Log density of each row, the label summed out; ``x`` is (n, D) or (n,)."""
         model, params, x = self._near(params, x)
-        return by_row(model.family, params, as_rows(x), log_sum_exp)
+        density = lambda rows: by_row(model.family, params, rows, log_sum_exp)
+        return of_each_row(density, model, as_rows(x))
 
     @precise
     def log_likelihood(self, params: Params, x: Array, sample_weight: Array | None = None) -> Array:
         """Weighted sum of `log_prob` over the rows, one block at a time."""
         model, params, x = self._near(params, x)
-        return total(model.family, params, as_rows(x), sample_weight)
+        return total(model.family, params, *on_rung(model, as_rows(x), sample_weight))
 
     def settled(self, params: Params) -> Mixture:
         family = self.family.settled(params)
@@ -504,7 +505,8 @@ class Mixture(LatentModel):
     def responsibilities(self, params: Params, x: Array) -> Float[Array, "n k"]:
         """Probability of each component given each row; rows sum to one."""
         model, params, x = self._near(params, x)
-        return by_row(model.family, params, as_rows(x), _labels)
+        probabilities = lambda rows: by_row(model.family, params, rows, _labels)
+        return of_each_row(probabilities, model, as_rows(x))
 
     @precise
     def row_weights(self, params: Params, x: Array) -> Float[Array, " n"]:
