@@ -165,9 +165,10 @@ def test_the_table_and_float32(key):
 def test_new_data_of_the_same_shape_compile_nothing(key, compilations):
     fit, x = small_fit()
     jg.bootstrap(fit, x, key=key, n_replicates=7)
-    moved = jg.fit(fit.model, x + 1, start=split_labels(x, 2))
+    fewer = x[:-1] + 1
+    moved = jg.fit(fit.model, fewer, start=split_labels(fewer, 2))
     with compilations:
-        jg.bootstrap(moved, x + 1, key=jax.random.key(8), n_replicates=7, tol=1e-7)
+        jg.bootstrap(moved, fewer, key=jax.random.key(8), n_replicates=7, tol=1e-7)
     assert compilations.count == 0
 
 

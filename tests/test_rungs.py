@@ -81,6 +81,7 @@ def test_everything_serves_sizes_nearby(compilations):
         fit = fitted(x)
         post = drawn(fit, x, "gibbs", n_draws=100)
         jg.standard_errors(fit, x, kind="sandwich")
+        jg.bootstrap(fit, x, key=jax.random.key(4), n_replicates=7)
         jg.evidence(post, key=jax.random.key(2), n_proposals=100)
         post.responsibilities(), post.log_prob(), post.co_clustering()
         post.sample_assignments(jax.random.key(3))

@@ -2,6 +2,7 @@
 
 - sizes: data sets of as many sizes, 50 to 2,000 rows, D = 2, K = 3, 4 starts each, beside the
   same loop of scikit-learn's `GaussianMixture` (``n_init=4``);
+- nearby: everything that is done with a data set of 260 rows, then with one of 270;
 - filling up: Old Faithful's 272 rows, which become 288, beside the same fit of exactly 272;
 - one size: as many data sets of one size in one program, `jax.vmap` of `jg.em.run`;
 - main job: fit, NUTS, verdict and report of Old Faithful in fresh processes, with an empty cache of
@@ -88,6 +89,34 @@ def sizes(count: int) -> None:
     )
 
 
+def nearby() -> None:
+    model = jg.Mixture(jg.Gaussian(), len(CENTRES), prior="fraley-raftery")
+    taken: dict[str, list[str]] = {}
+
+    def call(name: str, function: Callable[[], Any]) -> Any:
+        found: list[Any] = []
+        seconds, programs = timed(lambda: found.append(function()))
+        taken.setdefault(name, []).append(f"{seconds:.2f} s, {programs} programs")
+        return found[0]
+
+    for n in (260, 270):
+        x, key = rows(n, n), jax.random.key(n)
+        fit = call("fit", lambda x=x, key=key: jg.fit(model, x, key=key, n_init=16))
+        call("standard_errors", lambda fit=fit, x=x: jg.standard_errors(fit, x))
+        call("bootstrap", lambda fit=fit, x=x, key=key: jg.bootstrap(fit, x, key=key))
+        options = {"key": jax.random.key(1), "start": fit, "progress": False}
+        draws = functools.partial(jg.sample, fit.model, x, **options)
+        posteriors = {m: call(m, functools.partial(draws, method=m)) for m in jg.bayes.METHODS}
+        for name in ("nuts", "gibbs"):
+            post = posteriors[name]
+            call(f"compare, {name}", lambda fit=fit, post=post: jg.compare(fit, post))
+        evidence = functools.partial(jg.evidence, posteriors["gibbs"], key=jax.random.key(2))
+        call("evidence", evidence)
+    print("260 rows, then 270:")
+    for name, both in taken.items():
+        print(f"  {name}: {'; '.join(both)}")
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, repr=False)
 class Exact(jg.Mixture):
@@ -172,6 +201,7 @@ if __name__ == "__main__":
     args = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
     sizes(args.sizes)
+    nearby()
     filling()
     one_size(1000)
     main_job(args.jobs)

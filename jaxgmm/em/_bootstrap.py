@@ -18,6 +18,7 @@ from jaxgmm._contract import LatentModel, Params, Sites
 from jaxgmm._coordinates import coordinates
 from jaxgmm._programs import program
 from jaxgmm._results import Fit, Status, same_data
+from jaxgmm._shapes import on_rung, size_for
 from jaxgmm.em._loop import default_tolerance, run
 
 KINDS = ("nonparametric", "parametric", "weighted")
@@ -239,6 +240,8 @@ def bootstrap(
             'kind="nonparametric"'
         )
     n_rows = x.shape[0] if kind == "weighted" else total_rows(sample_weight, x.shape[0])
+    x, sample_weight = on_rung(near.model, x, sample_weight)
+    n_rows = n_rows if sample_weight is None else size_for(n_rows)
     if batch_size is not None:
         check_count("batch_size", batch_size, 1)
     tol = default_tolerance(x.dtype) if tol is None else tol
