@@ -99,6 +99,11 @@ class LatentModel(abc.ABC):
     incomplete: bool | ClassVar[bool] = False
     # Whether statistics hold what is missing, expected or drawn; else it drops out of them.
     imputes: bool | ClassVar[bool] = False
+    # Whether some columns of a row are given and not drawn, such as covariates: `sample` then
+    # takes the rows that they are of.
+    needs_given: bool | ClassVar[bool] = False
+    # Where EM starts if nobody says.
+    default_start: str | ClassVar[str] = "short-run"
     # Whether rows of weight zero may be added, so that few numbers of rows are compiled for.
     fills_up: bool | ClassVar[bool] = False
 
@@ -507,9 +512,19 @@ class LatentModel(abc.ABC):
             sites[name] = prior[name](sites).sample(site_key)
         return self.from_sites(sites)
 
-    def sample(self, params: Params, key: PRNGKeyArray, n: int) -> Array:
-        """Draw ``n`` rows."""
+    def sample(self, params: Params, key: PRNGKeyArray, n: int, *, given: Any = None) -> Array:
+        """Draw ``n`` rows.
+
+        A model that `needs_given` keeps the columns that are not drawn of the rows ``given``; no
+        other need take them.
+        """
         return self.likelihood(params).sample(key, (n,))
+
+    def sample_like(self, params: Params, key: PRNGKeyArray, x: Array) -> Array:
+        """As many rows as there are in ``x``, with what is given in these where something is."""
+        if self.needs_given:
+            return self.sample(params, key, x.shape[0], given=x)
+        return self.sample(params, key, x.shape[0])
 
     def numpyro_model(
         self,

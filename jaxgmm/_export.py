@@ -65,7 +65,7 @@ def to_datatree(
             groups["prior"] = {name: np.asarray(site, x.dtype) for name, site in sites.items()}
         if prior_predictive:
             flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), drawn)
-            rows = _predictive.replicated(model, flat, key_replicates, x.shape[0])
+            rows = _predictive.replicated(model, flat, key_replicates, posterior.near.x)
             rows = np.asarray(rows, x.dtype).reshape(*shape, *x.shape)
             rows = rows if posterior.origin is None else rows + posterior.origin
             groups["prior_predictive"] = {"x": rows}

@@ -337,11 +337,11 @@ class Posterior(Kept):
         """As many rows as there are data, drawn from the model at each draw.
 
         (chain, draw, n, ...): draws of the posterior predictive distribution, where the draws
-        are not weighted.
+        are not weighted. Columns that a model is given, such as covariates, are those of the data.
         """
         check_key(key, "rows are drawn")
-        params, n = self._flat_params(), self.x.shape[0]
-        drawn = np.asarray(_predictive.replicated(self.model, params, key, n), self.x.dtype)
+        params, rows = self._flat_params(), self._rows(None)
+        drawn = np.asarray(_predictive.replicated(self.model, params, key, rows), self.x.dtype)
         drawn = drawn if self.origin is None else drawn + self.origin
         return drawn.reshape(*self.log_prior.shape, *drawn.shape[1:])
 

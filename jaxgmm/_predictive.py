@@ -75,10 +75,11 @@ def assignments(
     return lax.map(of_draw, (params, _keys(key, params))).astype(jnp.int32)
 
 
-@program(static_argnames="n")
-def replicated(model: LatentModel, params: Params, key: PRNGKeyArray, n: int) -> Array:
-    """``n`` rows drawn at each draw, (S, n, ...)."""
-    return lax.map(lambda draw: model.sample(draw[0], draw[1], n), (params, _keys(key, params)))
+@program()
+def replicated(model: LatentModel, params: Params, key: PRNGKeyArray, x: Array) -> Array:
+    """As many rows as in ``x``, with what is given there, drawn at each draw, (S, n, ...)."""
+    of_draw = lambda draw: model.sample_like(draw[0], draw[1], x)
+    return lax.map(of_draw, (params, _keys(key, params)))
 
 
 @program()

@@ -182,7 +182,8 @@ def bootstrap(
     kind : str
         ``"nonparametric"``: rows drawn with replacement, as counts. ``"weighted"``: the
         weighted-likelihood bootstrap, rows with Dirichlet(1, ..., 1) weights that sum to
-        the total weight. ``"parametric"``: new rows drawn from the fitted model.
+        the total weight. ``"parametric"``: new rows drawn from the fitted model;
+        what it is given of a row, such as covariates, stays.
     sample_weight : (n,) array, optional
         The weights of the fit, as counts; whole numbers unless ``kind="weighted"``.
     tol, max_iter : float, int
@@ -278,6 +279,14 @@ def total_rows(sample_weight: Array | None, n: int) -> int:
     return int(weight.sum(dtype=np.float64))
 
 
+def written_out(x: Array, sample_weight: Array | None, n_rows: int) -> Array:
+    """Every row as often as it counts."""
+    if sample_weight is None:
+        return x
+    times = sample_weight.astype(jnp.int32)
+    return jnp.repeat(x, times, axis=0, total_repeat_length=n_rows)
+
+
 class Replicates(NamedTuple):
     """Replicates of a fit, in its labels; the fields are those of `Bootstrap`."""
 
@@ -323,10 +332,11 @@ def replicate(
     drawn = None
     if sample_weight is not None:
         drawn = (jnp.arange(n_rows) < _total(sample_weight)).astype(x.dtype)
+    whole = written_out(x, sample_weight, n_rows) if kind == "parametric" else x
 
     def one(key: PRNGKeyArray) -> tuple[Params, Array, Array, Array]:
         if kind == "parametric":
-            rows, weights = model.sample(params, key, n_rows).astype(x.dtype), drawn
+            rows, weights = model.sample_like(params, key, whole).astype(x.dtype), drawn
         else:
             draw = _counts if kind == "nonparametric" else _dirichlet
             rows, weights = x, draw(key, x, sample_weight, n_rows)

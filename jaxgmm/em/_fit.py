@@ -69,7 +69,8 @@ def fit(
     start : str, parameters, array or function, optional
         ``"short-run"`` (the default: the best of five runs of five steps from ``"k-means++"``),
         ``"k-means++"``, ``"k-means"``, ``"random"`` (rows as centres),
-        ``"random-responsibilities"``, ``"hierarchical"`` (Ward's linkage, runs once); ``"prior"``
+        ``"random-responsibilities"`` (the default of regressions), ``"hierarchical"`` (Ward's
+        linkage, runs once); ``"prior"``
         (draws of the prior, the default where the M-step is numerical); a function of a key that
         returns parameters; a parameter object; responsibilities (n, K); or a stack of S of either,
         which makes S restarts.
@@ -148,7 +149,7 @@ def fit(
             subsample=subsample, passes=passes,
         )  # fmt: skip
     if start is None:
-        start = "short-run" if model.starts_from_labels else _PRIOR
+        start = model.default_start if model.starts_from_labels else _PRIOR
     elif callable(start):
         key, drawing = jax.random.split(check_key(key, "a function as start takes keys"))
         start = _drawn(start, jax.random.split(drawing, n_init))

@@ -18,7 +18,7 @@ from jaxgmm._origin import centred_rows
 from jaxgmm._programs import program
 from jaxgmm._results import Fit, Status, fingerprint
 from jaxgmm._tables import naming_columns
-from jaxgmm.em._bootstrap import map_in_batches, total_rows
+from jaxgmm.em._bootstrap import map_in_batches, total_rows, written_out
 from jaxgmm.em._fit import fit
 from jaxgmm.em._loop import default_tolerance, run
 from jaxgmm.em._search import best_of
@@ -182,6 +182,8 @@ def bootstrap_lrt(
         null.params,
         jax.random.split(key_replicates, n_replicates),
         jnp.asarray(tol, rows.dtype),
+        rows,
+        sample_weight,
         n_rows,
         n_init,
         max_iter,
@@ -224,16 +226,19 @@ def _null_statistics(
     params: Params,
     keys: PRNGKeyArray,
     tol: Array,
+    x: Array,
+    sample_weight: Array | None,
     n_rows: int,
     n_init: int,
     max_iter: int,
     batch_size: int,
 ) -> tuple[Float[Array, " b"], Array]:
     """The statistic of each simulated data set, and whether it failed."""
+    whole = written_out(x, sample_weight, n_rows)
 
     def one(key: PRNGKeyArray) -> tuple[Array, Array]:
         key_rows, key_null, key_larger = jax.random.split(key, 3)
-        x = null.sample(params, key_rows, n_rows).astype(tol.dtype)
+        x = null.sample_like(params, key_rows, whole).astype(tol.dtype)
         search = lambda model, starts: best_of(
             jax.vmap(lambda start: run(model, x, start, None, tol, max_iter))(starts)
         )
@@ -278,7 +283,9 @@ def _draws(
     model: LatentModel, x: Array, sample_weight: Array | None, key: PRNGKeyArray, n_init: int
 ) -> Params:
     working = model.standardise(x, sample_weight)
-    draw = lambda one: STARTS["k-means++"](one, working, x, sample_weight)
+    kind = model.default_start
+    begin = STARTS["k-means++" if kind == "short-run" else kind]
+    draw = lambda one: begin(one, working, x, sample_weight)
     return _begun(model, x, sample_weight, draw, jax.random.split(key, n_init))
 
 

@@ -98,7 +98,7 @@ def search(
     def first(key: PRNGKeyArray) -> Params:
         if not working.starts_from_labels:
             return working.to_working(model.draw_prior(key))
-        label = STARTS["short-run"](key, working, x, sample_weight)
+        label = STARTS[working.default_start](key, working, x, sample_weight)
         return working.first_params(label, x, sample_weight)
 
     keys = jax.random.split(key, (SHORT_RUNS, n_init)).ravel()

@@ -18,6 +18,7 @@ from jaxgmm.model._exponential import Exponential
 from jaxgmm.model._family import Family
 from jaxgmm.model._gaussian import Gaussian, GaussianParams
 from jaxgmm.model._hyper import Moments
+from jaxgmm.model._linear_regression import LinearRegression
 from jaxgmm.model._mixture import Mixture
 from jaxgmm.model._multinomial import Multinomial
 from jaxgmm.model._numerical import NumericalModel
@@ -44,6 +45,7 @@ __all__ = [
     "Gamma",
     "Gaussian",
     "GaussianParams",
+    "LinearRegression",
     "LogNormal",
     "Mixture",
     "MixtureParams",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -36,7 +37,7 @@ _SLACK = 8.0
 
 # Columns a uniform density is of, and those where it is a mass: values are whole numbers.
 _WHOLE = ("counts", "levels")
-_KNOWN = ("numbers", "positives", *_WHOLE)
+_KNOWN = ("numbers", "positives", "responses", "given", *_WHOLE)
 
 
 @stored
@@ -171,6 +172,14 @@ class Background(Family):
         return self.family.holes
 
     @property
+    def needs_given(self) -> bool:  # type: ignore[override]
+        return self.family.needs_given
+
+    @property
+    def default_start(self) -> str:  # type: ignore[override]
+        return self.family.default_start
+
+    @property
     def incomplete(self) -> bool:
         return self.family.incomplete
 
@@ -286,11 +295,16 @@ class Background(Family):
         """How far apart the values of a column are that have masses; 0 where there are none."""
         return np.array([1.0 if kind in _WHOLE else 0.0 for kind in self.family.kinds(d)])
 
+    def _given(self, d: int) -> np.ndarray:
+        """Which columns are not drawn."""
+        return np.array([kind == "given" for kind in self.family.kinds(d)])
+
     def log_uniform(self, x: Array) -> Float[Array, " n"]:
         """Log density of rows in the box; what is missing is integrated out."""
         low, high, sides = self._sides(x.shape[1], x.dtype)
         slack = _SLACK * jnp.finfo(x.dtype).eps * jnp.maximum(jnp.abs(low), jnp.abs(high))
-        there = ~jnp.isnan(x)
+        # What is given has no density.
+        there = ~jnp.isnan(x) & ~self._given(x.shape[1])
         outside = there & ((x < low - slack) | (x > high + slack))
         volume = jnp.sum(jnp.where(there, jnp.log(sides), 0), axis=1)
         return jnp.where(jnp.any(outside, axis=1), -jnp.inf, -volume)
@@ -345,11 +359,27 @@ class Background(Family):
         return self.family.coords()
 
     def sample(self, params: MixtureParams, key: PRNGKeyArray, labels: Array) -> Array:
+        return self._rows_beside(params, key, labels, self.family.sample)
+
+    def sample_given(
+        self, params: MixtureParams, key: PRNGKeyArray, labels: Array, given: Array
+    ) -> Array:
+        return self._rows_beside(
+            params, key, labels, functools.partial(self.family.sample_given, given=given)
+        )
+
+    def _rows_beside(
+        self, params: MixtureParams, key: PRNGKeyArray, labels: Array, sample: Callable[..., Array]
+    ) -> Array:
         key_own, key_box = jax.random.split(key)
         last = params.weights.shape[0] - 1
-        rows = self.family.sample(self.components(params), key_own, jnp.minimum(labels, last - 1))
+        rows = sample(self.components(params), key_own, jnp.minimum(labels, last - 1))
         drawn = self._drawn(key_box, rows.shape, rows.dtype)
-        return jnp.where((labels == last)[..., None], drawn, rows)
+        boxed = (labels == last)[..., None] & ~self._given(rows.shape[-1])
+        return jnp.where(boxed, drawn, rows)
+
+    def given_rows(self, x: Any) -> Array:
+        return self.family.given_rows(x)
 
     def _drawn(self, key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any) -> Array:
         low, _, sides = self._sides(shape[-1], dtype)
@@ -615,7 +645,7 @@ class Background(Family):
         if self.uniform.known:
             sides = np.asarray(self.uniform.low), np.asarray(self.uniform.high)
             low, high = (np.broadcast_to(side.astype(x.dtype), d) for side in sides)
-        flat = high - low + self._steps(d) <= 0
+        flat = (high - low + self._steps(d) <= 0) & ~self._given(d)
         if np.any(flat):
             column = int(np.argmax(flat))
             raise ColumnRefused(

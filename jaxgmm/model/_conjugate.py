@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import abc
+import functools
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import numpyro.distributions as dist
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxgmm._contract import Assignment, Sites
 from jaxgmm._numerics import block_rows
 from jaxgmm._proper import innermost
-from jaxgmm._within import freedom, stepped
 from jaxgmm.model._by_column import ByColumn
 from jaxgmm.model._door import check_poles
 from jaxgmm.model._family import Site, labelled
 from jaxgmm.model._hyper import KINDS, Hyper, Kind, Moments, Sums, at, hyper
-from jaxgmm.model._newton import minimise
 from jaxgmm.model._site_family import MixtureParams, SiteFamily
-from jaxgmm.model._site_mode import lower
+from jaxgmm.model._site_mode import sites_mode
 from jaxgmm.model._site_prior import SitePrior
 
 
@@ -151,26 +149,13 @@ class ConjugateFamily(SiteFamily):
         start = self.update(self.shrunk(statistics), None)
         d = next(iter(start.values())).shape[1]
         supports = {name: site.support for name, site in self.component_sites(k, d).items()}
-        sizes = {name: freedom(support, start[name]) for name, support in supports.items()}
 
-        def move(sites: Sites, step: Array) -> Sites:
-            pieces = jnp.split(step, np.cumsum(list(sizes.values()))[:-1])
-            return {
-                name: stepped(support, sites[name], piece)
-                for (name, support), piece in zip(supports.items(), pieces, strict=True)
-            }
-
-        def loss(sites: Sites, data: tuple[Sums, SitePrior]) -> Array:
-            sums, prior = data
+        def expected(sites: Sites, sums: Sums) -> Array:
             natural = self.layout.natural({name: at(site) for name, site in sites.items()})
-            priors = self.prior_sites(prior, k, d)
-            log_prior = [jnp.sum(of(sites).log_prob(sites[name])) for name, of in priors.items()]
-            total = jnp.sum(natural * sums.features) + sum(log_prior[1:], log_prior[0])
-            return -total / (1 + jnp.sum(sums.counts))
+            return jnp.sum(natural * sums.features)
 
-        data = statistics, prior
-        first = lower(loss, start, before, data)
-        return minimise(loss, move, first, sum(sizes.values()), data)
+        priors = functools.partial(self.prior_sites, k=k, d=d)
+        return sites_mode(expected, priors, statistics, prior, supports, start, before)
 
     def _after(self, statistics: Sums, prior: SitePrior | None) -> dict[str, Hyper]:
         """Hyper-parameters after labelled rows; of a flat density where there is no prior."""

@@ -131,14 +131,7 @@ def check_prior(prior: ConjugatePrior, name: str, k: int, d: int) -> None:
     """Refuse hyper-parameters that do not fit, or of which there is no distribution."""
     check_univariate(name, d)
     structure = structure_named(name)
-    concentration = numeric("prior.concentration", prior.concentration)
-    shape = (2, k - 1) if prior.stick_breaking else (k,)
-    if concentration.shape not in {(), shape}:
-        raise ValueError(
-            f"prior: concentration needs one number or shape {shape}, found {concentration.shape}"
-        )
-    if not np.all(concentration > 0):
-        raise ValueError(f"prior: concentration must be positive, found {concentration.tolist()}")
+    check_concentration_shape(prior, k)
     mean = numeric("prior.mean", prior.mean)
     if mean.shape != (d,):
         raise ValueError(f"prior: mean needs shape ({d},) for these data, found {mean.shape}")
@@ -160,6 +153,18 @@ def check_prior(prior: ConjugatePrior, name: str, k: int, d: int) -> None:
     symmetric = not structure.uses_products or np.allclose(scale, scale.T)
     if not symmetric or not np.all(positive > 0):
         raise ValueError("prior: scale must be symmetric and positive definite")
+
+
+def check_concentration_shape(prior: ConjugatePrior, k: int) -> None:
+    """Refuse what is no concentration of the weights of so many components."""
+    concentration = numeric("prior.concentration", prior.concentration)
+    shape = (2, k - 1) if prior.stick_breaking else (k,)
+    if concentration.shape not in {(), shape}:
+        raise ValueError(
+            f"prior: concentration needs one number or shape {shape}, found {concentration.shape}"
+        )
+    if not np.all(concentration > 0):
+        raise ValueError(f"prior: concentration must be positive, found {concentration.tolist()}")
 
 
 def check_concentration(concentration: np.ndarray, method: str) -> None:

@@ -17,6 +17,7 @@ from numpyro.distributions import constraints
 
 from jaxgmm._contract import Assignment, Params, Prior, Sites, Statistics
 from jaxgmm._numerics import sum_over_blocks
+from jaxgmm._tables import numeric
 
 
 class Site(NamedTuple):
@@ -79,6 +80,10 @@ class Family(Form):
     closed: ClassVar[bool] = True
     # Whether a NaN is a value missing at random.
     holes: ClassVar[bool] = False
+    # Whether some columns of a row are given and not drawn: then there is `sample_given`.
+    needs_given: ClassVar[bool] = False
+    # Where EM starts if nobody says.
+    default_start: ClassVar[str] = "short-run"
     # Priors by name, that `default_prior` computes from the data.
     rules: ClassVar[tuple[str, ...]] = ("weak",)
     # Whether there are `coordinates` of statistics.
@@ -191,6 +196,14 @@ class Family(Form):
         """The family that knows the columns of a table, and the table as numbers in its order."""
         return self, x
 
+    def given_rows(self, x: Any) -> Array:
+        """The user's rows of which only columns that are not drawn need be there."""
+        return x if isinstance(x, jax.Array) else jnp.asarray(numeric("given", self.read(x)[1]))
+
+    def called(self, names: tuple[Any, ...]) -> Family:
+        """The family that knows what the columns of a row are called."""
+        return self
+
     def check_names(self, names: tuple[str, ...]) -> None:
         """Refuse, with a `ValueError`, columns that are not those of a row, in their order."""
 
@@ -205,6 +218,12 @@ class Family(Form):
     @abc.abstractmethod
     def sample(self, params: Params, key: PRNGKeyArray, labels: Array) -> Float[Array, "*n d"]:
         """One row of the component named by each label."""
+
+    def sample_given(
+        self, params: Params, key: PRNGKeyArray, labels: Array, given: Float[Array, "n d"]
+    ) -> Float[Array, "n d"]:
+        """The same with the columns that are not drawn taken from rows, in their order."""
+        return self.sample(params, key, labels)
 
     def embed(self, x: Array) -> Float[Array, "n e"]:
         """Rows as vectors whose Euclidean distances make sense, for starts."""

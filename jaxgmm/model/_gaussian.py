@@ -51,7 +51,7 @@ from jaxgmm.model._moments import Moments, about_their_means, pool
 from jaxgmm.model._prior import ConjugatePrior, improper
 from jaxgmm.model._registry import STRUCTURES, UNIVARIATE, structure_named
 from jaxgmm.model._structure import Curved, Structure
-from jaxgmm.model._weights import SIMPLEX, STICKS
+from jaxgmm.model._weights import in_full
 
 # A component has collapsed once its standard deviation is this many units of rounding of the
 # data's own, or a conditional variance so many of the variance it is a part of: what is
@@ -654,16 +654,7 @@ class Gaussian(Family):
     def sized(self, prior: Any, k: int, d: int, dtype: Any) -> Any:
         if isinstance(prior, GaussianSites):
             return prior.in_chart(dtype, d)
-        if prior is None:
-            return None
-        prior = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), _as_arrays(prior))
-        if k == 1:  # its one weight has no stick
-            prior = dataclasses.replace(
-                prior, concentration=jnp.ones(1, dtype), stick_breaking=False
-            )
-        weighting = STICKS if prior.stick_breaking else SIMPLEX
-        concentration = weighting.resolved(prior.concentration, k)
-        return dataclasses.replace(prior, concentration=concentration)
+        return None if prior is None else in_full(prior, k, dtype)
 
     def bounded(self, prior: Any, free: bool) -> bool:
         if isinstance(prior, GaussianSites):
@@ -971,16 +962,3 @@ class Gaussian(Family):
 @program()
 def _loses(family: Gaussian, params: GaussianParams) -> Array:
     return jax.vmap(family.loses_digits)(params)
-
-
-def _as_arrays(prior: ConjugatePrior) -> ConjugatePrior:
-    """Lists in place of arrays are one leaf each, not a tree of numbers."""
-    fields = [f for f in dataclasses.fields(prior) if not f.metadata.get("static")]
-    return dataclasses.replace(
-        prior,
-        **{
-            f.name: value if isinstance(value, jax.Array) else numeric(f.name, value)
-            for f in fields
-            for value in [getattr(prior, f.name)]
-        },
-    )

@@ -231,6 +231,16 @@ class Mixture(LatentModel):
         return self.family.imputes
 
     @property
+    def needs_given(self) -> bool:  # type: ignore
+        """Whether some columns of a row are given, such as covariates, and not drawn."""
+        return self.family.needs_given
+
+    @property
+    def default_start(self) -> str:  # type: ignore
+        """Where `jaxgmm.fit` starts if nobody says."""
+        return self.family.default_start
+
+    @property
     def fills_up(self) -> bool:  # type: ignore
         """Whether rows of weight zero may be added: patterns of holes are of the rows they saw."""
         return not self.imputes
@@ -376,6 +386,56 @@ class Mixture(LatentModel):
         model, params, x = self._near(params, x)
         filled = fill(model.family, params, as_rows(x), key)
         return filled if origin is None else np.asarray(filled) + origin
+
+    @precise
+    def sample(self, params: Params, key: PRNGKeyArray, n: int, *, given: Any = None) -> Array:
+        """Draw rows.
+
+        Parameters
+        ----------
+        params : GaussianParams or MixtureParams
+            In the units of the data.
+        key : typed random key
+        n : int
+            How many rows.
+        given : (n, D) array or table, optional
+            Where columns are given and not drawn, such as the covariates of a regression: rows
+            that have them, of which the other columns are not read.
+
+        Returns
+        -------
+        (n, D) array
+            With the columns of ``given`` that are not drawn as they were.
+
+        Raises
+        ------
+        ValueError
+            Without ``given`` where it is needed, with it where it is not, and for other than n
+            rows.
+
+        Examples
+        --------
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import jaxgmm as jg
+        >>> model = jg.Mixture(jg.families.LinearRegression(on=["age"]), 1)
+        >>> params = model.params(coefficients=[[1.0, 2.0]], variances=[1e-12])
+        >>> ages = jnp.array([[0.0, jnp.nan], [3.0, jnp.nan]])
+        >>> model.sample(params, jax.random.key(0), 2, given=ages).round(2).tolist()
+        [[0.0, 1.0], [3.0, 7.0]]
+        """
+        if not self.needs_given:
+            if given is not None:
+                raise ValueError(f"given: {self.family.label} draws all columns; leave it out")
+            return super().sample(params, key, n)
+        if given is None:
+            raise ValueError(no_given(self))
+        rows = as_rows(self.family.given_rows(given))
+        if len(rows) != n:
+            raise ValueError(f"given: needs {n} rows, found {len(rows)}")
+        key_label, key_row = jax.random.split(key)
+        labels = jax.random.categorical(key_label, jnp.log(params.weights), shape=(n,))
+        return self.family.sample_given(params, key_row, labels, rows)
 
     # -- EM ------------------------------------------------------------------
 
@@ -886,11 +946,21 @@ class MixtureOfRows(dist.Distribution):
         return jnp.reshape(self._model.log_prob(self._params, rows), value.shape[:-1])
 
     def sample(self, key: PRNGKeyArray, sample_shape: tuple[int, ...] = ()) -> Array:
+        if self._model.needs_given:
+            raise ValueError(no_given(self._model))
         key_label, key_row = jax.random.split(key)
         labels = jax.random.categorical(
             key_label, jnp.log(self._params.weights), shape=sample_shape
         )
         return self._model.family.sample(self._params, key_row, labels)
+
+
+def no_given(model: Mixture) -> str:
+    """The refusal to draw rows from nothing."""
+    return (
+        f"given: {model.family.label} draws rows beside columns that are given; pass rows that "
+        "have them, as in model.sample(params, key, len(x), given=x)"
+    )
 
 
 def _probabilities(weights: Any, n_components: int) -> np.ndarray:

@@ -138,6 +138,7 @@ class Product(Family):
         for family in families:
             if not isinstance(family, Family) or isinstance(family, Product):
                 raise TypeError(f"parts: needs families such as jaxgmm.Gaussian, found {family!r}")
+        families = tuple(one.called(own) for one, own in zip(families, names, strict=True))
         object.__setattr__(self, "parts", families)
         object.__setattr__(self, "names", names)
         object.__setattr__(self, "categories", (None,) * len(columns))
@@ -197,6 +198,17 @@ class Product(Family):
     @property
     def imputes(self) -> bool:
         return any(family.imputes for family in self.parts)
+
+    @property
+    def needs_given(self) -> bool:  # type: ignore[override]
+        return any(family.needs_given for family in self.parts)
+
+    @property
+    def default_start(self) -> str:  # type: ignore[override]
+        """That of a part which has one of its own."""
+        usual = Family.default_start
+        own = [f.default_start for f in self.parts if f.default_start != usual]
+        return own[0] if own else usual
 
     @property
     def conjugate_prior(self) -> str:  # type: ignore[override]
@@ -282,6 +294,7 @@ class Product(Family):
         for part in self.each:
             names = list(self.column_names[part.columns])
             own: dict[str, list[Any]] = {"feature": names, "feature_bis": names}
+            own |= part.family.coords()
             words = set(self.categories[part.columns])
             if part.family.n_levels is not None:
                 # Columns of one part may have words of their own.
@@ -364,12 +377,22 @@ class Product(Family):
     # -- rows --------------------------------------------------------------------------
 
     def sample(self, params: MixtureParams, key: PRNGKeyArray, labels: Array) -> Array:
+        return self._drawn(
+            params, key, lambda part, inner, own: part.family.sample(inner, own, labels)
+        )
+
+    def sample_given(
+        self, params: MixtureParams, key: PRNGKeyArray, labels: Array, given: Array
+    ) -> Array:
+        def draw(part: _Part, inner: Params, own: PRNGKeyArray) -> Array:
+            return part.family.sample_given(inner, own, labels, given[:, part.columns])
+
+        return self._drawn(params, key, draw)
+
+    def _drawn(self, params: MixtureParams, key: PRNGKeyArray, draw: Callable[..., Array]) -> Array:
         keys = jax.random.split(key, len(self.parts))
-        drawn = [
-            part.family.sample(inner, own, labels)
-            for (part, inner), own in zip(self._params(params), keys, strict=True)
-        ]
-        return jnp.concatenate(drawn, axis=-1)
+        pairs = zip(self._params(params), keys, strict=True)
+        return jnp.concatenate([draw(*one, own) for one, own in pairs], axis=-1)
 
     def embed(self, x: Array) -> Float[Array, "n e"]:
         own = [part.family.embed(x[:, part.columns]) for part in self.each]

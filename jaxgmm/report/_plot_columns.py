@@ -35,6 +35,8 @@ _BANDS = {0.9: 0.2, 0.5: 0.35}  # opacity by the share of the draws that a band 
 _BAND_DRAWS = 200
 # By whether a column is discrete.
 _HEIGHTS, _TITLES = ("density", "share of the rows"), ("densities", "masses")
+# Kinds of columns that have no density of their own.
+_WITHOUT = ("shares", "given", "responses")
 # Beyond so many values bars of counts would be slivers.
 _MOST_BARS = 80
 
@@ -84,7 +86,7 @@ def _grid(fit: Fit, post: Posterior, ax: Any, title: str, draw: Any) -> Any:
     names, x = fit.feature_names, np.asarray(post.x, np.float64)
     weights = np.ones(len(x)) if post.sample_weight is None else np.asarray(post.sample_weight)
     kinds = kinds_of(fit.model, len(names))
-    shown = [column for column, kind in enumerate(kinds) if kind != "shares"][:MOST_FEATURES]
+    shown = [column for column, kind in enumerate(kinds) if kind not in _WITHOUT][:MOST_FEATURES]
     count, heights = len(shown), {kinds[column] in DISCRETE for column in shown}
     columns = min(count, 3)
     rows = -(-count // columns)

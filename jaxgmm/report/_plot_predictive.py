@@ -55,12 +55,13 @@ def plot_predictive(post: Posterior, ax: Any = None, *, key: PRNGKeyArray) -> An
             log_weights = np.log(np.asarray(post.sample_weight, np.float64))
         x = x[systematic(log_weights, len(x))]
     replicates, kinds = _replicates(post, key, len(x)), kinds_of(post.model, x.shape[1])
-    count = min(x.shape[1], MOST_FEATURES)
+    shown = [feature for feature, kind in enumerate(kinds) if kind != "given"][:MOST_FEATURES]
+    count = len(shown)
     columns = min(count, 3)
     rows = -(-count // columns)
     size = (7.2, 4.2) if count == 1 else (max(3.4 * columns, 7.2), 2.8 * rows + 0.4)
     figure, grid = panels(ax, (rows, columns) if ax is None else (1, count), size)
-    for feature, axes in zip(range(count), grid.ravel(), strict=False):
+    for feature, axes in zip(shown, grid.ravel(), strict=False):
         there = ~np.isnan(x[:, feature])
         seen, drawn = x[there, feature], replicates[:, there, feature]
         few = kinds[feature] in DISCRETE and len(np.unique(seen)) <= _MOST_VALUES

@@ -60,7 +60,7 @@ def _made(
     """
 
     def made(own: Params, own_key: PRNGKeyArray) -> Array:
-        drawn = model.sample(own, own_key, len(like))
+        drawn = model.sample_like(own, own_key, like)
         return jnp.where(jnp.isnan(like), jnp.nan, drawn) if model.incomplete else drawn
 
     def of_draw(draw: tuple[Params, PRNGKeyArray]) -> Array:
