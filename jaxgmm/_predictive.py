@@ -7,6 +7,7 @@ beyond the result is that of one draw.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -87,6 +88,12 @@ def imputed(model: LatentModel, params: Params, key: PRNGKeyArray, x: Array) -> 
     """The rows at each draw with their missing values drawn, (S, n, D)."""
     of_draw = lambda draw: model.impute(draw[0], x, draw[1])
     return lax.map(of_draw, (params, _keys(key, params)))
+
+
+@program()
+def row_weights(model: Any, params: Params, x: Array) -> Float[Array, "s n"]:
+    """How often each row counts in the M-step at each draw."""
+    return lax.map(lambda p: model.row_weights(p, x), params)
 
 
 def prior_draws(

@@ -328,6 +328,11 @@ def test_samplers_agree_and_report(tmp_path):
     x = rows_of("product")
     fit = jg.fit(mixture("product", "weak"), x, key=KEY, n_init=4)
     means = {}
+    whole = FAMILIES["product"].x
+    near = jg.fit(mixture("product", "weak"), whole, start=labels())
+    complete = jg.sample(near.model, whole, key=KEY, start=near, method="vb", progress=False)
+    with pytest.raises(ValueError, match="post: no value is missing"):
+        jg.report.plot_missing(complete, KEY)
     for method in ("gibbs", "nuts", "smc", "vb", "laplace", "svi"):
         post = jg.sample(
             fit.model, x, key=jax.random.key(2), start=fit, method=method, n_draws=600,
@@ -338,10 +343,18 @@ def test_samplers_agree_and_report(tmp_path):
             filled = post.thin(10).impute(KEY)
             assert filled.shape[2:] == x.shape
             assert np.all(filled[..., ~np.isnan(x)] == x[~np.isnan(x)])
+            figure = jg.report.plot_missing(post, KEY)
+            assert len(figure.axes) == 6
+            assert all(axes.has_data() for axes in figure.axes)
+            with pytest.raises(ValueError, match="ax: this picture has"):
+                jg.report.plot_missing(post, KEY, ax=figure.axes[:2])
             evidence = jg.evidence(post, key=jax.random.key(3))
             verdict = jg.compare(fit, post)
             assert verdict.checks.loc["Newton decrement (sd)", "verdict"] == "ok"
             assert verdict.save(tmp_path / "report").exists()
+            assert (tmp_path / "report" / "missing.png").exists()
+            with pytest.raises(TypeError, match=r"plot_row_weights: every row of .* counts once"):
+                jg.report.plot_row_weights(fit, post)
         if method == "smc":
             error = np.hypot(post.evidence.error, evidence.error)
             assert abs(post.evidence.log_evidence - evidence.log_evidence) < 5 * error + 0.1

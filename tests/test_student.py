@@ -131,6 +131,9 @@ def test_samplers_and_their_verdict(tmp_path):
             verdict = jg.compare(fit, post)
             assert verdict.checks.loc["Newton decrement (sd)", "verdict"] == "ok"
             assert verdict.save(tmp_path / "report").exists()
+            drawn = jg.report.plot_row_weights(fit, post).axes[0].lines[0].get_ydata()
+            np.testing.assert_allclose(drawn, np.sort(fit.model.row_weights(fit.params, X)))
+            assert (tmp_path / "report" / "row_weights.png").exists()
     np.testing.assert_allclose(means["nuts"], means["laplace"], atol=0.1)
     kept = jg.load(fit.save(tmp_path / "fit.npz"))
     tree_allclose((kept.model, kept.params), (fit.model, fit.params), 0.0)

@@ -63,3 +63,19 @@ keep("density_galaxies", jg.report.plot_density(galaxies.fit, galaxies.posterior
 grid = [jg.Mixture(jg.Gaussian(s), k) for s in ("EII", "EEE", "VVV") for k in range(1, 6)]
 choice = jg.select(grid, data("faithful"), key=jax.random.key(0), progress=False)
 keep("criteria", choice.plot())
+
+iris = data("iris")
+given = iris.mask(np.random.default_rng(0).random(iris.shape) < 0.15)
+fit = jg.fit(jg.Mixture(jg.Gaussian(), 3, prior="weak"), given, key=jax.random.key(0), n_init=8)
+post = jg.sample(
+    fit.model, given, key=jax.random.key(1), start=fit, method="gibbs", n_draws=500, progress=False
+)
+keep("missing", jg.report.plot_missing(post, jax.random.key(2)), dpi=75)
+
+tailed = jg.Mixture(jg.families.StudentT("diag"), 1, prior="weak")
+galaxies = data("galaxies")
+fit = jg.fit(tailed, galaxies, key=jax.random.key(0), n_init=1)
+post = jg.sample(
+    fit.model, galaxies, key=jax.random.key(1), start=fit, method="laplace", progress=False
+)
+keep("row_weights", jg.report.plot_row_weights(fit, post), dpi=80)

@@ -164,6 +164,10 @@ class Background(Family):
         return self.family.moves
 
     @property
+    def weighs(self) -> bool:  # type: ignore[override]
+        return self.family.weighs
+
+    @property
     def places(self) -> Any:
         return self.family.places
 

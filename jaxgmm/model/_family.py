@@ -86,6 +86,8 @@ class Family(Form):
     default_start: ClassVar[str] = "short-run"
     # Priors by name, that `default_prior` computes from the data.
     rules: ClassVar[tuple[str, ...]] = ("weak",)
+    # Whether `row_weights` are other than one.
+    weighs: bool | ClassVar[bool] = False
     # Whether there are `coordinates` of statistics.
     has_coordinates: ClassVar[bool] = False
     # What to write where a proper prior is needed, and where every component collapsed.

@@ -329,7 +329,7 @@ class Mixture(LatentModel):
         """
         if x is not None and not isinstance(x, jax.Array):
             x = self.read(x)[1]
-            x = x.values if isinstance(x, Coded) else x
+            x = numeric("x", x.values if isinstance(x, Coded) else x)
         if self.holes and x is not None and not isinstance(x, Tracer) and any_nan(x):
             family = self.family.looked(as_rows(x), None)
             self = dataclasses.replace(self, family=family)
@@ -813,7 +813,7 @@ class Mixture(LatentModel):
         return dataclasses.replace(self, n_components=n_components, present=present)
 
     def trimmed(self, params: Params) -> Params:
-        return self.permute(params, jnp.arange(self._n_present))
+        return self._with_labels(params, jnp.arange(self._n_present))
 
     @property
     def _absent(self) -> Any:
@@ -837,6 +837,10 @@ class Mixture(LatentModel):
 
     def permute(self, params: Params, order: Array) -> Params:
         check_renaming(order, self.label_groups)
+        return self._with_labels(params, order)
+
+    def _with_labels(self, params: Params, order: Array) -> Params:
+        """Some or all of the labels in an order."""
         renamed = self.family.permute(params, order)
         return dataclasses.replace(renamed, weights=params.weights[order])
 

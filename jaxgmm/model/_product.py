@@ -184,6 +184,10 @@ class Product(Family):
         return any(family.moves for family in self.parts)
 
     @property
+    def weighs(self) -> bool:  # type: ignore[override]
+        return any(family.weighs for family in self.parts)
+
+    @property
     def places(self) -> Any:
         return np.array([part.family.moves for part in self.each for _ in range(part.width)])
 

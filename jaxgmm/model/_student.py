@@ -190,6 +190,7 @@ class StudentT(Unconjugate):
     closed: ClassVar[bool] = False
     holes = True
     moves = True
+    weighs = True
     without = "whose degrees of freedom have none"
     columns = "each"
     rules = ("fraley-raftery", "weak")

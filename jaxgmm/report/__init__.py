@@ -16,8 +16,10 @@ from jaxgmm.report._plot_labels import (
     plot_uncertainty,
 )
 from jaxgmm.report._plot_marginals import plot_marginals
+from jaxgmm.report._plot_missing import plot_missing
 from jaxgmm.report._plot_predictive import plot_predictive
 from jaxgmm.report._plot_restarts import plot_optima, plot_traces
+from jaxgmm.report._plot_row_weights import plot_row_weights
 from jaxgmm.report._select import Selection, select
 from jaxgmm.report._several import Comparison
 from jaxgmm.report.studies import (
@@ -59,9 +61,11 @@ __all__ = [
     "plot_components",
     "plot_density",
     "plot_marginals",
+    "plot_missing",
     "plot_optima",
     "plot_pairs",
     "plot_predictive",
+    "plot_row_weights",
     "plot_traces",
     "plot_uncertainty",
     "select",

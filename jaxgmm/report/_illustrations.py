@@ -18,9 +18,11 @@ from jaxgmm.report._plot_components import ELLIPSE_MASS, has_components, plot_co
 from jaxgmm.report._plot_density import plot_density
 from jaxgmm.report._plot_labels import plot_background, plot_co_clustering, plot_uncertainty
 from jaxgmm.report._plot_marginals import MOST_PANELS, marginals, plot_marginals
+from jaxgmm.report._plot_missing import plot_missing
 from jaxgmm.report._plot_predictive import plot_predictive
 from jaxgmm.report._plot_profile import MOST_ITEMS
 from jaxgmm.report._plot_restarts import plot_optima, plot_traces
+from jaxgmm.report._plot_row_weights import has_row_weights, plot_row_weights
 
 if TYPE_CHECKING:
     from jaxgmm.report._compare import Verdict
@@ -131,6 +133,16 @@ def _marginals(verdict: Verdict) -> str:
     return caption
 
 
+def _missing(verdict: Verdict) -> str:
+    holes = int(np.sum(np.isnan(np.asarray(verdict.posterior.x)).any(axis=0)))
+    return (
+        "Which values are missing (dark), rows with the same holes together; and what the "
+        "posterior says they were. Numbers: median and 95% interval of each imputation (blue) over "
+        "the range of 95% of the values that are there (grey). Codes and counts: shares among the "
+        "imputations, with 95% intervals (blue), over those among the values there (grey)."
+    ) + _left_out(holes).replace("features", "columns with holes")
+
+
 def _co_clustering(_: Verdict) -> str:
     return (
         "Probability that two rows carry one label, whatever its name: above the diagonal by EM, "
@@ -192,6 +204,13 @@ _PICTURES = (
         _has_components,
     ),
     _Picture(
+        "missing",
+        "Missing values",
+        _missing,
+        lambda v: plot_missing(v.posterior, jax.random.key(_SEED)),
+        lambda v: v.fit.model.incomplete,
+    ),
+    _Picture(
         "basins",
         "Basins",
         _said(
@@ -228,6 +247,17 @@ _PICTURES = (
         _background,
         lambda v: plot_background(v.fit, v.posterior),
         lambda v: bool(v.fit.model.labels_apart) and kind_of(v.fit.model) not in PROFILES,
+    ),
+    _Picture(
+        "row_weights",
+        "How much each row counts",
+        _said(
+            "How often each row counts in the M-step of components with heavy tails: EM's weights "
+            "(black) and the posterior's 95% intervals (blue), the lowest first. Outliers count "
+            "least; about one is an ordinary row."
+        ),
+        lambda v: plot_row_weights(v.fit, v.posterior),
+        lambda v: has_row_weights(v.fit),
     ),
     _Picture(
         "predictive",
