@@ -18,7 +18,7 @@ from jaxgmm._tables import feature_names
 
 KEY = jax.random.key(0)
 FULL = jg.Mixture(jg.Gaussian("full"), 2)
-POISSON = jg.Mixture(jg.families.Poisson(), 2)
+MULTINOMIAL = jg.Mixture(jg.families.Multinomial(), 2)
 ROW_3_COLUMN_1 = SMALL.copy()
 ROW_3_COLUMN_1[3, 1] = np.nan
 LABELS = soft_labels(len(SMALL), 2)
@@ -39,7 +39,7 @@ def _with(**changes):
 
 REFUSALS = {
     # data
-    "nan": (lambda: _fit(POISSON, ROW_3_COLUMN_1), ValueError, "x: .*row 3, column 1"),
+    "nan": (lambda: _fit(MULTINOMIAL, ROW_3_COLUMN_1), ValueError, "x: .*row 3, column 1"),
     "infinite": (lambda: _fit(x=[1.0, np.inf, 2.0]), ValueError, "x: .*row 1, column 0"),
     "string": (lambda: _fit(x="faithful.csv"), TypeError, "x: .*string"),
     "strings": (lambda: _fit(x=[["a", "b"], ["c", "d"]]), TypeError, "x: needs"),

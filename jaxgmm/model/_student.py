@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
@@ -301,10 +302,10 @@ class StudentT(Unconjugate):
 
     def _density(self, params: MixtureParams) -> Callable[[Array], Float[Array, "k n"]]:
         """Of blocks of rows: what depends on the parameters alone is computed here."""
-        form, site = self._form(params)
+        form, whiten = self._form(params)
 
         def density(rows: Array) -> Array:
-            reach = _reach(form, site, form.features(rows))
+            reach = _reach(form, whiten, form.features(rows))
             return reach.log_t(params.dof) + reach.volume
 
         return density
@@ -312,11 +313,19 @@ class StudentT(Unconjugate):
     def look(self, params: MixtureParams, x: Array, see: Callable[[View], Array]) -> Array:
         return see(View(self._density(params), self.block_rows(x, params.weights.shape[0])))
 
-    def _form(self, params: MixtureParams) -> tuple[Any, Array]:
-        """Normal components as rows see them, and their covariances in the units of the form."""
+    def _form(self, params: MixtureParams) -> tuple[Any, Any]:
+        """Normal components as rows see them, and what whitens whole rows seen from their means."""
         shown, working = self.normal.centred_on(self._normal(params))
-        form = shown.with_holes(working) if self.incomplete else shown.centred(working.means)
-        return form, working.covariance_site
+        if self.incomplete:
+            return shown.with_holes(working), None
+        form = shown.centred(working.means)
+        whiten = functools.partial(form.structure.whiten, working.covariance_site)
+        if not form.structure.uses_products:
+            return form, whiten
+        # One product for a block of rows, where solving for each of them takes eight times as long.
+        (k, d), dtype = form.means.shape, form.means.dtype
+        inverse, log_det = whiten(jnp.broadcast_to(jnp.eye(d, dtype=dtype), (k, d, d)))
+        return form, lambda apart: (jnp.einsum("kij,kjn->kin", inverse, apart), log_det)
 
     def sums(self, features: Array, weights: Float[Array, "k n"]) -> Weighed:
         return self.at_labels(lambda _, __: weights.T, features, None, len(weights))
@@ -350,8 +359,8 @@ class StudentT(Unconjugate):
         return params.weights[:, None] * jnp.exp(of_column.log_prob(grid))
 
     def row_weights(self, params: MixtureParams, x: Array) -> Float[Array, "k n"]:
-        form, site = self._form(params)
-        return _reach(form, site, form.features(x)).weights(params.dof)
+        form, whiten = self._form(params)
+        return _reach(form, whiten, form.features(x)).weights(params.dof)
 
     def impute(
         self,
@@ -385,11 +394,11 @@ class StudentT(Unconjugate):
         sample_weight: Array | None,
         assign: Assignment,
     ) -> tuple[Weighed, Array]:
-        form, site = self._form(params)
+        form, whiten = self._form(params)
 
         def block(rows: Array, weights: Array, first: Array | int) -> tuple[Any, Array]:
             seen = form.features(rows)
-            reach = _reach(form, site, seen)
+            reach = _reach(form, whiten, seen)
             log_t, slope, bend = _twice(lambda log: reach.log_t(jnp.exp(log)), jnp.log(params.dof))
             labels, value = assign(log_weights[:, None] + log_t + reach.volume, first)
             counted = weights * labels
@@ -602,15 +611,15 @@ def _height(dof: Float[Array, " k"]) -> Float[Array, " k"]:
     return jnp.log(dof / LEAST_DOF) / math.log(MOST_DOF / LEAST_DOF)
 
 
-def _reach(form: Centred | Incomplete, site: Array, seen: Any) -> _Reach:
-    """How far from components with these covariances the features of a form are."""
+def _reach(form: Centred | Incomplete, whiten: Any, seen: Any) -> _Reach:
+    """How far from the components the features of a form are."""
     width = form.means.shape[1]
     if isinstance(form, Incomplete):
         values = jnp.sum(seen.there, axis=1)
         normal = values.astype(form.normaliser.dtype) * (0.5 * math.log(2 * math.pi))
         volume = form.normaliser[seen.pattern].T + normal
         return _Reach(jnp.sum(seen.white**2, axis=-1).T, volume, values, width)
-    white, log_det = form.structure.whiten(site, seen)
+    white, log_det = whiten(seen)
     volume = (-0.5 * log_det - form.chart.log_scale)[:, None]
     return _Reach(jnp.sum(white**2, axis=1), volume, jnp.array([width]), width)
 
