@@ -389,6 +389,7 @@ CACHE_OF_ITS_OWN = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the folder has another name")
 def test_the_next_process_finds_what_was_compiled(tmp_path):
     argv = ["fit", "galaxies", "-k", 1, "--restarts", 1, "--quiet"]

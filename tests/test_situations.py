@@ -120,7 +120,7 @@ def exact_errors(n, prior):
 @pytest.mark.parametrize(
     ("name", "prior", "n"),
     [
-        ("one_component", PRIOR, staged.ROWS),
+        pytest.param("one_component", PRIOR, staged.ROWS, marks=pytest.mark.slow),
         ("twelve_rows", PRIOR, 12),
         ("conflict_exact", changed(mean=[40.0, 0.0], mean_precision=200.0), staged.ROWS),
     ],

@@ -81,6 +81,7 @@ def test_a_bar_changes_nothing():
     )
 
 
+@pytest.mark.slow
 def test_a_second_call_compiles_nothing(compilations):
     few_rows()
     model = the_model(2, mean=[0.0, 0.0], dof=7.0)

@@ -229,7 +229,7 @@ def test_one_dimension_has_two_structures(code):
 # -- derivatives ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["VEI", "VEE", "EVE"])
+@pytest.mark.parametrize("name", ["VEI", "VEE", pytest.param("EVE", marks=pytest.mark.slow)])
 def test_a_converged_fit_differentiates(name):
     x = jnp.asarray(SMALL[:40])
     start = jnp.asarray(split_labels(SMALL[:40], 2))

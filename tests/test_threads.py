@@ -106,6 +106,7 @@ def test_a_population_of_particles():
     _on_two_threads("-c", SMC)
 
 
+@pytest.mark.slow
 def test_fits_side_by_side():
     _on_two_threads("-c", FITS)
 

@@ -115,7 +115,7 @@ def test_a_minor_mode_is_called_one():
     assert verdict.basins["found_by_restarts"].tolist() == [1, 0]
 
 
-@pytest.mark.parametrize("stuck", [0, 1])
+@pytest.mark.parametrize("stuck", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_an_optimum_that_holds_much_and_has_no_draw_ends_the_comparison(stuck):
     """Chains in one of two modes: their draws agree with each other, and say nothing of shares."""
     verdict = jg.compare(restarts(), around(np.full((4, 250), stuck)))
@@ -171,6 +171,7 @@ def mirrored():
     return np.concatenate([half, half[:, ::-1]])
 
 
+@pytest.mark.slow
 def test_chains_in_mirrored_modes_have_not_mixed():
     """Draws of one mode are those of the other with the columns swapped: totals are equal."""
     x = mirrored()
@@ -339,6 +340,7 @@ def test_one_chain_needs_another():
     assert "do not move" not in verdict.summary
 
 
+@pytest.mark.slow
 def test_what_is_constant_up_to_rounding_is_constant():
     """One component: its weight is one, give or take the last digit."""
     x = X[:40]
