@@ -1,6 +1,6 @@
 """Mixture models written once: compiled EM beside the NumPyro posterior of the same model."""
 
-from jaxgmm import bayes, datasets, em, families, model, report
+from jaxgmm import bayes, datasets, em, families, mixtures, model, report
 from jaxgmm._archive import load
 from jaxgmm._contract import LatentModel, expected_labels
 from jaxgmm._posterior import Posterior
@@ -89,6 +89,7 @@ __all__ = [
     "kmeans",
     "load",
     "merge_components",
+    "mixtures",
     "model",
     "report",
     "sample",

@@ -11,7 +11,7 @@ from scipy.sparse.csgraph import connected_components
 import jaxgmm
 
 ROOT = Path(jaxgmm.__file__).parent
-ROOMS = {"model", "em", "bayes", "datasets"}
+ROOMS = {"model", "em", "bayes", "datasets", "mixtures"}
 # _sample: fit, then draw; families: a shelf of the model's.
 DOORS = {"__init__", "__main__", "_sample", "families", "sklearn"}
 FILES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
@@ -132,7 +132,7 @@ def test_em_has_one_while_loop():
     assert sorted(calls) == ["em/_kmeans.py", "em/_loop.py"]
 
 
-@pytest.mark.parametrize("room", ["model", "em", "bayes", "report"])
+@pytest.mark.parametrize("room", ["model", "em", "bayes", "mixtures", "report"])
 def test_a_room_is_its_public_names(room):
     files = [file for file in FILES if _place(file) == room]
     assert all(file.stem == "__init__" or file.name[0] == "_" for file in files)
