@@ -88,7 +88,9 @@ def test_height_of_a_direct_maximisation():
     np.testing.assert_allclose(found.x, here, atol=1e-5)
 
 
-@pytest.mark.parametrize("prior", PRIORS)
+@pytest.mark.parametrize(
+    "prior", [pytest.param(p, marks=[pytest.mark.slow] * (p == "weak")) for p in PRIORS]
+)
 def test_one_density_and_its_mode(prior):
     fit, x = fitted(prior), jnp.asarray(X)
     model, params = fit.model, fit.params
@@ -242,6 +244,7 @@ def test_what_is_given_stays():
     assert made[0, 0, 0, 1] != made[0, 1, 0, 1]
 
 
+@pytest.mark.slow
 def test_bootstrap_draws_responses():
     fit = fitted()
     errors = jg.standard_errors(fit, X).standard_errors
@@ -349,3 +352,74 @@ def test_rows_off_all_lines():
 def test_the_page():
     page = pathlib.Path(__file__).parents[1] / "docs" / "regressions.md"
     assert doctest.testfile(str(page), module_relative=False).failed == 0
+
+
+# -- answers and counts ------------------------------------------------------------------
+
+ANSWERS = np.column_stack([_Z, _rng.random(90) < 1 / (1 + np.exp(-_Z @ [0.8, 0.3]))]).astype(float)
+_rate = np.exp(np.where(_GROUP, 0.3 + 0.7 * _Z[:, 0], 2.5 - 0.2 * _Z[:, 0]))
+COUNTS = np.column_stack([_Z[:, 0], _rng.poisson(_rate)]).astype(float)
+LOGISTIC, POISSON = F.LogisticRegression(on=[0, 1]), F.PoissonRegression(on=[0])
+
+
+@pytest.mark.parametrize("kind", ["logistic", "poisson"])
+def test_one_line_is_iteratively_reweighted_least_squares(kind):
+    family, x = {"logistic": (LOGISTIC, ANSWERS), "poisson": (POISSON, COUNTS)}[kind]
+    fit = jg.fit(jg.Mixture(family, 1), x, key=KEY, n_init=1, tol=1e-14)
+    z, y = np.column_stack([np.ones(90), x[:, :-1]]), x[:, -1]
+    b = np.zeros(z.shape[1])
+    for _ in range(50):
+        mean = 1 / (1 + np.exp(-z @ b)) if kind == "logistic" else np.exp(np.minimum(z @ b, 20))
+        variance = mean * (1 - mean) if kind == "logistic" else mean
+        b = b + np.linalg.solve(z.T * variance @ z, z.T @ (y - mean))
+    of_rows = stats.bernoulli(mean) if kind == "logistic" else stats.poisson(mean)
+    np.testing.assert_allclose(fit.params.coefficients[0], b, rtol=1e-7)
+    assert fit.log_likelihood == pytest.approx(of_rows.logpmf(y).sum(), rel=1e-10)
+    errors = jg.standard_errors(fit, x).standard_errors["coefficients"][0]
+    wanted = np.sqrt(np.diag(np.linalg.inv(z.T * variance @ z)))
+    np.testing.assert_allclose(errors, wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize("prior", ["none", "weak"])
+def test_counts_about_two_curves(prior):
+    fit = jg.fit(jg.Mixture(POISSON, 2, prior=PRIORS[prior]), COUNTS, key=KEY, n_init=8, tol=1e-14)
+    assert fit.converged
+    assert np.all(np.diff(fit.trace) >= -1e-9)
+    params, x = fit.params, jnp.asarray(COUNTS)
+    order = np.argsort(params.coefficients[:, 0])
+    truth = np.array([[0.3, 0.7], [2.5, -0.2]])
+    np.testing.assert_allclose(params.coefficients[order], truth, atol=0.4)
+    rates = np.exp(params.coefficients[:, 0] + COUNTS[:, :1] * params.coefficients[:, 1])
+    terms = stats.poisson(rates).logpmf(COUNTS[:, 1:]) + np.log(params.weights)
+    assert fit.log_likelihood == pytest.approx(logsumexp(terms, axis=1).sum(), rel=1e-10)
+    own = 0.0
+    if prior == "weak":
+        sd, mean = COUNTS[:, 0].std(), COUNTS[:, 0].mean()
+        middle = params.coefficients[:, 0] + params.coefficients[:, 1] * mean
+        own = stats.norm(np.log(COUNTS[:, 1].mean()), 2.5).logpdf(middle).sum()
+        own += stats.norm(0, 2.5).logpdf(params.coefficients[:, 1] * sd).sum() + 2 * np.log(sd)
+    assert fit.log_prior == pytest.approx(own, rel=1e-9)
+    working = fit.model.standardise(x)
+    near = working.to_working(params)
+    program = log_density(working.numpyro_model, (x,), {}, working.sites(near))[0]
+    np.testing.assert_allclose(program, fit.log_joint, rtol=1e-10)
+    along = lambda step: working.log_joint(working.retract(near, step), x)
+    assert jnp.max(jnp.abs(jax.grad(along)(jnp.zeros(fit.n_parameters)))) < 1e-4
+    assert fit.n_parameters == 5
+
+
+def test_separation_and_doors():
+    x = np.column_stack([np.arange(20.0), np.arange(20) >= 10]).astype(float)
+    family = F.LogisticRegression(on=[0])
+    with pytest.raises(ValueError, match="separation"):
+        jg.fit(jg.Mixture(family, 1), x, key=KEY, n_init=1)
+    held = jg.fit(jg.Mixture(family, 1, prior="weak"), x, key=KEY, n_init=1)
+    assert held.converged
+    drawn = held.model.sample(held.params, KEY, 20, given=x)
+    assert set(np.unique(drawn[:, 1])) <= {0.0, 1.0}
+    with pytest.raises(ValueError, match=r"codes 0 and 1, found 2 at row 0, column 1"):
+        jg.fit(jg.Mixture(family, 1), x + [0, 2], key=KEY)
+    with pytest.raises(ValueError, match=r"counts 0, 1, 2, ..., found -1 at row 0, column 1"):
+        jg.fit(jg.Mixture(POISSON, 1), x - [0, 1], key=KEY)
+    with pytest.raises(ValueError, match="labelled rows update no prior of LogisticRegression"):
+        jg.sample(held.model, x, key=KEY, method="gibbs", start=held)

@@ -17,6 +17,7 @@ from jaxgmm.model._distributions import (
 from jaxgmm.model._exponential import Exponential
 from jaxgmm.model._family import Family
 from jaxgmm.model._gaussian import Gaussian, GaussianParams
+from jaxgmm.model._generalised import LogisticRegression, PoissonRegression
 from jaxgmm.model._hyper import Moments
 from jaxgmm.model._linear_regression import LinearRegression
 from jaxgmm.model._mixture import Mixture
@@ -47,6 +48,7 @@ __all__ = [
     "GaussianParams",
     "LinearRegression",
     "LogNormal",
+    "LogisticRegression",
     "Mixture",
     "MixtureParams",
     "Moments",
@@ -55,6 +57,7 @@ __all__ = [
     "NumericalFamily",
     "NumericalModel",
     "Poisson",
+    "PoissonRegression",
     "Product",
     "StudentT",
     "Sums",

@@ -17,7 +17,7 @@ from numpyro.distributions import constraints
 
 from jaxgmm._archive import stored
 from jaxgmm._contract import Assignment, Prior, Sites
-from jaxgmm._numerics import sum_over_blocks, symmetrise
+from jaxgmm._numerics import symmetrise
 from jaxgmm._proper import innermost
 from jaxgmm._tables import numeric
 from jaxgmm.model._door import check_concentration_shape
@@ -171,60 +171,23 @@ class LinearRegression(Regression):
     def sums(self, features: Array, weights: Float[Array, "k n"]) -> tuple[Array, ...]:
         """About lines along the axes, where nothing is known of others."""
         nowhere = jnp.zeros((len(weights), self.width), features.dtype)
-        return _summed(features, weights, nowhere)
+        return self.summed(features, weights, nowhere)
 
     def statistics(self, sums: tuple[Array, ...]) -> Lines:
         counts, gram, moment, square = sums
         return Lines(counts, gram, moment, square, jnp.zeros_like(moment))
 
-    def e_step(
-        self,
-        log_weights: Float[Array, " k"],
-        params: MixtureParams,
-        x: Array,
-        sample_weight: Array | None,
-        assign: Assignment,
-    ) -> tuple[Lines, Array]:
-        density = functools.partial(self.log_density, params)
-        at = params.own["coefficients"]
-        return self._labelled(log_weights, density, at, x, sample_weight, assign)
-
-    def _labelled(
-        self,
-        log_weights: Float[Array, " k"],
-        density: Any,
-        at: Float[Array, "k p"],
-        x: Array,
-        sample_weight: Array | None,
-        assign: Assignment,
-    ) -> tuple[Lines, Array]:
-        def block(rows: Array, weights: Array, first: Array | int) -> tuple[Any, Array]:
-            features = self.features(rows)
-            labels, value = assign(log_weights[:, None] + density(features), first)
-            return _summed(features, weights * labels, at), weights @ value
-
-        size = self.block_rows(x, log_weights.shape[0])
-        sums, value = sum_over_blocks(block, x, sample_weight, size)
-        return self.statistics(sums)._replace(at=at), value
-
-    def add(self, one: Lines, other: Lines) -> Lines:
-        """Of rows seen from the same lines."""
-        return jax.tree.map(jnp.add, one, other)._replace(at=one.at)
-
-    def shrunk(self, statistics: Lines) -> Lines:
-        """Each cluster with one row more, the average one: there is a line through any."""
-        total = jnp.sum(statistics.counts)
-        more = jax.tree.map(lambda sums: sums + jnp.sum(sums, axis=0) / total, statistics)
-        return more._replace(at=statistics.at)
-
-    def filled(self, statistics: Lines, present: Array) -> Lines:
-        def full(sums: Array) -> Array:
-            here = present.reshape(-1, *(1,) * (sums.ndim - 1))
-            return jnp.where(here, sums, jnp.sum(jnp.where(here, sums, 0), axis=0))
-
-        absent = jax.tree.map(full, statistics)
-        at = jnp.where(present[:, None], statistics.at, 0)
-        return absent._replace(counts=statistics.counts, at=at)
+    def summed(
+        self, features: Array, weights: Float[Array, "k n"], at: Float[Array, "k p"]
+    ) -> tuple[Array, ...]:
+        z, residuals = features[:-1], _residuals(at, features)
+        weighted = weights[:, None] * z
+        return (
+            jnp.sum(weights, axis=1),
+            weighted @ z.T,
+            jnp.sum(weighted * residuals[:, None], axis=2),
+            jnp.sum(weights * residuals**2, axis=1),
+        )
 
     def update(
         self,
@@ -476,19 +439,11 @@ class LinearRegression(Regression):
 
     def _check_spread(self, x: np.ndarray, trouble: str, remedy: str) -> None:
         """Refuse covariates that are linear in each other, and a response that is so in them."""
-        on, response = self.places
-        z, y = np.asarray(x[:, on], float), np.asarray(x[:, response], float)
-        if self.intercept:
-            z, y = z - z.mean(axis=0), y - y.mean()
-        size = np.sqrt(np.sum(z**2, axis=0))
-        noise = max(10, len(on)) * float(np.finfo(x.dtype).eps) * np.sqrt(len(x))
-        rank = np.linalg.matrix_rank(z / np.where(size > 0, size, 1), tol=noise) if on else 0
-        if rank < len(on) or len(x) < self.width:
-            raise ValueError(
-                f"{trouble}: {len(x)} row(s) do not tell {self.width} coefficients apart, as the "
-                f"covariates are linear in each other; drop a covariate, or {remedy}"
-            )
-        left = y - z @ np.linalg.lstsq(z, y, rcond=None)[0] if on else y
+        z, noise = self.check_covariates(x, trouble, remedy)
+        response = self.places[1]
+        y = np.asarray(x[:, response], float)
+        y = y - y.mean() if self.intercept else y
+        left = y - z @ np.linalg.lstsq(z, y, rcond=None)[0] if self.on else y
         if np.sqrt(np.mean(left**2)) <= noise * np.max(np.abs(x[:, response])):
             raise ValueError(f"{trouble}: one line goes through all rows; {remedy}")
 
@@ -533,17 +488,3 @@ class LinearRegression(Regression):
 
 def _residuals(coefficients: Float[Array, "k p"], features: Array) -> Float[Array, "k n"]:
     return features[-1] - coefficients @ features[:-1]
-
-
-def _summed(
-    features: Array, weights: Float[Array, "k n"], at: Float[Array, "k p"]
-) -> tuple[Array, ...]:
-    """The first four of `Lines`."""
-    z, residuals = features[:-1], _residuals(at, features)
-    weighted = weights[:, None] * z
-    return (
-        jnp.sum(weights, axis=1),
-        weighted @ z.T,
-        jnp.sum(weighted * residuals[:, None], axis=2),
-        jnp.sum(weights * residuals**2, axis=1),
-    )

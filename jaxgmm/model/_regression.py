@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -14,8 +15,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.distributions import constraints
 
 from jaxgmm._checks import check_names
-from jaxgmm._contract import Sites
-from jaxgmm._numerics import block_rows, weighted_moments
+from jaxgmm._contract import Assignment, Sites, Statistics
+from jaxgmm._numerics import block_rows, sum_over_blocks, weighted_moments
 from jaxgmm._tables import Coded, numeric, own_names
 from jaxgmm.model._coding import coded, is_table, joined, taken
 from jaxgmm.model._family import Site
@@ -265,6 +266,63 @@ class Regression(SiteFamily):
         """NaN: columns have no density of their own."""
         return jnp.full((params.weights.shape[0], grid.shape[0]), jnp.nan, grid.dtype)
 
+    # -- EM ----------------------------------------------------------------------------
+
+    def summed(
+        self, features: Array, weights: Float[Array, "k n"], at: Float[Array, "k p"]
+    ) -> tuple[Array, ...]:
+        """Sums over rows seen from lines ``at``, of which and of these are the statistics."""
+        raise NotImplementedError
+
+    def e_step(
+        self,
+        log_weights: Float[Array, " k"],
+        params: MixtureParams,
+        x: Array,
+        sample_weight: Array | None,
+        assign: Assignment,
+    ) -> tuple[Statistics, Array]:
+        density = functools.partial(self.log_density, params)
+        at = params.own["coefficients"]
+        return self._labelled(log_weights, density, at, x, sample_weight, assign)
+
+    def _labelled(
+        self,
+        log_weights: Float[Array, " k"],
+        density: Any,
+        at: Float[Array, "k p"],
+        x: Array,
+        sample_weight: Array | None,
+        assign: Assignment,
+    ) -> tuple[Statistics, Array]:
+        def block(rows: Array, weights: Array, first: Array | int) -> tuple[Any, Array]:
+            features = self.features(rows)
+            labels, value = assign(log_weights[:, None] + density(features), first)
+            return self.summed(features, weights * labels, at), weights @ value
+
+        size = self.block_rows(x, log_weights.shape[0])
+        sums, value = sum_over_blocks(block, x, sample_weight, size)
+        return self.statistics(sums)._replace(at=at), value
+
+    def add(self, one: Statistics, other: Statistics) -> Statistics:
+        """Of rows seen from the same lines."""
+        return jax.tree.map(jnp.add, one, other)._replace(at=one.at)
+
+    def shrunk(self, statistics: Statistics) -> Statistics:
+        """Each cluster with one row more, the average one: there is a line through any."""
+        total = jnp.sum(statistics.counts)
+        more = jax.tree.map(lambda sums: sums + jnp.sum(sums, axis=0) / total, statistics)
+        return more._replace(at=statistics.at)
+
+    def filled(self, statistics: Statistics, present: Array) -> Statistics:
+        def full(sums: Array) -> Array:
+            here = present.reshape(-1, *(1,) * (sums.ndim - 1))
+            return jnp.where(here, sums, jnp.sum(jnp.where(here, sums, 0), axis=0))
+
+        absent = jax.tree.map(full, statistics)
+        at = jnp.where(present[:, None], statistics.at, 0)
+        return absent._replace(counts=statistics.counts, at=at)
+
     # -- sites -------------------------------------------------------------------------
 
     def site_dims(self) -> dict[str, list[str]]:
@@ -305,6 +363,28 @@ class Regression(SiteFamily):
         one = jnp.ones((), x.dtype)
         own = (mean[response], scale[response]) if responses else (0 * one, one)
         return Units(mean[z], scale[z], *own)
+
+    # -- doors -------------------------------------------------------------------------
+
+    def check_covariates(
+        self, x: np.ndarray, trouble: str, remedy: str
+    ) -> tuple[np.ndarray, float]:
+        """Refuse covariates that are linear in each other; and these about their means, and noise.
+
+        The noise is the share of a column's length that may be its rounding.
+        """
+        on, _ = self.places
+        z = np.asarray(x[:, on], float)
+        z = z - z.mean(axis=0) if self.intercept else z
+        size = np.sqrt(np.sum(z**2, axis=0))
+        noise = max(10, len(on)) * float(np.finfo(x.dtype).eps) * np.sqrt(len(x))
+        rank = np.linalg.matrix_rank(z / np.where(size > 0, size, 1), tol=noise) if on else 0
+        if rank < len(on) or len(x) < self.width:
+            raise ValueError(
+                f"{trouble}: {len(x)} row(s) do not tell {self.width} coefficients apart, as the "
+                f"covariates are linear in each other; drop a covariate, or {remedy}"
+            )
+        return z, noise
 
 
 def _other(label: str, x: Any, on: tuple[str, ...]) -> str:
