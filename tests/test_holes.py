@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
+import pandas as pd
 import pytest
 from families import FAMILIES, PRIORS, mixture
 from helpers import soft_labels, tree_allclose
@@ -275,6 +276,16 @@ def test_what_a_family_does_not_say_of_expectations():
     with pytest.raises(ValueError, match=r"impute: Geometric\(\) has no method expected"):
         model.impute(params, x)
     assert np.all(np.isfinite(model.impute(params, x, KEY)))
+
+
+def test_tables_and_padded_models():
+    model = jg.Mixture(jg.families.Bernoulli(), 2)
+    params = model.params(probs=[[0.2] * 7, [0.9] * 7])
+    table = pd.DataFrame(ANSWERS, columns=list("ABCDEFG"))
+    np.testing.assert_array_equal(model.predict(params, table), model.predict(params, ANSWERS))
+    wider = model.padded(3)
+    three = wider.params(weights=[0.3, 0.6, 0.1], probs=[[0.2] * 7, [0.9] * 7, [0.5] * 7])
+    tree_allclose(wider.trimmed(three).own, params.own, 0.0)
 
 
 # -- numerical families ---------------------------------------------------------------------
