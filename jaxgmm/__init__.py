@@ -32,6 +32,7 @@ from jaxgmm.model import (
     NumericalModel,
     Uniform,
     from_numpyro,
+    rows,
 )
 from jaxgmm.report import (
     Calibration,
@@ -92,6 +93,7 @@ __all__ = [
     "mixtures",
     "model",
     "report",
+    "rows",
     "sample",
     "select",
     "standard_errors",

@@ -19,6 +19,7 @@ from jaxgmm._assignment import n_renamings
 from jaxgmm._description import Description, how_it_climbs
 from jaxgmm._numerics import as_rows, normalise
 from jaxgmm._proper import innermost, instead
+from jaxgmm._tables import Measured
 from jaxgmm._within import at_edge, freedom, inwards, stepped
 
 Params = Any
@@ -252,6 +253,11 @@ class LatentModel(abc.ABC):
 
         By default what the user wrote, of which `check_data` makes numbers.
         """
+        if isinstance(x, Measured):
+            raise ValueError(
+                f"x: {type(self).__name__} knows nothing of noise of each row; it goes with "
+                "jaxgmm.Gaussian components"
+            )
         return self, x
 
     def check_names(self, feature_names: tuple[str, ...]) -> None:

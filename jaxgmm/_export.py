@@ -36,9 +36,11 @@ def to_datatree(
         # Each copy keeps the weight that it is there for.
         stats = {**posterior.sample_stats, "log_weight": posterior.log_weights}
         posterior = dataclasses.replace(posterior, sample_stats=stats).resample()
-    x = np.asarray(posterior.x)
+    x, d = np.asarray(posterior.x), len(posterior.feature_names)
+    values = lambda rows: rows[..., :d] if x.ndim == 2 else rows  # without noise beside them
     row_dims = ["obs", "feature"][: x.ndim]
     dims = {**posterior.model.site_dims(), "x": row_dims, "sample_weight": ["obs"]}
+    dims["noise"] = ["obs", "of_noise"]
     coords = {
         "component": np.arange(posterior.model.n_components),
         **posterior.model.coords(posterior.feature_names),
@@ -47,12 +49,17 @@ def to_datatree(
     groups = {
         "posterior": posterior.draws,
         "sample_stats": {"lp": posterior.log_joint, **posterior.sample_stats},
-        "observed_data": {"x": x},
+        "observed_data": {"x": values(x)},
     }
+    constant = {}
     if posterior.sample_weight is not None:
-        groups["constant_data"] = {"sample_weight": np.asarray(posterior.sample_weight)}
+        constant["sample_weight"] = np.asarray(posterior.sample_weight)
+    if x.ndim == 2 and x.shape[1] > d:
+        constant["noise"] = x[:, d:]
+    if constant:
+        groups["constant_data"] = constant
     if posterior_predictive:
-        groups["posterior_predictive"] = {"x": posterior.replicate(key_rows)}
+        groups["posterior_predictive"] = {"x": values(posterior.replicate(key_rows))}
     if prior or prior_predictive:
         key_prior, key_replicates = jax.random.split(key_prior)
         shape, model = (posterior.n_chains, posterior.n_draws), posterior.near.model
@@ -68,7 +75,7 @@ def to_datatree(
             rows = _predictive.replicated(model, flat, key_replicates, posterior.near.x)
             rows = np.asarray(rows, x.dtype).reshape(*shape, *x.shape)
             rows = rows if posterior.origin is None else rows + posterior.origin
-            groups["prior_predictive"] = {"x": rows}
+            groups["prior_predictive"] = {"x": values(rows)}
     tree = arviz_base.from_dict(groups, dims=dims, coords=coords)
     if log_likelihood:
         # Rows have features, their log-likelihood has not: the two need dims of their own.

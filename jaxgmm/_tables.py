@@ -33,6 +33,17 @@ class Coded:
         return np.asarray(self.values, dtype)
 
 
+@dataclasses.dataclass(frozen=True)
+class Measured(Coded):
+    """Rows with noise of their own: values, and beside them what the noise of each row is.
+
+    ``columns`` are those of the values; noise is variances or, where it is ``joint``, lower
+    triangles of factors of covariances.
+    """
+
+    joint: bool = False
+
+
 def numeric(argument: str, value: Any) -> np.ndarray:
     """Any array or table as a real floating NumPy array; missing cells of objects are NaN."""
     refuse_masked(argument, value)

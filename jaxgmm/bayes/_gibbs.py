@@ -52,7 +52,7 @@ def gibbs(
     if model.imputes and counted and np.any(np.asarray(sample_weight) > 1):
         raise ValueError(
             "sample_weight: Gibbs sampling imputes each row once, so that rows with missing values "
-            'count once or not at all; repeat the rows, or use method="nuts"'
+            'or noise count once or not at all; repeat the rows, or use method="nuts"'
         )
     chains = starts.n_chains
     state = _Chain(starts.params, jax.random.split(key, chains), jnp.zeros(chains, bool))

@@ -50,7 +50,7 @@ def vb(
     """
     if model.imputes:
         raise ValueError(
-            "x: variational Bayes has no bound for rows with missing values here; use "
+            "x: variational Bayes has no bound for rows with missing values or noise here; use "
             'method="gibbs", which imputes them, or "nuts"'
         )
     check_count("n_init", n_init, 0)

@@ -22,6 +22,7 @@ from jaxgmm.model._hyper import Moments
 from jaxgmm.model._linear_regression import LinearRegression
 from jaxgmm.model._mixture import Mixture
 from jaxgmm.model._multinomial import Multinomial
+from jaxgmm.model._noisy import rows
 from jaxgmm.model._numerical import NumericalModel
 from jaxgmm.model._numerical_family import NumericalFamily
 from jaxgmm.model._poisson import Poisson
@@ -65,4 +66,5 @@ __all__ = [
     "VonMises",
     "Weibull",
     "from_numpyro",
+    "rows",
 ]

@@ -291,7 +291,7 @@ class Background(Family):
                 "background: its box is that of the data: call model.resolve(x) first, use "
                 "fit.model, or give jaxgmm.Uniform low and high"
             )
-        corner = lambda side: jnp.broadcast_to(jnp.asarray(side, dtype), (d,))
+        corner = lambda side: jnp.broadcast_to(self._corner(jnp.asarray(side, dtype), d), (d,))
         low, high = corner(self.uniform.low), corner(self.uniform.high)
         return low, high, high - low + self._steps(d).astype(dtype)
 
@@ -302,6 +302,13 @@ class Background(Family):
     def _given(self, d: int) -> np.ndarray:
         """Which columns are not drawn."""
         return np.array([kind == "given" for kind in self.family.kinds(d)])
+
+    def _corner(self, side: Any, d: int) -> Any:
+        """One with numbers for the columns that are drawn only, for all of them."""
+        drawn = ~self._given(d)
+        if np.ndim(side) == 0 or len(side) == d or len(side) != np.sum(drawn):
+            return side
+        return side[np.maximum(np.cumsum(drawn) - 1, 0)]
 
     def log_uniform(self, x: Array) -> Float[Array, " n"]:
         """Log density of rows in the box; what is missing is integrated out."""
@@ -335,7 +342,8 @@ class Background(Family):
     def translated(self, offset: Any) -> Background:
         family, uniform = self.family.translated(offset), self.uniform
         if uniform.known:
-            moved = lambda side: np.asarray(side, np.float64) + offset
+            wide = lambda side: self._corner(np.asarray(side, np.float64), len(offset))
+            moved = lambda side: wide(side) + offset
             uniform = Uniform(moved(uniform.low), moved(uniform.high))
         return dataclasses.replace(self, family=family, uniform=uniform)
 
@@ -462,14 +470,18 @@ class Background(Family):
         own = jnp.where(total > 0, own / jnp.where(total > 0, total, 1), 1 / own.shape[1])
         key_own, key_box = (None, None) if key is None else jax.random.split(key)
         rows = self.family.impute(self.components(params), x, own, key_own)
+        d = rows.shape[1]
+        seen = x[:, :d]
         if key_box is None:
             low, _, sides = self._sides(x.shape[1], x.dtype)
-            centre = low + (sides - self._steps(x.shape[1]).astype(x.dtype)) / 2
-            codes = np.array([kind == "levels" for kind in self.kinds(x.shape[1])])
-            filled = jnp.where(codes, rows, (1 - share) * rows + share * centre)
+            flat = (low + (sides - self._steps(x.shape[1]).astype(x.dtype)) / 2)[:d]
+            codes = np.array([kind == "levels" for kind in self.kinds(x.shape[1])])[:d]
+            flat = jnp.where(codes, rows, flat)
         else:
-            filled = jnp.where(share > 0, self._drawn(key_box, x.shape, x.dtype), rows)
-        return jnp.where(jnp.isnan(x), filled, rows)
+            flat = self._drawn(key_box, x.shape, x.dtype)[:, :d]
+        # Of what was seen the background knows no better.
+        flat = jnp.where(jnp.isnan(seen), flat, seen)
+        return jnp.where(rows == seen, rows, (1 - share) * rows + share * flat)
 
     # -- EM ------------------------------------------------------------------------------
 
@@ -634,11 +646,13 @@ class Background(Family):
                     "background goes with numbers, counts and codes",
                     column,
                 )
+        d = x.shape[1]
+        drawn = d - int(np.sum(self._given(d)))
         for name in ("low", "high") if self.uniform.known else ():
             shape = np.shape(getattr(self.uniform, name))
-            if shape not in {(), (x.shape[1],)}:
+            if shape not in {(), (d,), (drawn,)}:
                 raise ValueError(
-                    f"background: {name} needs a number for each of {x.shape[1]} column(s), found "
+                    f"background: {name} needs a number for each of {drawn} column(s), found "
                     f"shape {shape}"
                 )
         self.family.check_rows(x)
@@ -648,7 +662,9 @@ class Background(Family):
         low, high = np.nanmin(x, axis=0), np.nanmax(x, axis=0)
         if self.uniform.known:
             sides = np.asarray(self.uniform.low), np.asarray(self.uniform.high)
-            low, high = (np.broadcast_to(side.astype(x.dtype), d) for side in sides)
+            low, high = (
+                np.broadcast_to(self._corner(side.astype(x.dtype), d), d) for side in sides
+            )
         flat = (high - low + self._steps(d) <= 0) & ~self._given(d)
         if np.any(flat):
             column = int(np.argmax(flat))
@@ -658,7 +674,7 @@ class Background(Family):
                 column,
             )
         slack = _SLACK * np.finfo(x.dtype).eps * np.maximum(np.abs(low), np.abs(high))
-        outside = (x < low - slack) | (x > high + slack)
+        outside = ((x < low - slack) | (x > high + slack)) & ~self._given(d)
         if np.any(outside):
             row, column = np.argwhere(outside)[0]
             raise ColumnRefused(

@@ -229,6 +229,11 @@ class Gaussian(Family):
     def _structure(self) -> Structure:
         return structure_named(self.structure)
 
+    @property
+    def covariance_structure(self) -> Structure:
+        """What the covariances have in common."""
+        return self._structure
+
     # -- density and statistics -------------------------------------------------
 
     def features(self, x):

@@ -38,6 +38,7 @@ from jaxgmm.model._background import Background, Uniform
 from jaxgmm.model._door import check_concentration, check_coordinates
 from jaxgmm.model._family import Family
 from jaxgmm.model._look import by_row, counts, fill, total
+from jaxgmm.model._noisy import with_noise
 from jaxgmm.model._prior import ConjugatePrior, PriorRule
 from jaxgmm.model._site_mode import weights_mode
 from jaxgmm.model._site_prior import SitePrior
@@ -360,7 +361,8 @@ class Mixture(LatentModel):
         Returns
         -------
         (n, D) array
-            In the dtype of ``x``, without NaN; `table` makes words of codes.
+            In the dtype of ``x``, without NaN; `table` makes words of codes. Of rows with noise
+            (`jaxgmm.rows`) what they are without it.
 
         Raises
         ------
@@ -385,7 +387,7 @@ class Mixture(LatentModel):
         origin = None if isinstance(x, Tracer) else self.family.origin(params)
         model, params, x = self._near(params, x)
         filled = fill(model.family, params, as_rows(x), key)
-        return filled if origin is None else np.asarray(filled) + origin
+        return filled if origin is None else np.asarray(filled) + origin[: filled.shape[1]]
 
     @precise
     def sample(self, params: Params, key: PRNGKeyArray, n: int, *, given: Any = None) -> Array:
@@ -602,9 +604,10 @@ class Mixture(LatentModel):
     def read(self, x: Any) -> tuple[Mixture, Any]:
         """The model that knows the columns of a table, and the table as numbers in its order.
 
-        Only a family with columns by name does anything here; whatever takes data calls it.
+        Only a family with columns by name and rows with noise do anything here; whatever takes
+        data calls it.
         """
-        family, x = self.family.read(x)
+        family, x = with_noise(self.family, x).read(x)
         return dataclasses.replace(self, family=family), x
 
     def check_names(self, feature_names: tuple[str, ...]) -> None:

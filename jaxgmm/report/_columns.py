@@ -34,6 +34,12 @@ def kinds_of(model: LatentModel, d: int) -> tuple[str | None, ...]:
     return (None,) * d if family is None else family.kinds(d)
 
 
+def named(names: tuple[str, ...], x: Any) -> np.ndarray:
+    """The columns of rows that have names; noise beside them has none."""
+    rows = np.asarray(x, np.float64)
+    return rows.reshape(len(rows), -1)[:, : len(names)]
+
+
 def label_name(model: LatentModel, k: int) -> str:
     """What a label is: a component by its number, or what is no component by its own name."""
     apart = model.labels_apart

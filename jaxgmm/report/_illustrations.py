@@ -74,7 +74,7 @@ def _components(verdict: Verdict) -> str:
         caption += f" {MOST_ROWS} of the {len(post.x)} rows are drawn."
     if post.sample_weight is not None:
         caption += " The area of a point grows with its weight."
-    return caption + _left_out(n_features)
+    return caption + _left_out(n_features) + _noise(verdict)
 
 
 def _density(verdict: Verdict) -> str:
@@ -84,7 +84,7 @@ def _density(verdict: Verdict) -> str:
             "Contours of the regions that hold 50, 90 and 99% of the posterior predictive density "
             "(blue) and of EM's (black, dashed). The ground is the darker the less the draws "
             "agree on the density there; where there is hardly any, nothing is painted."
-        )
+        ) + _noise(verdict)
     of = "the density" if n_features == 1 else "the marginal density of each feature"
     if kind in ("counts", "each"):
         of = of.replace("density", "mass" if kind == "counts" else "density or mass")
@@ -93,6 +93,13 @@ def _density(verdict: Verdict) -> str:
         "their mean, which is the posterior predictive density (blue), and EM's (black, dashed). "
         "Where the dashed line leaves the bands, the point misleads." + _left_out(n_features)
     )
+
+
+def _noise(verdict: Verdict) -> str:
+    """Of rows with columns beside those that have names, which is their noise."""
+    if verdict.posterior.x.shape[-1] <= len(verdict.fit.feature_names):
+        return ""
+    return " Rows are as they were seen, all else is without their noise."
 
 
 def _left_out(n_features: int, most: int = MOST_FEATURES) -> str:

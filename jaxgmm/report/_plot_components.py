@@ -23,7 +23,7 @@ from jaxgmm.report._canvas import (
     span,
     spread,
 )
-from jaxgmm.report._columns import ONE_BY_ONE, PROFILES, kind_of, label_name
+from jaxgmm.report._columns import ONE_BY_ONE, PROFILES, kind_of, label_name, named
 from jaxgmm.report._gaussians import Gaussians, normals_of
 from jaxgmm.report._plot_columns import plot_columns
 from jaxgmm.report._plot_profile import plot_profile
@@ -118,7 +118,7 @@ def histogram(axes: Any, post: Posterior, feature: int) -> None:
 
 
 def _draw_densities(axes: Any, fit: Fit, post: Posterior, drawn: Gaussians) -> None:
-    grid = np.linspace(*span(np.asarray(post.x)), 400)
+    grid = np.linspace(*span(named(fit.feature_names, post.x)), 400)
     for s in range(len(drawn.weights)):
         for k, part in enumerate(drawn.at(s).densities(grid[:, None])):
             axes.plot(grid, part, color=colour(k), lw=0.6, alpha=0.25)

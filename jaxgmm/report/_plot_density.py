@@ -19,7 +19,7 @@ from jaxgmm.report._canvas import (
     plain,
     span,
 )
-from jaxgmm.report._columns import ONE_BY_ONE, PROFILES, kind_of
+from jaxgmm.report._columns import ONE_BY_ONE, PROFILES, kind_of, named
 from jaxgmm.report._gaussians import Gaussians
 from jaxgmm.report._plot_columns import plot_bands
 from jaxgmm.report._plot_components import histogram, need_components, of_fit
@@ -69,7 +69,7 @@ def plot_density(fit: Fit, post: Posterior, ax: Any = None) -> Any:
     title = "Density: EM (dashed) over the posterior"
     if len(names) == 2:
         figure, axes = canvas(ax, (7.2, 4.8))
-        _draw_plane(figure, axes, ours, drawn, np.asarray(post.x, np.float64))
+        _draw_plane(figure, axes, ours, drawn, named(names, post.x))
         axes.set(xlabel=plain(names[0]), ylabel=plain(names[1]))
         axes.set_title(title, **TITLE)
         if ax is None:

@@ -28,7 +28,7 @@ from jaxgmm.report._canvas import (
     plain,
     spread,
 )
-from jaxgmm.report._columns import label_name
+from jaxgmm.report._columns import label_name, named
 from jaxgmm.report._draws import Seen, look_at_data, some_rows
 from jaxgmm.report._explain import together
 
@@ -149,8 +149,7 @@ class _Measure(NamedTuple):
 def _by_row(fit: Fit, post: Posterior, ax: Any, shown: _Measure) -> Any:
     """A number of each row as colour, or as height where there is one feature."""
     seen = _seen(fit, post)
-    x = np.asarray(post.x, np.float64)[some_rows(post).index]
-    x = x.reshape(len(x), -1)
+    x = named(fit.feature_names, post.x)[some_rows(post).index]
     names = [plain(name) for name in fit.feature_names]
     ours = shown.of(seen.fit_probability)
     theirs = shown.of(np.mean(seen.probability, axis=0))
@@ -234,7 +233,7 @@ def plot_pairs(fit: Fit, x: Any, ax: Any = None) -> Any:
     probability = responsibilities_at(near.model, near.params, about(rows, fit.origin))
     probability = np.asarray(probability, np.float64)
     labels, sure = np.argmax(probability, axis=-1), np.max(probability, axis=-1)
-    rows = np.asarray(rows, np.float64).reshape(len(labels), -1)
+    rows = named(fit.feature_names, rows)
     size = min(rows.shape[1], MOST_FEATURES)
     side = 2.2 * size + 0.6 if size > 1 else 4.6
     figure, grid = panels(ax, (size, size), (max(side, 5.2), side * 0.92), sharex="col")

@@ -11,7 +11,15 @@ from jaxtyping import PRNGKeyArray
 from jaxgmm._checks import check_key, key_numbers
 from jaxgmm._posterior import Posterior, systematic
 from jaxgmm.report._canvas import COLOURS, MOST_FEATURES, panels, plain
-from jaxgmm.report._columns import DISCRETE, ONE_BY_ONE, PROFILES, kind_of, kinds_of, words_of
+from jaxgmm.report._columns import (
+    DISCRETE,
+    ONE_BY_ONE,
+    PROFILES,
+    kind_of,
+    kinds_of,
+    named,
+    words_of,
+)
 from jaxgmm.report._gaussians import Gaussians
 
 _REPLICATES = 200
@@ -49,7 +57,7 @@ def plot_predictive(post: Posterior, ax: Any = None, *, key: PRNGKeyArray) -> An
         Where ``ax`` has another number of panels than the picture.
     """
     check_key(key, "replicates are random")
-    x = np.asarray(post.x, np.float64)
+    x = named(post.feature_names, post.x)
     if post.sample_weight is not None:
         with np.errstate(divide="ignore"):
             log_weights = np.log(np.asarray(post.sample_weight, np.float64))
@@ -84,7 +92,7 @@ def plot_predictive(post: Posterior, ax: Any = None, *, key: PRNGKeyArray) -> An
 
 def _replicates(post: Posterior, key: PRNGKeyArray, n: int) -> np.ndarray:
     """Data sets (S, n, D), of Gaussians in NumPy: nothing is compiled for a picture."""
-    if kind_of(post.model) not in (*ONE_BY_ONE, *PROFILES):
+    if kind_of(post.model) not in (*ONE_BY_ONE, *PROFILES) and not post.model.needs_given:
         rng = np.random.default_rng(key_numbers(key))
         drawn = Gaussians.drawn(post, _REPLICATES)
         return np.array([drawn.at(s).rows(rng, n) for s in range(len(drawn.weights))])
