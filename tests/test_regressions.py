@@ -259,6 +259,16 @@ def test_bootstrap_draws_responses():
     assert np.all(boot.status == jg.Status.CONVERGED)
 
 
+def test_lines_are_counted_by_one_program():
+    """Absent components change nothing."""
+    models = [jg.Mixture(PLANES, k) for k in (1, 2)]
+    choice = jg.select(models, X, key=KEY, n_init=4, progress=False)
+    for k, one in enumerate((1, 2)):
+        wanted = fitted(k=one).log_likelihood
+        assert choice.table["log_likelihood"].iloc[k] == pytest.approx(wanted, rel=1e-7)
+    assert choice.best.model.n_components == 2
+
+
 @pytest.mark.slow
 def test_how_many_lines():
     test = jg.bootstrap_lrt(jg.Mixture(PLANES, 1), X, key=KEY, n_replicates=19, n_init=2)
@@ -423,3 +433,23 @@ def test_separation_and_doors():
         jg.fit(jg.Mixture(POISSON, 1), x - [0, 1], key=KEY)
     with pytest.raises(ValueError, match="labelled rows update no prior of LogisticRegression"):
         jg.sample(held.model, x, key=KEY, method="gibbs", start=held)
+
+
+def test_pictures_of_lines(tmp_path):
+    """Lines in the report, and a panel for each covariate; densities of columns there are none."""
+    fit = fitted("conjugate")
+    post = jg.sample(
+        fit.model, X, key=KEY, method="gibbs", start=fit, n_chains=2, n_draws=50, progress=False
+    )
+    figure = jg.report.plot_components(fit, post)
+    assert [axes.get_xlabel() for axes in figure.axes] == ["x0", "x2"]
+    lines = figure.axes[0].get_lines()
+    middle = X.mean(axis=0)
+    for k, line in enumerate(lines):
+        b0, b1, b2 = np.asarray(fit.params.coefficients[k])
+        np.testing.assert_allclose(line.get_ydata(), b0 + b1 * line.get_xdata() + b2 * middle[2])
+    checks = jg.report.plot_predictive(post, key=KEY)
+    assert [axes.get_xlabel() for axes in checks.axes] == ["x1"]
+    with pytest.raises(TypeError, match="have no densities"):
+        jg.report.plot_density(fit, post)
+    figure.savefig(tmp_path / "lines.png")

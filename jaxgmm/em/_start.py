@@ -131,6 +131,8 @@ def _random_responsibilities(
 
     def label(rows: Array, first: Array | int) -> Array:
         noise = jax.vmap(one)(first + jnp.arange(rows.shape[0]))
+        if model.present is not None:
+            noise = jnp.where(model.present, noise, 0)
         return noise / jnp.sum(noise, axis=1, keepdims=True)
 
     return _in_full(model, label)

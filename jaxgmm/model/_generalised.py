@@ -77,6 +77,9 @@ class Generalised(Unconjugate, Regression):
     def mean(self, line: Array) -> tuple[Array, Array]:
         """Mean and variance of responses there."""
 
+    def mean_at(self, line: Array) -> Array:
+        return self.mean(line)[0]
+
     @abc.abstractmethod
     def first(self, y: Array) -> Array:
         """Linear predictors near single responses, where a start from labels begins."""

@@ -198,8 +198,9 @@ class LinearRegression(Regression):
         if isinstance(prior, SitePrior):
             return self._numerical_mode(statistics, prior, params)
         after = self._after(statistics, prior)
-        # The mode of both sites together.
-        variances = after.scale / (after.dof + 2 + self.width)
+        # At the mode of both sites together; a flat density has no powers of variances.
+        powers = 0 if prior is None else 2 + self.width
+        variances = after.scale / (after.dof + powers)
         return {"coefficients": after.mean, "variances": variances}
 
     def iterates(self, prior: Any) -> bool:
@@ -209,7 +210,7 @@ class LinearRegression(Regression):
         """Hyper-parameters after labelled rows; of a flat density where there is no prior."""
         k, p, at = len(statistics.counts), self.width, statistics.at
         nothing = jnp.zeros((k, p, p), at.dtype)
-        before = _Normal(at, nothing, jnp.full(k, -2.0 - p, at.dtype), nothing[:, 0, 0])
+        before = _Normal(at, nothing, nothing[:, 0, 0], nothing[:, 0, 0])
         if prior is not None:
             before = self._hyper(prior, k)
         away = before.mean - at

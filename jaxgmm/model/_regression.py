@@ -262,6 +262,19 @@ class Regression(SiteFamily):
         """Responses where the linear predictor is ``line``."""
         raise NotImplementedError
 
+    @property
+    def columns(self) -> str | None:  # type: ignore[override]
+        """There is a picture of lines where there are covariates to draw them over."""
+        return "lines" if self.on else None
+
+    def mean_responses(self, params: MixtureParams, x: Array) -> Float[Array, "k n"]:
+        """Mean responses under each component at the covariates of rows."""
+        return self.mean_at(params.own["coefficients"] @ self.features(x)[:-1])
+
+    def mean_at(self, line: Array) -> Array:
+        """The mean response where the linear predictor is ``line``."""
+        return line
+
     def marginal(self, params: MixtureParams, column: int, grid: Array) -> Array:
         """NaN: columns have no density of their own."""
         return jnp.full((params.weights.shape[0], grid.shape[0]), jnp.nan, grid.dtype)
@@ -315,13 +328,14 @@ class Regression(SiteFamily):
         return more._replace(at=statistics.at)
 
     def filled(self, statistics: Statistics, present: Array) -> Statistics:
-        def full(sums: Array) -> Array:
-            here = present.reshape(-1, *(1,) * (sums.ndim - 1))
-            return jnp.where(here, sums, jnp.sum(jnp.where(here, sums, 0), axis=0))
-
-        absent = jax.tree.map(full, statistics)
-        at = jnp.where(present[:, None], statistics.at, 0)
-        return absent._replace(counts=statistics.counts, at=at)
+        """Absent components are the largest one, of so few rows that no sum shows them."""
+        counts, at = statistics.counts, statistics.at
+        largest = jnp.argmax(jnp.where(present, counts, -1))
+        few = jnp.finfo(counts.dtype).eps / counts[largest]
+        shape = lambda sums: present.reshape(-1, *(1,) * (sums.ndim - 1))
+        full = lambda sums: jnp.where(shape(sums), sums, few * sums[largest])
+        at = jnp.where(shape(at), at, at[largest])
+        return jax.tree.map(full, statistics)._replace(at=at)
 
     # -- sites -------------------------------------------------------------------------
 

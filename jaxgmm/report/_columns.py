@@ -19,6 +19,8 @@ from jaxgmm.report._canvas import span
 ONE_BY_ONE = ("counts", "positives", "each")
 # Kinds of which the parameters themselves are the picture: probabilities by column.
 PROFILES = ("levels", "shares")
+# The kind of a response given other columns.
+LINES = "lines"
 # Kinds of which every value is one of few, or of whole numbers.
 DISCRETE = ("counts", "levels", "shares")
 

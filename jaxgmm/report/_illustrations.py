@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxgmm._results import SAME_OPTIMUM
 from jaxgmm.report._canvas import MOST_FEATURES, MOST_ROWS
-from jaxgmm.report._columns import DISCRETE, ONE_BY_ONE, PROFILES, kind_of
+from jaxgmm.report._columns import DISCRETE, LINES, ONE_BY_ONE, PROFILES, kind_of
 from jaxgmm.report._document import Illustration
 from jaxgmm.report._plot_basins import plot_basins
 from jaxgmm.report._plot_chains import plot_chains
@@ -61,6 +61,12 @@ def _components(verdict: Verdict) -> str:
             f"The data of each column (grey) with the components' {what} times their weights, one "
             "colour a component: EM's (thick) over those of some draws of the posterior (thin)."
         ) + _left_out(n_features)
+    if kind == LINES:
+        return (
+            "The response over each covariate, one colour a component: rows by EM's labels, EM's "
+            "mean response (line) and the posterior's 95% band of it; other covariates are at "
+            "their means." + _left_out(n_features - 1)
+        )
     if n_features == 1:
         return (
             "Histogram of the data with each component's density times its weight, one colour a "
@@ -231,7 +237,7 @@ _PICTURES = (
         "Density",
         _density,
         lambda v: plot_density(v.fit, v.posterior),
-        lambda v: has_components(v.fit) and kind_of(v.fit.model) not in PROFILES,
+        lambda v: has_components(v.fit) and kind_of(v.fit.model) not in (*PROFILES, LINES),
     ),
     _Picture("marginals", "Parameters", _marginals, lambda v: plot_marginals(v.fit, v.posterior)),
     _Picture(

@@ -23,9 +23,10 @@ from jaxgmm.report._canvas import (
     span,
     spread,
 )
-from jaxgmm.report._columns import ONE_BY_ONE, PROFILES, kind_of, label_name, named
+from jaxgmm.report._columns import LINES, ONE_BY_ONE, PROFILES, kind_of, label_name, named
 from jaxgmm.report._gaussians import Gaussians, normals_of
 from jaxgmm.report._plot_columns import plot_columns
+from jaxgmm.report._plot_lines import plot_lines
 from jaxgmm.report._plot_profile import plot_profile
 
 _MOST_INSIDE = 5  # components up to which the legend fits beside the data
@@ -42,8 +43,9 @@ def plot_components(fit: Fit, post: Posterior, ax: Any = None) -> Any:
     Of Gaussians, one feature: histogram and densities. Two: points and ellipses that hold 90%
     of each component. More: a panel for every pair of (at most six) features. Of counts and
     positive numbers, and of columns of several kinds, a panel for each of (at most six) columns,
-    with masses or densities. Of codes, and counts that share a total, the probabilities by column
-    with the posterior's 95% intervals.
+    with masses or densities. Of regressions, the response over each of (at most six) covariates,
+    with lines and the posterior's 95% bands. Of codes, and counts that share a total, the
+    probabilities by column with the posterior's 95% intervals.
 
     Parameters
     ----------
@@ -71,6 +73,8 @@ def plot_components(fit: Fit, post: Posterior, ax: Any = None) -> Any:
         return plot_profile(fit, post, ax)
     if kind_of(fit.model) in ONE_BY_ONE:
         return plot_columns(fit, post, ax)
+    if kind_of(fit.model) == LINES:
+        return plot_lines(fit, post, ax)
     need_components("plot_components", fit)
     drawn = Gaussians.drawn(post, _DRAWS)
     n_features = drawn.means.shape[-1]
@@ -93,7 +97,7 @@ def plot_components(fit: Fit, post: Posterior, ax: Any = None) -> Any:
 
 def has_components(fit: Fit) -> bool:
     """Whether there is a picture of the components."""
-    if kind_of(fit.model) in (*PROFILES, *ONE_BY_ONE):
+    if kind_of(fit.model) in (*PROFILES, *ONE_BY_ONE, LINES):
         return True
     return normals_of(fit.model, fit.params) is not None
 

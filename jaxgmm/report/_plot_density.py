@@ -19,7 +19,7 @@ from jaxgmm.report._canvas import (
     plain,
     span,
 )
-from jaxgmm.report._columns import ONE_BY_ONE, PROFILES, kind_of, named
+from jaxgmm.report._columns import LINES, ONE_BY_ONE, PROFILES, kind_of, named
 from jaxgmm.report._gaussians import Gaussians
 from jaxgmm.report._plot_columns import plot_bands
 from jaxgmm.report._plot_components import histogram, need_components, of_fit
@@ -62,7 +62,7 @@ def plot_density(fit: Fit, post: Posterior, ax: Any = None) -> Any:
     """
     if kind_of(fit.model) in ONE_BY_ONE:
         return plot_bands(fit, post, ax)
-    if kind_of(fit.model) in PROFILES:
+    if kind_of(fit.model) in (*PROFILES, LINES):
         raise TypeError(f"plot_density: the columns of {fit.model!r} have no densities")
     need_components("plot_density", fit)
     drawn, ours, names = Gaussians.drawn(post, _DRAWS), of_fit(fit), fit.feature_names
