@@ -287,6 +287,7 @@ def test_tables_and_doors():
     wrong = {
         "y' and 'name' beside|found 'y', 'name'": (F.LinearRegression(on=["u", "v"]), table),
         "x: has no column 'w'": (F.LinearRegression(on=["w"], response="y"), table),
+        "x: has no column 'ages'": (F.LinearRegression(on=["ages"]), table),
         "choose them, or say response": (F.LinearRegression(on=[5]), X[:, :2]),
         r"found an array of shape \(90, 3\)": (F.LinearRegression(on=[0]), X),
         "linear in each other": (PLANES, X[:, [0, 1, 0]]),

@@ -196,6 +196,7 @@ class Regression(SiteFamily):
         if names is None:
             response = self.response
             if response is None:
+                taken(x, self.on)  # a covariate that is not there is named first
                 response = _other(self.label, x, self.on)
             names = (*self.on, response)
         known = self.called(names)
