@@ -281,6 +281,7 @@ def test_tables_and_doors():
     fit = jg.fit(jg.Mixture(family, 2), table, key=KEY, n_init=8, tol=1e-14)
     assert fit.log_likelihood == pytest.approx(fitted().log_likelihood, rel=1e-9)
     assert fit.feature_names == ("u", "v", "y")
+    assert not fit.model.places  # rows of covariates are measured from no origin
     ages = pd.DataFrame({"v": [1.0, 2.0], "u": [3.0, 4.0]})
     drawn = fit.model.sample(fit.params, KEY, 2, given=ages)
     np.testing.assert_array_equal(drawn[:, :2], [[3, 1], [4, 2]])

@@ -162,7 +162,7 @@ class Generalised(Unconjugate, Regression):
         """Of standardised covariates Normal(0, 2.5), about the average response."""
         units = self.measured(x, sample_weight, False)
         weight = jnp.ones(len(x), x.dtype) if sample_weight is None else sample_weight
-        average = weight @ x[:, self.places[1]] / jnp.sum(weight)
+        average = weight @ x[:, self.positions[1]] / jnp.sum(weight)
         mean = jnp.zeros(self.width, x.dtype)
         if self.intercept:
             mean = mean.at[0].set(self.link(average))
@@ -202,7 +202,7 @@ class Generalised(Unconjugate, Regression):
     # -- doors and health --------------------------------------------------------------------
 
     def check_rows(self, x: np.ndarray) -> None:
-        response = self.places[1]
+        response = self.positions[1]
         try:
             self.check_responses(x[:, response : response + 1])
         except ColumnRefused as refusal:

@@ -441,7 +441,7 @@ class LinearRegression(Regression):
     def _check_spread(self, x: np.ndarray, trouble: str, remedy: str) -> None:
         """Refuse covariates that are linear in each other, and a response that is so in them."""
         z, noise = self.check_covariates(x, trouble, remedy)
-        response = self.places[1]
+        response = self.positions[1]
         y = np.asarray(x[:, response], float)
         y = y - y.mean() if self.intercept else y
         left = y - z @ np.linalg.lstsq(z, y, rcond=None)[0] if self.on else y

@@ -147,7 +147,7 @@ class Regression(SiteFamily):
         return (*self.on, "response" if self.response is None else self.response)
 
     @property
-    def places(self) -> tuple[list[int], int]:
+    def positions(self) -> tuple[list[int], int]:
         """Where in a row the covariates and the response stand."""
         names = self._called()
         others = [name for name in names if name not in self.on]
@@ -167,7 +167,7 @@ class Regression(SiteFamily):
         # Names of an array's columns are their places, unless they are called by text.
         made = names if self.by_name or not self.on else tuple(range(len(names)))
         known = dataclasses.replace(self, names=tuple(made))
-        known.places  # noqa: B018 - refuses what does not fit
+        known.positions  # noqa: B018 - refuses what does not fit
         return known
 
     def read(self, x: Any) -> tuple[Regression, Any]:
@@ -221,7 +221,7 @@ class Regression(SiteFamily):
         return {"covariate": [*first, *self.on]}
 
     def kinds(self, d: int) -> tuple[str | None, ...]:
-        response = self.places[1]
+        response = self.positions[1]
         return tuple("responses" if j == response else "given" for j in range(d))
 
     def n_columns(self, params: MixtureParams) -> int:
@@ -231,7 +231,7 @@ class Regression(SiteFamily):
 
     def features(self, x: Array) -> Float[Array, "p+1 n"]:
         """The design of the coefficients, and the response, both in working units."""
-        on, response = self.places
+        on, response = self.positions
         z, y = x[:, np.array(on, int)].T, x[:, response]
         if self.units is not None:
             z = (z - self.units.shift[:, None]) / self.units.scale[:, None]
@@ -251,7 +251,7 @@ class Regression(SiteFamily):
     def sample_given(
         self, params: MixtureParams, key: PRNGKeyArray, labels: Array, given: Array
     ) -> Float[Array, "n d"]:
-        _, response = self.places
+        _, response = self.positions
         nothing = jnp.where(jnp.isnan(given), 0, given)
         line = jnp.sum(params.own["coefficients"][labels] * self.features(nothing)[:-1].T, axis=1)
         drawn = self.respond(params, key, labels, line)
@@ -368,7 +368,7 @@ class Regression(SiteFamily):
 
     def measured(self, x: Array, sample_weight: Array | None, responses: bool) -> Units:
         """Mean and spread of the columns; zero and root mean square where lines pass zero."""
-        on, response = self.places
+        on, response = self.positions
         total, mean, scatter = weighted_moments(x, sample_weight)
         square = jnp.diagonal(scatter) / total
         if not self.intercept:
@@ -388,7 +388,7 @@ class Regression(SiteFamily):
 
         The noise is the share of a column's length that may be its rounding.
         """
-        on, _ = self.places
+        on, _ = self.positions
         z = np.asarray(x[:, on], float)
         z = z - z.mean(axis=0) if self.intercept else z
         size = np.sqrt(np.sum(z**2, axis=0))

@@ -38,7 +38,7 @@ def plot_lines(fit: Fit, post: Posterior, ax: Any = None) -> Any:
     model: Any = fit.model
     # A background stands around the regression, and has the last label.
     family = getattr(model.family, "family", model.family)
-    covariates, response = family.places
+    covariates, response = family.positions
     shown = covariates[:MOST_FEATURES]
     x = np.asarray(post.x, np.float64)
     weights = np.ones(len(x)) if post.sample_weight is None else np.asarray(post.sample_weight)
