@@ -73,7 +73,10 @@ def returned(value, tmp_path):
     return again
 
 
-@pytest.mark.parametrize("prior", PRIORS)
+@pytest.mark.parametrize(
+    "prior",
+    [pytest.param(p, marks=pytest.mark.slow) if p == "expanded" else p for p in PRIORS],
+)
 def test_a_fit_comes_back_under_every_prior(prior, tmp_path):
     fit = fitted(prior=PRIORS[prior])
     again = returned(fit, tmp_path)

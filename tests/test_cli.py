@@ -407,6 +407,7 @@ def test_the_next_process_finds_what_was_compiled(tmp_path):
     assert found[1] == found[0]
 
 
+@pytest.mark.slow
 def test_a_cache_that_cannot_be_written_is_a_note(tmp_path):
     blocked = tmp_path / "file"
     blocked.touch()

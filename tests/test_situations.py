@@ -85,6 +85,7 @@ def modes(data):
     return [truths.mode(data.x, PRIOR, labels) for labels in partitions]
 
 
+@pytest.mark.slow
 def test_how_much_lower_a_minor_mode_is():
     high, low = modes(staged.lopsided())
     found = staged.verdict("minor_mode")
@@ -121,7 +122,7 @@ def exact_errors(n, prior):
     ("name", "prior", "n"),
     [
         pytest.param("one_component", PRIOR, staged.ROWS, marks=pytest.mark.slow),
-        ("twelve_rows", PRIOR, 12),
+        pytest.param("twelve_rows", PRIOR, 12, marks=pytest.mark.slow),
         ("conflict_exact", changed(mean=[40.0, 0.0], mean_precision=200.0), staged.ROWS),
     ],
 )
