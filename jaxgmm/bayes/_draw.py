@@ -48,8 +48,7 @@ class Drawn(NamedTuple):
 
 class _Rows(NamedTuple):
     x: Array
-    weight: Array | None
-    present: Array | None  # where the weight is one and not zero
+    present: Array | None
 
 
 class _Plan(NamedTuple):
@@ -114,10 +113,9 @@ def draw(
     engine = WITHIN[check_name("method", method, WITHIN)]
     # As in `sample`: engines run in JAX's default precision.
     model, x, start = widened((model, as_rows(x), start))
-    weight = None if present is None else present.astype(x.dtype)
-    working = model.standardise(x, weight)
+    working = model.standardise(x, present)
     plan = _Plan(n_chains, n_draws, n_warmup)
-    params, sound = engine(working, _Rows(x, weight, present), working.to_working(start), key, plan)
+    params, sound = engine(working, _Rows(x, present), working.to_working(start), key, plan)
     return Drawn(jax.vmap(jax.vmap(working.to_user))(params), sound)
 
 
@@ -125,7 +123,7 @@ def _laplace(
     model: LatentModel, rows: _Rows, start: Params, key: PRNGKeyArray, plan: _Plan
 ) -> tuple[Params, Array]:
     dtype = rows.x.dtype
-    top = climb(model, rows.x, rows.weight, start, jnp.ones((), dtype))
+    top = climb(model, *rows, start, jnp.ones((), dtype))
     root, definite = inverse_root(top.curvature, dtype == jnp.float32)
     noise = normal(key, (plan.n_chains, plan.n_draws, top.point.size), dtype)
     at = lambda z: from_vector(model, top.point + root @ z, start)[0]
@@ -135,9 +133,8 @@ def _laplace(
 def _vb(
     model: LatentModel, rows: _Rows, start: Params, key: PRNGKeyArray, plan: _Plan
 ) -> tuple[Params, Array]:
-    data, tol = (model, rows.x, rows.weight), default_tolerance(rows.x.dtype)
-    statistics, _ = model.e_step(start, rows.x, rows.weight)
-    end = ascend(*data, statistics, tol, _MOST_ROUNDS)
+    statistics, _ = model.e_step(start, *rows)
+    end = ascend(model, *rows, statistics, default_tolerance(rows.x.dtype), _MOST_ROUNDS)
     found = model.updated(end.statistics)
     keys = jax.random.split(key, (plan.n_chains, plan.n_draws))
     return jax.vmap(jax.vmap(found.draw_prior))(keys), end.status == Status.CONVERGED
@@ -146,7 +143,7 @@ def _vb(
 def _svi(
     model: LatentModel, rows: _Rows, start: Params, key: PRNGKeyArray, plan: _Plan
 ) -> tuple[Params, Array]:
-    data, dtype = (model, rows.x, rows.weight, start), rows.x.dtype
+    data, dtype = (model, *rows, start), rows.x.dtype
     key_fit, key_draws = jax.random.split(key)
     steps, guide = svi.N_STEPS, svi.GUIDE
     state, rate = svi._begin(*data, jnp.asarray(svi.RATE, dtype), key_fit, steps, guide)
@@ -160,7 +157,7 @@ def _svi(
 def _by_smc(
     model: LatentModel, rows: _Rows, start: Params, key: PRNGKeyArray, plan: _Plan
 ) -> tuple[Params, Array]:
-    data, keys = (model, rows.x, rows.weight), jax.random.split(key, plan.n_chains)
+    data, keys = (model, *rows), jax.random.split(key, plan.n_chains)
     population = smc._begin(*data, keys, plan.n_draws)
     batch = smc.batch_size(model, rows.x, plan.n_chains, plan.n_draws)
     settings = smc.TARGET_ESS, smc.N_MOVES, batch, smc.MOST_RUNGS
@@ -171,7 +168,7 @@ def _by_smc(
 def _by_gibbs(
     model: LatentModel, rows: _Rows, start: Params, key: PRNGKeyArray, plan: _Plan
 ) -> tuple[Params, Array]:
-    chains, data = plan.n_chains, (model, rows.x, rows.present)
+    chains, data = plan.n_chains, (model, *rows)
     keys = jax.random.split(key, chains)
     state = _gibbs._Chain(_copies(start, chains), keys, jnp.zeros(chains, bool))
     kept = _gibbs._room(*data, state, plan.n_draws)
@@ -184,16 +181,15 @@ def _by_gibbs(
 def _by_nuts(
     model: LatentModel, rows: _Rows, start: Params, key: PRNGKeyArray, plan: _Plan
 ) -> tuple[Params, Array]:
-    x, weight = rows.x, rows.weight
-    data, starts = (model, x, weight, start), Starts(_copies(start, plan.n_chains))
+    data, starts = (model, *rows, start), Starts(_copies(start, plan.n_chains))
     keys = jax.random.split(key, plan.n_chains)
     state = _nuts._begin(*data, starts, keys, plan.n_warmup)
     kept = trail(jax.eval_shape(_nuts._record, state), plan.n_draws)
-    target = jnp.asarray(_nuts._TARGET_ACCEPTANCE, x.dtype)
+    target = jnp.asarray(_nuts._TARGET_ACCEPTANCE, rows.x.dtype)
     total = plan.n_warmup + plan.n_draws
     _, kept = _nuts._advance(*data, target, state, kept, 0, total, plan.n_warmup, 1)
     params = _nuts._constrained(model, start, kept["position"])
-    height = jax.vmap(jax.vmap(lambda p: model.log_likelihood(p, x, weight)))(params)
+    height = jax.vmap(jax.vmap(lambda p: model.log_likelihood(p, *rows)))(params)
     return _chains(params), _mixed(height)
 
 
