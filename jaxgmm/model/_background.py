@@ -13,14 +13,14 @@ import numpy as np
 import numpyro.distributions as dist
 from jax import lax
 from jax.core import Tracer
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
-from numpyro.distributions import constraints
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxgmm._archive import stored
-from jaxgmm._contract import Assignment, Params, Prior, Sites, Statistics
+from jaxgmm._contract import Assignment, Params, Sites, Statistics
 from jaxgmm._numerics import sum_over_blocks
 from jaxgmm._tables import ColumnRefused, numeric
-from jaxgmm.model._family import Family, View
+from jaxgmm.model._around import Around
+from jaxgmm.model._family import View
 from jaxgmm.model._prior import ConjugatePrior
 from jaxgmm.model._product_prior import ProductPrior
 from jaxgmm.model._site_family import MixtureParams
@@ -128,14 +128,13 @@ class Beside(NamedTuple):
 @stored
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Background(Family):
+class Background(Around):
     """Components of a family, and beside them, under the last label, a `Uniform` density.
 
     `Mixture` makes it of its argument ``background``. Parameters are `MixtureParams` with the
     sites of the components, K - 1 of them.
     """
 
-    family: Family
     uniform: Uniform
 
     labels_apart = (BACKGROUND,)
@@ -148,99 +147,12 @@ class Background(Family):
         total = weights.sum(axis=-1, keepdims=True)
         return self.family.from_sites(weights / jnp.where(total > 0, total, 1), params.own)
 
-    def _mapped(self, params: MixtureParams, change: Callable[[Params], Params]) -> MixtureParams:
-        own = self.family.sites(change(self.components(params)))
-        return dataclasses.replace(params, own=own)
-
-    def _around(self, family: Family) -> Background:
-        return dataclasses.replace(self, family=family)
-
-    @property
-    def closed(self) -> bool:  # type: ignore[override]
-        return self.family.closed
-
-    @property
-    def moves(self) -> bool:  # type: ignore[override]
-        return self.family.moves
-
-    @property
-    def weighs(self) -> bool:  # type: ignore[override]
-        return self.family.weighs
-
-    @property
-    def places(self) -> Any:
-        return self.family.places
-
-    @property
-    def holes(self) -> bool:  # type: ignore[override]
-        return self.family.holes
-
-    @property
-    def needs_given(self) -> bool:  # type: ignore[override]
-        return self.family.needs_given
-
-    @property
-    def default_start(self) -> str:  # type: ignore[override]
-        return self.family.default_start
-
-    @property
-    def incomplete(self) -> bool:
-        return self.family.incomplete
-
-    @property
-    def imputes(self) -> bool:
-        return self.family.imputes
-
-    @property
-    def rules(self) -> tuple[str, ...]:  # type: ignore[override]
-        return self.family.rules
-
-    @property
-    def proper_prior(self) -> str:  # type: ignore[override]
-        return self.family.proper_prior
-
-    @property
-    def conjugate_prior(self) -> str:  # type: ignore[override]
-        return self.family.conjugate_prior
-
-    @property
-    def collapse(self) -> str:  # type: ignore[override]
-        return self.family.collapse
-
-    @property
-    def columns(self) -> str | None:  # type: ignore[override]
-        return self.family.columns
-
-    @property
-    def n_levels(self) -> int | None:  # type: ignore[override]
-        return self.family.n_levels
-
-    @property
-    def formula(self) -> str | None:  # type: ignore[override]
-        return self.family.formula
-
-    @property
-    def row_support(self) -> constraints.Constraint:  # type: ignore[override]
-        return self.family.row_support
-
-    @property
-    def name(self) -> str:
-        return self.family.name
-
-    @property
-    def label(self) -> str:
-        return self.family.label
-
-    @property
-    def code(self) -> str:
-        return self.family.code
-
     @property
     def beside(self) -> dict[str, str]:
         return {BACKGROUND: self.uniform.code}
 
-    def iterates(self, prior: Any) -> bool:
-        return self.family.iterates(prior)
+    def _count(self, k: int) -> int:
+        return k - 1
 
     # -- parameters and their sites ----------------------------------------------------
 
@@ -251,36 +163,15 @@ class Background(Family):
     def sites(self, params: MixtureParams, prior: Any = None) -> Sites:
         return self.family.sites(self.components(params), prior)
 
-    def checked(self, own: dict[str, Any], k: int) -> Sites:
-        return self.family.checked(own, k - 1)
-
-    def n_columns(self, params: MixtureParams) -> int:
-        return self.family.n_columns(self.components(params))
-
-    def n_parameters(self, k: int, d: int) -> int:
-        return self.family.n_parameters(k - 1, d)
-
     def site_dims(self) -> dict[str, list[str]]:
-        return {"weights": ["label"], **self.family.site_dims()}
+        return {"weights": ["label"], **super().site_dims()}
 
     def normals(self, params: MixtureParams) -> Any:
         """Their weights as they are, which do not sum to one."""
         return self.family.normals(self.family.from_sites(params.weights[..., :-1], params.own))
 
-    def derived_sites(self, params: MixtureParams) -> Sites:
-        return self.family.derived_sites(self.components(params))
-
     def permute(self, params: MixtureParams, order: Array) -> MixtureParams:
         return self._mapped(params, lambda inner: self.family.permute(inner, order[:-1]))
-
-    def retract(self, params: MixtureParams, tangent: Float[Array, " p"]) -> MixtureParams:
-        return self._mapped(params, lambda inner: self.family.retract(inner, tangent))
-
-    def edges(self, params: MixtureParams) -> Bool[Array, " p"]:
-        return self.family.edges(self.components(params))
-
-    def inwards(self, params: MixtureParams, margin: Array | float) -> MixtureParams:
-        return self._mapped(params, lambda inner: self.family.inwards(inner, margin))
 
     # -- the box -----------------------------------------------------------------------
 
@@ -349,26 +240,13 @@ class Background(Family):
 
     # -- rows --------------------------------------------------------------------------
 
-    def kinds(self, d: int) -> tuple[str | None, ...]:
-        return self.family.kinds(d)
-
-    def read(self, x: Any) -> tuple[Background, Any]:
-        family, x = self.family.read(x)
-        return self._around(family), x
-
     def check_names(self, names: tuple[str, ...]) -> None:
         if not self.uniform.known:
             raise ValueError(
                 "background: the box of a stream is not known before all of it is read; give "
                 "jaxgmm.Uniform low and high"
             )
-        self.family.check_names(names)
-
-    def table(self, rows: np.ndarray, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-        return self.family.table(rows, names)
-
-    def coords(self) -> dict[str, list[Any]]:
-        return self.family.coords()
+        super().check_names(names)
 
     def sample(self, params: MixtureParams, key: PRNGKeyArray, labels: Array) -> Array:
         return self._rows_beside(params, key, labels, self.family.sample)
@@ -390,16 +268,10 @@ class Background(Family):
         boxed = (labels == last)[..., None] & ~self._given(rows.shape[-1])
         return jnp.where(boxed, drawn, rows)
 
-    def given_rows(self, x: Any) -> Array:
-        return self.family.given_rows(x)
-
     def _drawn(self, key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any) -> Array:
         low, _, sides = self._sides(shape[-1], dtype)
         drawn = low + sides * jax.random.uniform(key, shape, dtype)
         return jnp.where(self._steps(shape[-1]) > 0, jnp.floor(drawn), drawn)
-
-    def embed(self, x: Array) -> Float[Array, "n e"]:
-        return self.family.embed(x)
 
     def placed(self, labels: Float[Array, "n k-1"]) -> Float[Array, "n k"]:
         most = (1 - _AT_START) * labels
@@ -428,31 +300,9 @@ class Background(Family):
 
         return self.family.look(self.components(params), x, beside)
 
-    def features(self, x: Array) -> Array:
-        """The rows as they are: the components make of them what they need."""
-        return x
-
-    def log_density(self, params: MixtureParams, features: Array) -> Float[Array, "k n"]:
-        return self.look(params, features, lambda view: view.log_density(features))
-
     def sums(self, features: Array, weights: Float[Array, "k n"]) -> Beside:
         labels = lambda rows, first: lax.dynamic_slice_in_dim(weights.T, first, rows.shape[0])
         return self.at_labels(labels, features, None, len(weights))
-
-    def statistics(self, sums: Beside) -> Beside:
-        return sums
-
-    def block_rows(self, x: Array, n_components: int) -> int:
-        return self.family.block_rows(x, n_components)
-
-    def settled(self, params: MixtureParams) -> Background:
-        return self._around(self.family.settled(self.components(params)))
-
-    def decided(self) -> Background:
-        return self._around(self.family.decided())
-
-    def imputing(self, key: PRNGKeyArray) -> Background:
-        return self._around(self.family.imputing(key))
 
     def impute(
         self,
@@ -539,25 +389,7 @@ class Background(Family):
         both = self.family.add(one.components, other.components)
         return Beside(one.counts + other.counts, both)
 
-    def update(
-        self,
-        statistics: Beside,
-        prior: Any,
-        params: MixtureParams | None = None,
-        share: Array | float = 1.0,
-    ) -> Sites:
-        update: Callable[..., Sites] = self.family.update
-        step = {} if self.family.closed else {"share": share}
-        before = None if params is None else self.components(params)
-        return update(statistics.components, prior, before, **step)
-
     # -- priors --------------------------------------------------------------------------
-
-    def prior_of(self, distributions: dict[str, Any]) -> Any:
-        return self.family.prior_of(distributions)
-
-    def prior_sites(self, prior: Any, k: int, d: int) -> Prior:
-        return self.family.prior_sites(prior, k - 1, d)
 
     def default_prior(
         self, rule: str, x: Array, sample_weight: Array | None, k: int, free: bool
@@ -565,22 +397,6 @@ class Background(Family):
         """That of the components, with flat weights of all labels."""
         prior = self.family.default_prior(rule, x, sample_weight, k - 1, free)
         return _of_labels(prior, jnp.ones(k, x.dtype))
-
-    def sized(self, prior: Any, k: int, d: int, dtype: Any) -> Any:
-        # Of sizes a prior has those of the weights only.
-        return self.family.sized(prior, k, d, dtype)
-
-    def bounded(self, prior: Any, free: bool) -> bool:
-        return self.family.bounded(prior, free)
-
-    def ascends(self) -> Array:
-        return self.family.ascends()
-
-    def check_conjugate(self, prior: Any) -> None:
-        self.family.check_conjugate(prior)
-
-    def updated(self, statistics: Beside, prior: Any) -> Any:
-        return self.family.updated(statistics.components, prior)
 
     def centre(self, prior: Any, k: int, d: int) -> tuple[Sites, Float[Array, " k"]]:
         sites, constants = self.family.centre(prior, k - 1, d)
@@ -600,41 +416,6 @@ class Background(Family):
         beside = self._beside(log_weights, x, assign)
         found, value = self.family.expected_step(prior, log_weights[:-1], x, sample_weight, beside)
         return self._counted(found, x, sample_weight), value
-
-    def divergence(self, prior: Any, other: Any, k: int, d: int) -> Array:
-        return self.family.divergence(prior, other, k - 1, d)
-
-    # -- units ---------------------------------------------------------------------------
-
-    def standardise(
-        self, x: Array, sample_weight: Array | None, prior: Any
-    ) -> tuple[Background, Any]:
-        family, prior = self.family.standardise(x, sample_weight, prior)
-        return self._around(family), prior
-
-    def in_user_units(self, prior: Any) -> tuple[Background, Any]:
-        family, prior = self.family.in_user_units(prior)
-        return self._around(family), prior
-
-    def log_units(self, prior: Any, k: int, d: int | None) -> Array | None:
-        return self.family.log_units(prior, k - 1, d)
-
-    def to_working(self, params: MixtureParams) -> MixtureParams:
-        return self._mapped(params, self.family.to_working)
-
-    def to_user(self, params: MixtureParams) -> MixtureParams:
-        return self._mapped(params, self.family.to_user)
-
-    def moved_prior(self, prior: Any, offset: Any) -> Any:
-        return self.family.moved_prior(prior, offset)
-
-    def moved(self, params: Any, offset: Any) -> Any:
-        if isinstance(params, MixtureParams):
-            return dataclasses.replace(params, own=self.family.moved(params.own, offset))
-        return self.family.moved(params, offset)
-
-    def origin(self, params: MixtureParams) -> np.ndarray | None:
-        return self.family.origin(self.components(params))
 
     # -- doors and health ------------------------------------------------------------------
 
@@ -685,9 +466,6 @@ class Background(Family):
             )
         self.family.check_present(x)
 
-    def check_rule(self, rule: str, x: np.ndarray, total_weight: float) -> None:
-        self.family.check_rule(rule, x, total_weight)
-
     def check_prior(self, prior: Any, k: int, d: int, free: bool) -> None:
         """All sizes of a `ConjugatePrior` are those of the weights; others have distributions."""
         if not isinstance(prior, SitePrior):
@@ -700,22 +478,6 @@ class Background(Family):
         }
         self.family.check_prior(_of_components(prior, k - 1), k - 1, d, free)
         SitePrior(weights).check({}, k, free)
-
-    def check_bounded(self, x: np.ndarray, k: int) -> None:
-        self.family.check_bounded(x, k - 1)
-
-    def check_mode(self, prior: Any) -> None:
-        self.family.check_mode(prior)
-
-    def collapsed(self, params: MixtureParams, bounded: bool) -> Array:
-        return self.family.collapsed(self.components(params), bounded)
-
-    def cancellation(self, params: MixtureParams) -> Array:
-        return self.family.cancellation(self.components(params))
-
-    def spurious(self, params: MixtureParams, statistics: Beside) -> Array:
-        found = statistics.components._replace(counts=statistics.counts[:-1])
-        return self.family.spurious(self.components(params), found)
 
 
 def _of_labels(prior: Any, concentration: Float[Array, " k"]) -> Any:
