@@ -366,8 +366,18 @@ class Digest:
 
 def fingerprint(x: Any, sample_weight: Any) -> str:
     """A digest that tells whether a fit and a posterior saw the same data and weights."""
+    rows = _digest_of(x)
+    return rows if sample_weight is None else with_weights(rows, _digest_of(sample_weight))
+
+
+def with_weights(rows: str, weights: str) -> str:
+    """The fingerprint of weighted rows, from the digests of both."""
+    return hashlib.blake2b(f"{rows} {weights}".encode(), digest_size=16).hexdigest()
+
+
+def _digest_of(arrays: Any) -> str:
     digest = Digest()
-    for leaf in jax.tree.leaves((x, sample_weight)):
+    for leaf in jax.tree.leaves(arrays):
         array = np.asarray(leaf)
         digest.add(array)
         digest.end(array.dtype, array.shape)

@@ -50,6 +50,11 @@ def hdf5(path):
     return file.create_dataset("rows", data=X)
 
 
+def zarr(path):
+    made = pytest.importorskip("zarr").create_array(path / "rows.zarr", data=X, chunks=(90, 1))
+    return made
+
+
 def dask_array(_):
     array = pytest.importorskip("dask.array")
     return array.from_array(X, chunks=(90, 1))
@@ -60,8 +65,8 @@ def dask_frame(_):
     return frame.from_pandas(table(), npartitions=3)
 
 
-def some_blocks(_=None):
-    return [X[:7], X[7:7], X[7:150], X[150:]]
+def some_blocks(_=None, x=X):
+    return [x[:7], x[7:7], x[7:150], x[150:]]
 
 
 SOURCES = {
@@ -72,6 +77,7 @@ SOURCES = {
     "iterator": lambda _: iter(some_blocks()),
     "npy": npy,
     "hdf5": hdf5,
+    "zarr": zarr,
     "parquet": lambda path: parquet(path / "rows.parquet"),
     "folder": parquet_folder,
     "dask array": dask_array,
@@ -138,6 +144,157 @@ def test_map_leaves_out_the_copies():
         function = getattr(MODEL, name)
         found = np.concatenate(list(rows.map(lambda x, f=function: f(params, x))))
         np.testing.assert_allclose(found, function(params, X), rtol=1e-12, atol=1e-15)
+
+
+# -- weights ------------------------------------------------------------------------------
+
+WEIGHT = np.random.default_rng(0).integers(0, 3, len(X)).astype(float)
+
+
+def weighted_parquet(path):
+    pytest.importorskip("pyarrow")
+    table().assign(times=WEIGHT.astype(int)).to_parquet(path / "rows.parquet", row_group_size=50)
+    return path / "rows.parquet"
+
+
+WEIGHTED = {
+    "column of an array": lambda _: (np.column_stack([X, WEIGHT]), {"weight": 2}),
+    "column of a table": lambda _: (table().assign(times=WEIGHT), {"weight": "times"}),
+    "column of a file": lambda path: (weighted_parquet(path), {"weight": "times"}),
+    "chosen columns": lambda path: (
+        weighted_parquet(path),
+        {"weight": "times", "columns": ["eruptions", "waiting"]},
+    ),
+    "array": lambda _: (X, {"weight": WEIGHT}),
+    "blocks": lambda _: (some_blocks(), {"weight": [WEIGHT[:90], WEIGHT[90:]]}),
+    "function": lambda _: (some_blocks, {"weight": lambda: iter([WEIGHT])}),
+    "iterator": lambda _: (X, {"weight": iter([WEIGHT])}),
+}
+
+
+@pytest.mark.parametrize("kind", WEIGHTED)
+def test_weights_are_a_column_or_a_source_of_their_own(kind, tmp_path):
+    source, options = WEIGHTED[kind](tmp_path)
+    rows = jg.stream(source, block_rows=64, **options)
+    assert rows.weighted
+    assert rows.n_columns == 2
+    assert rows.again == (kind != "iterator")
+    blocks = list(rows.blocks())
+    np.testing.assert_array_equal(np.concatenate([b.rows[: b.n_rows] for b in blocks]), X)
+    np.testing.assert_array_equal(np.concatenate([b.weight for b in blocks])[: len(X)], WEIGHT)
+    assert not np.concatenate([b.weight for b in blocks])[len(X) :].any()
+
+
+def test_weights_keep_single_precision_single():
+    frame = table(X.astype(np.float32)).assign(times=WEIGHT)
+    rows = jg.stream(frame, weight="times", block_rows=64)
+    assert rows.dtype == next(rows.blocks()).weight.dtype == np.float32
+
+
+def test_a_weighted_stream_is_fitted_as_in_memory():
+    whole = jg.fit(MODEL, X, start=start(), sample_weight=WEIGHT, tol=1e-4)
+    rows = jg.stream(X, weight=WEIGHT, block_rows=100)
+    streamed = jg.fit(MODEL, rows, start=start(), tol=1e-4, subsample=120)
+    same_run(streamed, whole, len(X))
+
+
+def test_restarts_of_a_weighted_stream(key):
+    weight = 1.5 * WEIGHT
+    whole = jg.fit(MODEL, X, key=key, n_init=4, sample_weight=weight)
+    rows = jg.stream(X, weight=weight, block_rows=100)
+    streamed = jg.fit(MODEL, rows, key=key, n_init=4, subsample=120)
+    assert streamed.log_joint == pytest.approx(whole.log_joint, abs=1e-6)
+
+
+def test_moments_of_weighted_rows():
+    generator = np.random.default_rng(0)
+    rows = jg.stream(X, weight=WEIGHT, block_rows=100)
+    seen = survey(rows, 120, generator, bar("", False))
+    copies = np.repeat(X, WEIGHT.astype(int), axis=0)
+    assert seen.total_weight == len(copies)
+    np.testing.assert_allclose(seen.mean, copies.mean(axis=0), rtol=1e-13)
+    np.testing.assert_allclose(seen.covariance, np.cov(copies.T, bias=True), rtol=1e-12)
+    assert np.all(seen.sample_weight > 0)
+    for of_moments in (True, False):
+        _, weight = seen.stand_in(of_moments)
+        assert weight.sum() == pytest.approx(len(copies))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weight": WEIGHT[:-1]}, "weight: has fewer rows than the source"),
+        ({"weight": np.append(WEIGHT, 1)}, "weight: has more rows than the source"),
+        ({"weight": WEIGHT - 1}, "weight: negative value -1.0 at row"),
+        ({"weight": WEIGHT * np.nan}, "weight: non-finite value nan at row 0"),
+        ({"weight": X}, "weight: needs a number for each row, found 2 columns"),
+        ({"weight": 3}, "weight: the source has no column 3; it has 0 to 1"),
+        ({"weight": 1, "columns": [0, 1]}, "weight: column 1 is among the columns"),
+        ({"weight": 2.5}, "weight: needs a Parquet file .* found float"),
+        ({"weight": 0 * WEIGHT}, "weight: all weights are zero"),
+    ],
+)
+def test_weights_that_are_none(options, message):
+    def used():
+        survey(jg.stream(X, **options), 9, np.random.default_rng(0), bar("", False))
+
+    with pytest.raises((ValueError, TypeError), match=message):
+        used()
+
+
+def test_a_weight_deep_inside_is_found_where_it_stands(tmp_path):
+    pytest.importorskip("pyarrow")
+    frame = table().assign(times=np.where(np.arange(len(X)) == 217, -1.0, 1.0))
+    frame.to_parquet(tmp_path / "rows.parquet", row_group_size=50)
+    with pytest.raises(ValueError, match=r"-1.0 at rows.parquet, row group 4, row 17"):
+        list(jg.stream(tmp_path, weight="times", block_rows=16).blocks())
+    blocks = [table().assign(times=1.0), table().assign(copies=1.0)]
+    with pytest.raises(ValueError, match=r"block 1 of the source has columns .*, copies, and its"):
+        list(jg.stream(blocks, weight="times").blocks())
+
+
+# -- sums and standard errors -------------------------------------------------------------
+
+
+def test_sums_are_those_in_memory():
+    params = start()
+    rows = jg.stream(X, weight=WEIGHT, block_rows=64)
+    total = rows.sum(lambda x: MODEL.log_prob(params, x))
+    assert total == pytest.approx(float(MODEL.log_likelihood(params, X, WEIGHT)), rel=1e-13)
+    counts = rows.sum(lambda x: MODEL.responsibilities(params, x))
+    np.testing.assert_allclose(counts, WEIGHT @ MODEL.responsibilities(params, X), rtol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["information", "sandwich"])
+@pytest.mark.parametrize("weight", [None, WEIGHT], ids=["rows", "weighted"])
+def test_standard_errors_are_those_in_memory(kind, weight):
+    model = jg.Mixture(jg.Gaussian(), 2, prior="fraley-raftery")
+    fit = jg.fit(model, X, start=start(), sample_weight=weight)
+    rows = jg.stream(X, weight=weight, block_rows=100)
+    whole = jg.standard_errors(fit, X, kind=kind, sample_weight=weight)
+    streamed = jg.standard_errors(fit, rows, kind=kind)
+    tree_allclose(streamed.standard_errors, whole.standard_errors, rtol=1e-10)
+    np.testing.assert_allclose(streamed.covariance, whole.covariance, rtol=1e-9, atol=1e-12)
+    assert streamed.status == whole.status
+    assert streamed.newton_decrement == pytest.approx(whole.newton_decrement, abs=1e-9)
+
+
+def test_standard_errors_in_single_precision():
+    x = X.astype(np.float32)
+    fit = jg.fit(MODEL, x, start=start(np.float32))
+    whole = jg.standard_errors(fit, x)
+    streamed = jg.standard_errors(fit, jg.stream(x, block_rows=100))
+    tree_allclose(streamed.standard_errors, whole.standard_errors, rtol=1e-4)
+
+
+def test_standard_errors_of_other_rows():
+    fit = jg.fit(MODEL, X, start=start(), max_iter=2)
+    for x, weight in [(X[::-1], None), (X, WEIGHT), (X[:-1], None)]:
+        rows = jg.stream(x, weight=weight, block_rows=100)
+        with pytest.raises(ValueError, match="x: this stream does not have the rows of the fit"):
+            jg.standard_errors(fit, rows)
+    with pytest.raises(ValueError, match="sample_weight: weights of a stream are read with"):
+        jg.standard_errors(fit, jg.stream(X), sample_weight=WEIGHT)
 
 
 # -- EM ---------------------------------------------------------------------------------
@@ -295,6 +452,21 @@ def test_pieces_of_another_width():
         list(jg.stream([table(), table()[list(NAMES[::-1])]]).blocks())
 
 
+def test_a_file_and_a_partition_of_another_width(tmp_path):
+    parquet_folder(tmp_path)
+    table().assign(depth=1.0).to_parquet(tmp_path / "part-9.parquet")
+    with pytest.raises(ValueError, match=r"part-9.parquet, row group 0 of the source has columns "):
+        list(jg.stream(tmp_path).blocks())
+    delayed = pytest.importorskip("dask").delayed
+    frame = pytest.importorskip("dask.dataframe").from_delayed(
+        [delayed(table)(), delayed(lambda: table().assign(depth=1.0))()],
+        meta=table(),
+        verify_meta=False,
+    )
+    with pytest.raises(ValueError, match=r"partition 1 of the source has columns .*, depth, and"):
+        list(jg.stream(frame).blocks())
+
+
 def test_columns_that_are_not_there(tmp_path):
     with pytest.raises(ValueError, match=r"columns: the source has no column 2; it has 0 to 1"):
         jg.stream(X, columns=[2])
@@ -336,7 +508,7 @@ def test_what_a_stream_cannot_do(key):
     rows = jg.stream(X)
     responsibilities = np.full((len(X), 2), 0.5)
     for options, message in [
-        ({"sample_weight": np.ones(len(X))}, "sample_weight: a stream is fitted by plain EM"),
+        ({"sample_weight": np.ones(len(X))}, "sample_weight: weights of a stream are read with"),
         ({"acceleration": "squarem"}, "acceleration: a stream"),
         ({"algorithm": "annealing"}, "algorithm: a stream"),
         ({"start": responsibilities}, "start: responsibilities belong to rows in memory"),
@@ -347,7 +519,7 @@ def test_what_a_stream_cannot_do(key):
         with pytest.raises(ValueError, match=message):
             jg.fit(MODEL, rows, **options)
     with pytest.raises(ValueError, match="a stream is not held in memory"):
-        jg.standard_errors(jg.fit(MODEL, X, start=start()), rows)
+        jg.bootstrap(jg.fit(MODEL, X, start=start()), rows, key=key)
 
 
 def test_an_iterator_is_read_once(key):

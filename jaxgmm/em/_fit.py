@@ -75,7 +75,7 @@ def fit(
         returns parameters; a parameter object; responsibilities (n, K); or a stack of S of either,
         which makes S restarts.
     sample_weight : (n,) array, optional
-        Weights of the rows; two is the row twice, zero is no row.
+        Weights of the rows; two is the row twice, zero is no row. A stream has its own.
     tol : float, optional
         Bound on the Aitken estimate of the gain left, per unit of total weight
         (dimensionless). 1e-10 in float64, 1e-6 in float32; below that a run also waits
@@ -137,7 +137,12 @@ def fit(
         raise TypeError(f"model: needs a model such as jaxgmm.Mixture, found {model!r}")
     check_count("n_init", n_init, 1)
     if isinstance(x, Stream):
-        others = {"sample_weight": sample_weight, "acceleration": acceleration}
+        if sample_weight is not None:
+            raise ValueError(
+                "sample_weight: weights of a stream are read with its rows; give them to "
+                "jaxgmm.stream(source, weight=...)"
+            )
+        others = {"acceleration": acceleration}
         for name, found in {
             **others,
             "algorithm": None if algorithm == "em" else algorithm,

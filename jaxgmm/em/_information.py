@@ -17,10 +17,13 @@ from jaxgmm._contract import LatentModel, Params
 from jaxgmm._coordinates import coordinates
 from jaxgmm._numerics import as_rows, block_rows, precise, sum_over_blocks
 from jaxgmm._programs import program
-from jaxgmm._results import Fit, same_data
+from jaxgmm._progress import bar
+from jaxgmm._results import Fit, check_precision, same_data
 from jaxgmm._shapes import on_rung
 from jaxgmm._spectrum import Spectrum, inverse_root, spectrum
 from jaxgmm._within import held
+from jaxgmm.em._stream import Stream
+from jaxgmm.em._survey import rows_of
 
 KINDS = ("information", "sandwich", "opg")
 
@@ -187,8 +190,8 @@ def standard_errors(
     ----------
     fit : Fit
         From `jaxgmm.fit`, converged; for many digits fit with a small ``tol``.
-    x : (n, D) or (n,) array
-        The data of the fit.
+    x : (n, D) or (n,) array, or Stream
+        The data of the fit; a stream is read once.
     kind : str
         With A minus the Hessian of the log joint and B the sum of outer products of the
         rows' scores about their average: ``"information"`` is the inverse of A;
@@ -236,16 +239,20 @@ def standard_errors(
     [0.029, 0.029]
     """
     check_name("kind", kind, KINDS)
-    near, x, sample_weight = same_data(fit, x, sample_weight)
+    if isinstance(x, Stream):
+        near = _fit_of_stream(fit, sample_weight)
+    else:
+        near, x, sample_weight = same_data(fit, x, sample_weight)
     # Derivatives are taken in JAX's default precision: NumPyro's transforms know no other.
     model, params = jax.tree.map(
         lambda leaf: jnp.asarray(leaf, jnp.result_type(float)), (near.model, near.params)
     )
     model = model.settled(params)
-    moments = jax.tree.map(
-        lambda leaf: np.asarray(leaf, np.float64),
-        _moments(model, params, *on_rung(model, x, sample_weight)),
-    )
+    moments: Any
+    if isinstance(x, Stream):
+        moments = _moments_of_stream(model, params, x, fit.fingerprint)
+    else:
+        moments = _float64(_moments(model, params, *on_rung(model, x, sample_weight)))
     dtype, single = x.dtype, x.dtype == np.float32
     hessian = -(moments.likelihood + moments.prior)
     free = ~held(model.edges(params), np.diag(hessian))
@@ -283,6 +290,24 @@ def standard_errors(
         _params=params if fit.origin is None else fit.params,
         _spread=spread,
     )
+
+
+def _fit_of_stream(fit: Fit, sample_weight: Any) -> Fit:
+    """The fit, of which a stream may have the rows."""
+    if not isinstance(fit, Fit):
+        raise TypeError(f"fit: needs a Fit from jaxgmm.fit, found {type(fit).__name__}")
+    check_precision(fit)
+    if sample_weight is not None:
+        raise ValueError(
+            "sample_weight: weights of a stream are read with its rows; give them to "
+            "jaxgmm.stream(source, weight=...)"
+        )
+    if fit.origin is not None:
+        raise ValueError(
+            "x: this fit is of float64 rows that were centred in memory, and blocks of a stream "
+            "are not; turn on JAX's x64 switch, or pass the rows as an array"
+        )
+    return fit
 
 
 class LocalErrors(NamedTuple):
@@ -387,6 +412,20 @@ class _Moments(NamedTuple):
 @program()
 def _moments(model: LatentModel, params: Params, x: Array, sample_weight: Array | None) -> _Moments:
     """Derivatives in the chart at ``params``, one block of rows at a time."""
+    return _together(_sums(model, params, x, sample_weight), _without_rows(model, params))
+
+
+class _Sums(NamedTuple):
+    """What rows add up to."""
+
+    score: Array
+    likelihood: Array  # Hessian
+    outer: Array  # products of scores
+    total_weight: Array
+
+
+@program()
+def _sums(model: LatentModel, params: Params, x: Array, sample_weight: Array | None) -> _Sums:
     size = model.tangent_size(params)
     origin = jnp.zeros(size)
     weight = jnp.ones(x.shape[0], x.dtype) if sample_weight is None else sample_weight
@@ -401,16 +440,39 @@ def _moments(model: LatentModel, params: Params, x: Array, sample_weight: Array 
 
     rows = block_rows(size * model.n_components, origin.dtype)
     score, likelihood, outer = sum_over_blocks(block, x, weight, rows)
+    return _Sums(score, likelihood, outer, jnp.sum(weight))
+
+
+@program()
+def _without_rows(model: LatentModel, params: Params) -> tuple[Array, Array, dict[str, Array]]:
+    """Gradient and Hessian of the log prior, and slopes of the sites."""
+    origin = jnp.zeros(model.tangent_size(params))
+    at = lambda tangent: model.retract(params, tangent)
     log_prior = lambda tangent: model.log_prior(at(tangent))
     all_sites = lambda params: {**model.sites(params), **model.derived_sites(params)}
-    return _Moments(
-        gradient=score + jax.grad(log_prior)(origin),
-        likelihood=likelihood,
-        prior=jax.hessian(log_prior)(origin),
-        # With a prior the scores of the rows do not sum to zero at the mode.
-        scores=outer - jnp.outer(score, score) / jnp.sum(weight),
-        slopes=jax.jacfwd(lambda tangent: all_sites(at(tangent)))(origin),
-    )
+    slopes = jax.jacfwd(lambda tangent: all_sites(at(tangent)))(origin)
+    return jax.grad(log_prior)(origin), jax.hessian(log_prior)(origin), slopes
+
+
+def _together(sums: _Sums, others: tuple[Any, Any, dict[str, Any]]) -> _Moments:
+    gradient, prior, slopes = others
+    # With a prior the scores of the rows do not sum to zero at the mode.
+    scores = sums.outer - sums.score[:, None] * sums.score / sums.total_weight
+    return _Moments(sums.score + gradient, sums.likelihood, prior, scores, slopes)
+
+
+def _moments_of_stream(model: LatentModel, params: Params, stream: Stream, digest: str) -> _Moments:
+    """The same in one reading; blocks are added in float64."""
+    sums: Any = None
+    with bar("standard errors of a stream", True, unit="rows") as shown:
+        for block in rows_of(stream, digest, shown):
+            more = _float64(_sums(model, params, block.rows, block.weight))
+            sums = more if sums is None else jax.tree.map(np.add, sums, more)
+    return _together(sums, _float64(_without_rows(model, params)))
+
+
+def _float64(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), tree)
 
 
 class _Spread(NamedTuple):

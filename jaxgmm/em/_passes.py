@@ -70,13 +70,13 @@ def fit_stream(
     with bar("EM on a stream", True, unit="rows") as shown:
         seen = survey(stream, subsample, generator, shown)
         sample = jnp.asarray(seen.sample)
-        model.check_model(sample)
+        weights = None if seen.sample_weight is None else jnp.asarray(seen.sample_weight)
+        model.check_model(sample, weights)
         stand_in = jax.tree.map(jnp.asarray, seen.stand_in(model.moves))
         model = model.resolve(*stand_in)
         steps = 0 if given else max_iter
-        found = in_memory(
-            model, sample, key=key, n_init=n_init, start=start, tol=tol, max_iter=steps
-        )
+        options = {"n_init": n_init, "start": start, "tol": tol, "max_iter": steps}
+        found = in_memory(model, sample, key=key, sample_weight=weights, **options)
         ends = found.restarts.params if given else _finalists(found)
         working, starts = _in_working_units(model, stand_in, ends)
 
@@ -89,7 +89,7 @@ def fit_stream(
 
         slots, nothing = _entered(working, starts, sample)
         weight, tolerance = (
-            jnp.asarray(seen.n_rows, sample.dtype),
+            jnp.asarray(seen.total_weight, sample.dtype),
             jnp.asarray(found.tol, sample.dtype),
         )
         trace = np.full((len(slots.status), passes + 1), np.nan, sample.dtype)
@@ -105,10 +105,11 @@ def fit_stream(
             one = jax.tree.map(lambda leaf: leaf[None], params)
             _, one = _in_working_units(model, stand_in, one)
             slots, nothing = _entered(working, one, sample)
-            return _labels_at(working, one, read(one, slots.status, nothing, certainty), sample)
+            sums = read(one, slots.status, nothing, certainty)
+            return _labels_at(working, one, sums, sample, weights)
 
-        n = seen.n_rows
-        rows = Rows(n, float(n), float(n), landmarks(sample, len(sample)), seen.fingerprint)
+        n, total = seen.n_rows, seen.total_weight
+        rows = Rows(n, total, total, landmarks(sample, len(sample)), seen.fingerprint)
         settings = {
             "tol": found.tol,
             "max_iter": passes,
@@ -214,7 +215,7 @@ def _as_run(model: LatentModel, slots: Slot, trace: Array) -> Run:
 
 @program()
 def _labels_at(
-    model: LatentModel, params: Params, sums: Any, sample: Array
+    model: LatentModel, params: Params, sums: Any, sample: Array, weights: Array | None
 ) -> tuple[Array, Array, Twins]:
     here, (statistics, total) = jax.tree.map(lambda leaf: leaf[0], (params, sums))
-    return total, model.empty(here, statistics), twins(model, here, sample, None)
+    return total, model.empty(here, statistics), twins(model, here, sample, weights)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from jaxgmm._results import Digest
+from jaxgmm._results import Digest, with_weights
 from jaxgmm.em._stream import Block, Stream
 
 
@@ -18,22 +18,31 @@ class Survey(NamedTuple):
     Attributes
     ----------
     n_rows : int
+    total_weight : float
     fingerprint : str
         That of the same rows in memory.
     checksum : int
         The sum of the bits of all numbers, the same in any order of the rows.
     mean, covariance : (D,) and (D, D) float64 arrays
-        Of all rows; the divisor is their number.
+        Of all rows by their weights, of which the sum is the divisor.
     sample : (m, D) array
-        Rows drawn without replacement, in their order; all rows where there are no more.
+        Rows of a weight above zero, drawn without replacement, in their order; all of them where
+        there are no more.
+    sample_weight : (m,) array or None
+        Their weights, where the stream has such.
+    whole : bool
+        Whether the sample is all of them.
     """
 
     n_rows: int
+    total_weight: float
     fingerprint: str
     checksum: int
     mean: Float[np.ndarray, " d"]
     covariance: Float[np.ndarray, "d d"]
     sample: Float[np.ndarray, "m d"]
+    sample_weight: Float[np.ndarray, " m"] | None
+    whole: bool
 
     def stand_in(self, of_moments: bool) -> tuple[np.ndarray, np.ndarray | None]:
         """A few rows and their weights for what a model asks of all rows before EM.
@@ -41,82 +50,143 @@ class Survey(NamedTuple):
         ``of_moments``: it asks for their number, mean and covariance, which these rows have
         exactly. Otherwise they are the sample, weighted to the number of all.
         """
-        if self.n_rows == len(self.sample):
-            return self.sample, None
-        rows = self.sample
+        rows, weight = self.sample, self.sample_weight
+        if self.whole:
+            return rows, weight
         if of_moments:
             # Pairs on either side of the mean along the principal axes.
             values, vectors = np.linalg.eigh(self.covariance)
             arms = (vectors * np.sqrt(np.maximum(values, 0) * len(values))).T
             rows = (self.mean + np.concatenate([arms, -arms])).astype(rows.dtype)
-        return rows, np.full(len(rows), self.n_rows / len(rows), rows.dtype)
+        elif weight is not None:
+            return rows, (weight * (self.total_weight / weight.sum(dtype=float))).astype(rows.dtype)
+        return rows, np.full(len(rows), self.total_weight / len(rows), rows.dtype)
 
 
 def survey(stream: Stream, size: int, generator: np.random.Generator, shown: Any) -> Survey:
     """Read all rows once, and draw ``size`` of them, whatever blocks they come in."""
-    digest, n_rows, checksum = Digest(), 0, 0
+    seen, total, n_present = _Seen(stream), 0.0, 0
     mean, scatter = np.zeros(stream.n_columns), np.zeros((stream.n_columns,) * 2)
     sample = _Sample(stream, size)
     for block in stream.blocks():
-        rows = block.rows[: block.n_rows]
-        digest.add(rows)
-        checksum = _checksum(rows, checksum)
-        # Moments of two sets together (Chan, Golub and LeVeque, 1983).
-        wide = rows.astype(np.float64)
-        own = wide.mean(axis=0)
-        centred, apart, both = wide - own, own - mean, n_rows + len(rows)
-        scatter += centred.T @ centred + np.outer(apart, apart) * (n_rows * len(rows) / both)
-        mean += apart * (len(rows) / both)
-        n_rows = both
-        sample.offer(rows, generator.random(len(rows)))
-        shown.update(len(rows))
-    digest.end(stream.dtype, (n_rows, stream.n_columns))
-    return Survey(n_rows, str(digest), checksum, mean, scatter / n_rows, sample.rows())
+        rows, weight = seen.add(block)
+        lots = generator.random(len(rows))
+        if stream.weighted:
+            present = weight > 0
+            rows, weight, lots = rows[present], weight[present], lots[present]
+        if len(rows):
+            # Moments of two sets together (Chan, Golub and LeVeque, 1983).
+            wide, by = rows.astype(np.float64), weight.astype(np.float64)
+            more = float(by.sum())
+            own = by @ wide / more
+            centred, apart, both = wide - own, own - mean, total + more
+            scatter += (by * centred.T) @ centred + np.outer(apart, apart) * (total * more / both)
+            mean += apart * (more / both)
+            total, n_present = both, n_present + len(rows)
+        sample.offer(rows, weight, lots)
+        shown.update(block.n_rows)
+    if not total:
+        raise ValueError("weight: all weights are zero, so there is no data to fit")
+    drawn, weights = sample.rows()
+    return Survey(
+        seen.n_rows,
+        total,
+        seen.fingerprint(),
+        seen.checksum,
+        mean,
+        scatter / total,
+        drawn,
+        weights if stream.weighted else None,
+        whole=len(drawn) == n_present,
+    )
+
+
+class _Seen:
+    """What tells one reading of a stream from another."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream, self.n_rows, self.checksum = stream, 0, 0
+        self._rows, self._weights = Digest(), Digest()
+
+    def add(self, block: Block) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and weights of a block, without the copies, for the fingerprint too."""
+        rows, weight = self.count(block)
+        self._rows.add(rows)
+        if self._stream.weighted:
+            self._weights.add(weight)
+        return rows, weight
+
+    def count(self, block: Block) -> tuple[np.ndarray, np.ndarray]:
+        """The same for number and checksum alone, whose order does not matter, nor does EM's."""
+        rows, weight = block.rows[: block.n_rows], block.weight[: block.n_rows]
+        for numbers in (rows, weight) if self._stream.weighted else (rows,):
+            bits = np.ascontiguousarray(numbers).view(f"u{numbers.itemsize}")
+            self.checksum = (self.checksum + int(np.sum(bits, dtype=np.uint64))) % 2**64
+        self.n_rows += block.n_rows
+        return rows, weight
+
+    def fingerprint(self) -> str:
+        """That of the rows so far; nothing can be added then."""
+        self._rows.end(self._stream.dtype, (self.n_rows, self._stream.n_columns))
+        if not self._stream.weighted:
+            return str(self._rows)
+        self._weights.end(self._stream.dtype, (self.n_rows,))
+        return with_weights(str(self._rows), str(self._weights))
 
 
 class _Sample:
     """A random sample: the rows with the smallest of as many random numbers, in their order."""
 
     def __init__(self, stream: Stream, size: int) -> None:
-        self._rows, self._lots = np.empty((0, stream.n_columns), stream.dtype), np.empty(0)
+        self._rows = np.empty((0, stream.n_columns), stream.dtype)
+        self._weights, self._lots = np.empty(0, stream.dtype), np.empty(0)
         self._size, self._most = size, np.inf
 
-    def offer(self, rows: np.ndarray, lots: np.ndarray) -> None:
+    def offer(self, rows: np.ndarray, weights: np.ndarray, lots: np.ndarray) -> None:
         hopeful = lots < self._most
         self._rows = np.concatenate([self._rows, rows[hopeful]])
+        self._weights = np.concatenate([self._weights, weights[hopeful]])
         self._lots = np.concatenate([self._lots, lots[hopeful]])
         if len(self._lots) > 2 * self._size:
             self._settle()
 
-    def rows(self) -> np.ndarray:
+    def rows(self) -> tuple[np.ndarray, np.ndarray]:
         self._settle()
-        return self._rows
+        return self._rows, self._weights
 
     def _settle(self) -> None:
         if len(self._lots) > self._size:
             kept = np.sort(np.argpartition(self._lots, self._size)[: self._size])
-            self._rows, self._lots = self._rows[kept], self._lots[kept]
+            self._rows, self._weights = self._rows[kept], self._weights[kept]
+            self._lots = self._lots[kept]
             self._most = self._lots.max()
 
 
 def again(stream: Stream, seen: Survey, shown: Any) -> Iterator[Block]:
     """Read all rows once more; a `ValueError` where they are not those that were seen."""
-    n_rows, checksum = 0, 0
+    now = _Seen(stream)
     for block in stream.blocks():
-        rows = block.rows[: block.n_rows]
-        n_rows, checksum = n_rows + len(rows), _checksum(rows, checksum)
+        now.count(block)
         yield block
-        shown.update(len(rows))
-    if (n_rows, checksum) != (seen.n_rows, seen.checksum):
-        number = f"{n_rows} rows where there were {seen.n_rows}"
-        found = number if n_rows != seen.n_rows else f"other numbers in its {n_rows} rows"
+        shown.update(block.n_rows)
+    if (now.n_rows, now.checksum) != (seen.n_rows, seen.checksum):
+        number = f"{now.n_rows} rows where there were {seen.n_rows}"
+        found = number if now.n_rows != seen.n_rows else f"other numbers in its {now.n_rows} rows"
         raise ValueError(
             f"x: the stream, read again, has {found}; what it reads must stay as it is, and a "
             "function that makes its blocks must make the same ones each time"
         )
 
 
-def _checksum(rows: np.ndarray, before: int) -> int:
-    """Sums do not depend on the order of rows, nor does EM."""
-    bits = np.ascontiguousarray(rows).view(f"u{rows.itemsize}")
-    return (before + int(np.sum(bits, dtype=np.uint64))) % 2**64
+def rows_of(stream: Stream, digest: str, shown: Any) -> Iterator[Block]:
+    """Read all rows; a `ValueError` at the end where their fingerprint is not ``digest``."""
+    now = _Seen(stream)
+    for block in stream.blocks():
+        now.add(block)
+        yield block
+        shown.update(block.n_rows)
+    if now.fingerprint() != digest:
+        raise ValueError(
+            "x: this stream does not have the rows of the fit, in their order and with their "
+            "weights; pass the one that jaxgmm.fit was given"
+        )
