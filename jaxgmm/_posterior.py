@@ -43,7 +43,7 @@ class Posterior(Kept):
     method : str
         The engine.
     x, sample_weight : arrays
-        The data and weights, as given.
+        The data and weights, as given; of a stream a sample of its rows, weighted to all of them.
     draws : dict of arrays (chain, draw, ...)
         By site, relabelled; a mixture adds ``covariances_full`` (chain, draw, K, D, D).
     draws_raw : dict of arrays (chain, draw, ...)
@@ -88,6 +88,8 @@ class Posterior(Kept):
     origin : (D,) array or None
         What rows far from zero were measured from where JAX has no float64; the rows and the
         draws of the means are then NumPy's float64.
+    sampled : bool
+        Whether ``x`` is a sample of the rows that the posterior is of.
 
     Notes
     -----
@@ -121,6 +123,7 @@ class Posterior(Kept):
     start: str = "fit"
     adaptation: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     origin: np.ndarray | None = None
+    sampled: bool = False
 
     def moved(self, offset: np.ndarray, x: Any, digest: str) -> Posterior:
         """The posterior given ``x``, these rows moved by ``offset``, of which it is the digest."""
@@ -140,6 +143,14 @@ class Posterior(Kept):
             return self
         rows = self._rows(None)
         return self.moved(-self.origin, rows, fingerprint(rows, self.sample_weight))
+
+    def check_rows(self, argument: str) -> None:
+        """A `ValueError` where all rows are needed, and there is a sample of them."""
+        if self.sampled:
+            raise ValueError(
+                f"{argument}: this posterior is of a stream, of whose rows it has a sample, and "
+                "all are needed here; take as many rows as fit in memory, as an array"
+            )
 
     @property
     def log_joint(self) -> np.ndarray:

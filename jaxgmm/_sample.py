@@ -6,12 +6,15 @@ import dataclasses
 from typing import Any
 
 import jax
+import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from jaxgmm import bayes, em
 from jaxgmm._checks import check_key, check_name, key_numbers
 from jaxgmm._contract import LatentModel
 from jaxgmm._posterior import Posterior
+from jaxgmm._progress import bar
+from jaxgmm._readings import check_no_weights
 
 
 def sample(
@@ -37,8 +40,9 @@ def sample(
     ----------
     model : LatentModel
         With a proper prior.
-    x : (n, D) or (n,) array
-        Data.
+    x : (n, D) or (n,) array, or Stream
+        Data. Of a stream by ``"vb"``, ``"laplace"`` and ``"gibbs"``, whose rounds are sums over all
+        rows, each a reading; see the page on large data.
     key : typed random key
     method : str
         ``"nuts"``: NumPyro's no-U-turn sampler on ``model.numpyro_model``. ``"gibbs"``: all
@@ -127,6 +131,12 @@ def sample(
     check_key(key, "sampling is random")
     model.check_samplable()
     key_fit, key_draws = jax.random.split(key)
+    counts = {"n_chains": n_chains, "n_draws": n_draws, "n_warmup": n_warmup, "thinning": thinning}
+    settings = {"thinning": thinning, **options}
+    if isinstance(x, em.Stream):
+        how = {"method": method, "start": start, **counts, **options}
+        posterior = _of_stream(model, x, key_fit, key_draws, sample_weight, progress, how)
+        return dataclasses.replace(posterior, settings=settings, seed=key_numbers(key))
     if start is None:
         start = em.fit(model, x, key=key_fit, sample_weight=sample_weight)
     posterior = bayes.sample(
@@ -135,13 +145,38 @@ def sample(
         key=key_draws,
         start=start,
         method=method,
-        n_chains=n_chains,
-        n_draws=n_draws,
-        n_warmup=n_warmup,
-        thinning=thinning,
         sample_weight=sample_weight,
         progress=progress,
+        **counts,
         **options,
     )
-    settings = {"thinning": thinning, **options}
     return dataclasses.replace(posterior, settings=settings, seed=key_numbers(key))
+
+
+# Rows that stand for all where labels are matched and rows are asked for.
+_SAMPLE = 65_536
+
+
+def _of_stream(
+    model: LatentModel,
+    x: em.Stream,
+    key_fit: PRNGKeyArray,
+    key: PRNGKeyArray,
+    sample_weight: Any,
+    progress: bool,
+    how: dict[str, Any],
+) -> Posterior:
+    method = how["method"]
+    if method not in bayes.STREAMED:
+        raise ValueError(
+            f"x: method={method!r} needs all rows in memory, and a stream is read in blocks; take "
+            f"one of {', '.join(map(repr, bayes.STREAMED))}, or as many rows as fit, as an array"
+        )
+    check_no_weights(sample_weight)
+    key_fit, drawing = jax.random.split(key_fit)
+    if how["start"] is None:
+        how["start"] = em.fit(model, x, key=key_fit)
+    generator = np.random.default_rng(key_numbers(drawing))
+    with bar(f"{method} on a stream", progress, unit="rows") as shown:
+        rows = em.readings(model, x, generator, shown, _SAMPLE)
+        return bayes.sample_stream(model, rows, key=key, **how)

@@ -18,7 +18,7 @@ import jaxgmm as jg
 from jaxgmm._labels import sampled_labels
 from jaxgmm._shapes import rung
 from jaxgmm.bayes._chains import Schedule, Starts
-from jaxgmm.bayes._gibbs import _Chain, _sweep, gibbs
+from jaxgmm.bayes._gibbs import Chain, _sweep, gibbs
 
 STRUCTURES = ("full", "tied", "diag", "spherical", "EII", "EEI")
 X = np.array([[0.0, 0.3], [0.4, -0.2], [1.1, 0.9], [2.9, 3.6], [3.2, 2.4], [4.5, 3.9], [0.2, 2.0]])
@@ -308,7 +308,7 @@ def test_a_draw_without_a_density_is_refused_and_counted(key):
         model.params(means=[[0.0, 0.0], [3.0, 3.0]], covariances=[1.0, 1.0])
     )
     equal = jnp.zeros_like(x)  # no spread, and no prior to add any
-    chain, record = jax.jit(_sweep)(working, equal, None, _Chain(params, key, jnp.array(False)))
+    chain, record = jax.jit(_sweep)(working, equal, None, Chain(params, key, jnp.array(False)))
     assert chain.refused
     assert not record.stats["diverging"]
     np.testing.assert_array_equal(chain.params.means, params.means)
@@ -320,7 +320,7 @@ def test_a_draw_without_a_density_is_refused_and_counted(key):
 def sweep(model, x, params, key):
     """One sweep in the units in which the sampler works, which are those of the data."""
     working = model.standardise(x)
-    chain, _ = _sweep(working, x, None, _Chain(working.to_working(params), key, jnp.array(False)))
+    chain, _ = _sweep(working, x, None, Chain(working.to_working(params), key, jnp.array(False)))
     return working.to_user(chain.params)
 
 

@@ -344,6 +344,20 @@ def test_lines_beside_other_columns():
     assert "y:v.coefficients[0, u]" in jg.standard_errors(fit, table).table.index
 
 
+def test_lines_beside_other_columns_in_blocks(monkeypatch):
+    """Sums of a block are seen from lines of their own."""
+    table = pd.DataFrame(X, columns=["u", "y", "v"])
+    parts = {("y", "u"): F.LinearRegression(on=["u"]), "v": jg.Gaussian("diag")}
+    fit = jg.fit(jg.Mixture(F.Product(parts), 2), table, key=KEY, n_init=1, max_iter=2)
+    rows = jnp.asarray(X[:, [1, 0, 2]])
+    working = fit.model.standardise(rows)
+    params = working.to_working(fit.params)
+    step = lambda: working.m_step(working.e_step(params, rows)[0], params)
+    whole = step()
+    monkeypatch.setattr(F.Product, "block_rows", lambda *_: 40)
+    tree_allclose(step(), whole, rtol=1e-9)
+
+
 def test_rows_off_all_lines():
     """A background is of responses, beside whatever covariates."""
     x = X.copy()

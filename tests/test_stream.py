@@ -297,6 +297,106 @@ def test_standard_errors_of_other_rows():
         jg.standard_errors(fit, jg.stream(X), sample_weight=WEIGHT)
 
 
+# -- posteriors ---------------------------------------------------------------------------
+
+PROPER = jg.Mixture(jg.Gaussian("diag"), 2, prior="fraley-raftery")
+SAMPLED = {
+    "vb": {"n_init": 1, "n_draws": 20},
+    "gibbs": {"n_draws": 6, "n_warmup": 2, "thinning": 2},
+    "laplace": {"n_draws": 20},
+}
+
+
+@pytest.mark.parametrize(
+    ("method", "weight"),
+    [
+        ("vb", None),
+        ("gibbs", WEIGHT),
+        ("laplace", None),
+        pytest.param("vb", WEIGHT, marks=pytest.mark.slow),
+        pytest.param("gibbs", None, marks=pytest.mark.slow),
+        pytest.param("laplace", WEIGHT, marks=pytest.mark.slow),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "rows" if value is None else "weighted",
+)
+def test_posteriors_are_those_in_memory(method, weight, key):
+    x = X[:, 1:]
+    first = PROPER.params(means=[[55.0], [80.0]], covariances=[[40.0], [40.0]])
+    options = {"key": key, "method": method, "n_chains": 2, "progress": False, **SAMPLED[method]}
+    fit = jg.fit(PROPER, x, start=first, sample_weight=weight, tol=1e-12)
+    whole = jg.sample(PROPER, x, start=fit, sample_weight=weight, **options)
+    rows = jg.stream(x, weight=weight, block_rows=100)
+    options = {**options, "passes": 100} if method == "laplace" else options
+    streamed = jg.sample(PROPER, rows, start=fit, **options)
+    tree_allclose(streamed.draws, whole.draws, rtol=1e-7)
+    np.testing.assert_allclose(streamed.log_joint, whole.log_joint, rtol=1e-9)
+    if method != "gibbs":
+        np.testing.assert_allclose(streamed.log_weights, whole.log_weights, atol=1e-5)
+        assert streamed.diagnostics["status"] == whole.diagnostics["status"]
+    assert streamed.fingerprint == whole.fingerprint
+    assert streamed.n_warmup == whole.n_warmup
+    # All rows are in the sample, but those of weight zero.
+    assert not streamed.sampled
+    assert len(streamed.x) == len(x) if weight is None else np.sum(weight > 0)
+
+
+def test_a_chain_on_a_stream_goes_on(key):
+    fit = jg.fit(PROPER, X[:, 1:], start="hierarchical")
+    rows = jg.stream(X[:, 1:], block_rows=100)
+    options = {"method": "gibbs", "n_chains": 2, "n_draws": 4, "progress": False}
+    post = jg.sample(PROPER, rows, key=key, start=fit, n_warmup=0, **options)
+    on = jg.sample(PROPER, rows, key=key, start=post, **options)
+    assert on.start == "posterior"
+    assert on.n_warmup == 0
+
+
+def test_what_is_said_of_a_sample_is_not_said_of_all_rows(key, monkeypatch):
+    monkeypatch.setattr("jaxgmm._sample._SAMPLE", 90)
+    x = X[:, 1:]
+    fit = jg.fit(PROPER, x, start="hierarchical")
+    options = {"key": key, "method": "gibbs", "n_chains": 1, "n_draws": 4, "n_warmup": 0}
+    post = jg.sample(PROPER, jg.stream(x, block_rows=100), start=fit, progress=False, **options)
+    assert post.sampled
+    assert post.x.shape == (90, 1)
+    assert post.sample_weight.sum() == pytest.approx(len(x))
+    assert post.responsibilities().shape == (90, 2)
+    whole = jg.sample(PROPER, x, start=fit, progress=False, **options)
+    np.testing.assert_allclose(post.log_joint, whole.log_joint, rtol=1e-9)
+    for use in (lambda: jg.compare(fit, post), lambda: jg.evidence(post, key=key)):
+        with pytest.raises(ValueError, match="posterior: this posterior is of a stream, of whose"):
+            use()
+
+
+def test_models_of_a_stream_are_compared(key):
+    models = [jg.Mixture(jg.Gaussian("tied"), k) for k in (1, 2)]
+    options = {"key": key, "n_init": 1, "progress": False}
+    whole = jg.select(models, X, **options).table
+    streamed = jg.select(models, jg.stream(X, block_rows=100), **options).table
+    for column in ("bic", "icl", "aic"):
+        np.testing.assert_allclose(streamed[column], whole[column], atol=1e-4)
+    with pytest.raises(ValueError, match="criteria: 'loo' needs all rows in memory; of a stream"):
+        jg.select(models, jg.stream(X), criteria="loo", **options)
+
+
+def test_samplers_that_need_all_rows_say_so(key):
+    rows, fit = jg.stream(X), jg.fit(PROPER, X, start="hierarchical", max_iter=1)
+    for method in ("nuts", "smc", "svi"):
+        with pytest.raises(ValueError, match=f"x: method='{method}' needs all rows in memory, and"):
+            jg.sample(PROPER, rows, key=key, start=fit, method=method)
+    for options, message in [
+        ({"sample_weight": WEIGHT}, "sample_weight: weights of a stream are read with"),
+        ({"start": jg.fit(PROPER, X[:-1], start="hierarchical", max_iter=1)}, "of other rows or"),
+        ({"passes": 0}, "passes: must be at least 1"),
+        ({"max_iter": 9}, "max_iter: not an option of method='vb'; its options are n_init, tol"),
+    ]:
+        with pytest.raises((ValueError, TypeError), match=message):
+            jg.sample(PROPER, rows, key=key, method="vb", **{"start": fit, **options})
+    halves = jg.stream(X, weight=WEIGHT / 2)
+    fit = jg.fit(PROPER, X, start="hierarchical", sample_weight=WEIGHT / 2, max_iter=1)
+    with pytest.raises(ValueError, match="Gibbs sampling labels each copy of a row"):
+        jg.sample(PROPER, halves, key=key, start=fit, method="gibbs", progress=False)
+
+
 # -- EM ---------------------------------------------------------------------------------
 
 
@@ -376,6 +476,23 @@ def test_out_of_passes():
     fit = jg.fit(MODEL, jg.stream(X, block_rows=100), start=start(), subsample=120, passes=2)
     assert fit.status == jg.Status.OUT_OF_ITERATIONS
     assert len(fit.trace) == 3
+
+
+def two_lines(n):
+    generator = np.random.default_rng(0)
+    age, steep = generator.uniform(0, 10, n), generator.random(n) < 0.5
+    response = np.where(steep, 1 + 2 * age, 20 - age) + generator.normal(0, 0.5, n)
+    return np.column_stack([age, response])
+
+
+def test_lines_on_a_stream(key):
+    """Whose sums are seen from the lines of each step."""
+    x = two_lines(200)
+    model = jg.Mixture(jg.families.LinearRegression(on=[0]), 2)
+    first = jg.fit(model, x, key=key, n_init=1, max_iter=2).params
+    whole = jg.fit(model, x, start=first, tol=1e-4)
+    streamed = jg.fit(model, jg.stream(x, block_rows=70), start=first, tol=1e-4)
+    np.testing.assert_allclose(streamed.trace, whole.trace, rtol=1e-10)
 
 
 # -- what is refused ----------------------------------------------------------------------

@@ -6,11 +6,13 @@ from jaxgmm.bayes._bridge import evidence
 from jaxgmm.bayes._draw import WITHIN, Drawn, draw
 from jaxgmm.bayes._modes import around_modes, mode_evidence
 from jaxgmm.bayes._sample import METHODS, sample
+from jaxgmm.bayes._streamed import STREAMED, sample_stream
 from jaxgmm.bayes._vb import Variational, variational
 
 __all__ = [
     "METHODS",
     "RELABELLINGS",
+    "STREAMED",
     "WITHIN",
     "Drawn",
     "Variational",
@@ -23,6 +25,7 @@ __all__ = [
     "ordering",
     "pivotal",
     "sample",
+    "sample_stream",
     "stephens",
     "variational",
 ]

@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-_MAX_STEPS = 100
+MAX_STEPS = 100
 # What is added to the absolute curvature, in shares of the largest: all are tried at once.
 _DAMPING = (0.0, *np.logspace(-10, 2, 13))
 
@@ -77,36 +77,65 @@ def ascend(
     Levenberg (1944), Quarterly of Applied Mathematics 2:164-168; Nocedal and Wright (2006),
     Numerical Optimization, 2nd ed., section 3.4.
     """
-    damping = jnp.asarray(_DAMPING, point.dtype)
-    eps = jnp.finfo(point.dtype).eps
-    nowhere = jnp.zeros((1, point.size), point.dtype)
 
     def body(state: Ascent) -> Ascent:
         gradient, hessian = derivatives(state.point)
-        curvature, axes = jnp.linalg.eigh(-hessian)
-        largest = jnp.max(jnp.abs(curvature))
-        # Curvature below its own rounding is none.
-        curvature = jnp.maximum(jnp.abs(curvature), point.size * eps * largest)
-        slope = axes.T @ gradient
-        steps = (slope / (curvature + damping[:, None] * largest)) @ axes.T
+        found = proposed(state.point, gradient, hessian)
         # The objective itself comes last: compiled code holds it once.
-        heights = lax.map(lambda step: value(state.point + step), jnp.concatenate([steps, nowhere]))
-        heights, height = jnp.nan_to_num(heights[:-1], nan=-jnp.inf), heights[-1]
-        bound = rounding(height)
-        arrived = jnp.sum(slope**2 / curvature) <= bound
-        best = jnp.where(arrived, 0, jnp.argmax(heights))
-        higher = heights[best] > height - jnp.where(arrived, bound, 0)
-        moves = state.going & higher & (state.n_steps < _MAX_STEPS)
-        return Ascent(
-            point=jnp.where(moves, state.point + steps[best], state.point),
-            gradient=gradient,
-            curvature=-hessian,
-            n_steps=state.n_steps + moves,
-            going=moves & ~arrived,
-            arrived=state.arrived | arrived,
-            done=~moves,
-        )
+        heights = lax.map(value, found.points)
+        return taken(state, gradient, hessian, found, heights, rounding(heights[-1]))
 
-    no = jnp.array(False)
-    first = Ascent(point, nowhere[0], nowhere.T * nowhere, jnp.array(0), ~no, no, no)
-    return lax.while_loop(lambda state: ~state.done, body, first)
+    return lax.while_loop(lambda state: ~state.done, body, beginning(point))
+
+
+def beginning(point: Float[Array, " d"]) -> Ascent:
+    """Nothing is computed yet."""
+    nothing, no = jnp.zeros_like(point), jnp.array(False)
+    square = nothing[:, None] * nothing
+    return Ascent(point, nothing, square, jnp.array(0), ~no, no, no)
+
+
+class Proposals(NamedTuple):
+    """Where a step may lead, and last the point itself; and what the undamped one promises."""
+
+    points: Float[Array, "s d"]
+    promise: Array
+
+
+def proposed(point: Float[Array, " d"], gradient: Array, hessian: Array) -> Proposals:
+    """The ends of the damped steps."""
+    damping, eps = jnp.asarray(_DAMPING, point.dtype), jnp.finfo(point.dtype).eps
+    curvature, axes = jnp.linalg.eigh(-hessian)
+    largest = jnp.max(jnp.abs(curvature))
+    # Curvature below its own rounding is none.
+    curvature = jnp.maximum(jnp.abs(curvature), point.size * eps * largest)
+    slope = axes.T @ gradient
+    steps = (slope / (curvature + damping[:, None] * largest)) @ axes.T
+    points = point + jnp.concatenate([steps, jnp.zeros((1, point.size), point.dtype)])
+    return Proposals(points, jnp.sum(slope**2 / curvature))
+
+
+def taken(
+    state: Ascent,
+    gradient: Array,
+    hessian: Array,
+    found: Proposals,
+    heights: Float[Array, " s"],
+    bound: Array | float,
+    most: Array | int = MAX_STEPS,
+) -> Ascent:
+    """The step that ends highest, if any is a step; ``bound`` is the rounding of a height."""
+    heights, height = jnp.nan_to_num(heights[:-1], nan=-jnp.inf), heights[-1]
+    arrived = found.promise <= bound
+    best = jnp.where(arrived, 0, jnp.argmax(heights))
+    higher = heights[best] > height - jnp.where(arrived, bound, 0)
+    moves = state.going & higher & (state.n_steps < most)
+    return Ascent(
+        point=jnp.where(moves, found.points[best], state.point),
+        gradient=gradient,
+        curvature=-hessian,
+        n_steps=state.n_steps + moves,
+        going=moves & ~arrived,
+        arrived=state.arrived | arrived,
+        done=~moves,
+    )

@@ -128,6 +128,7 @@ def _check(posterior: Posterior) -> None:
         raise TypeError(
             f"posterior: needs a Posterior from jaxgmm.sample, found {type(posterior).__name__}"
         )
+    posterior.check_rows("posterior")
     if posterior.log_weights is not None:
         raise ValueError(
             f"posterior: draws by {posterior.method!r} are an approximation's; use "

@@ -170,7 +170,7 @@ def _by_gibbs(
 ) -> tuple[Params, Array]:
     chains, data = plan.n_chains, (model, *rows)
     keys = jax.random.split(key, chains)
-    state = _gibbs._Chain(_copies(start, chains), keys, jnp.zeros(chains, bool))
+    state = _gibbs.Chain(_copies(start, chains), keys, jnp.zeros(chains, bool))
     kept = _gibbs._room(*data, state, plan.n_draws)
     # A sweep records what it starts from: the first one, the start, is no draw.
     warmup = plan.n_warmup + 1

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Key, PRNGKeyArray
 
 from jaxgmm._contract import Assignment, LatentModel, Params, Statistics
 from jaxgmm._labels import row_keys, sampled_labels
@@ -23,7 +23,9 @@ from jaxgmm._shapes import rung
 from jaxgmm.bayes._chains import Draws, Schedule, Starts, chains_first, iterate, run, trail
 
 
-class _Chain(NamedTuple):
+class Chain(NamedTuple):
+    """Where a chain is: parameters, its key, and whether they are those before."""
+
     params: Params
     key: PRNGKeyArray
     refused: Array
@@ -44,41 +46,58 @@ def gibbs(
     target is that of the marginal likelihood to the power of the weight.
     """
     counted = sample_weight is not None and sample_weight.dtype != bool
-    if counted and np.any(np.asarray(sample_weight) % 1 != 0):
-        raise ValueError(
-            "sample_weight: Gibbs sampling labels each copy of a row, so weights must be whole "
-            'numbers; use method="nuts"'
-        )
+    if counted:
+        check_copies(np.asarray(sample_weight))
     if model.imputes and counted and np.any(np.asarray(sample_weight) > 1):
         raise ValueError(
             "sample_weight: Gibbs sampling imputes each row once, so that rows with missing values "
             'or noise count once or not at all; repeat the rows, or use method="nuts"'
         )
     chains = starts.n_chains
-    state = _Chain(starts.params, jax.random.split(key, chains), jnp.zeros(chains, bool))
+    state = Chain(starts.params, jax.random.split(key, chains), jnp.zeros(chains, bool))
     # A sweep records what it starts from: the first one, the start, is no draw.
     schedule = schedule._replace(n_warmup=schedule.n_warmup + 1)
     kept = _room(model, x, sample_weight, state, rung(schedule.n_draws))
 
-    def advance(state: _Chain, kept: Draws, start: int, stop: int) -> tuple[_Chain, Draws]:
+    def advance(state: Chain, kept: Draws, start: int, stop: int) -> tuple[Chain, Draws]:
         return _advance(model, x, sample_weight, state, kept, start, stop, schedule[1:])
 
     _, kept = run(advance, state, kept, schedule.total, f"Gibbs, {chains} chains", progress)
     return chains_first(kept, schedule.n_draws)._replace(n_warmup=schedule.n_warmup - 1)
 
 
+def check_copies(weight: np.ndarray) -> None:
+    """Refuse weights that are no numbers of copies."""
+    if np.any(weight % 1 != 0):
+        raise ValueError(
+            "sample_weight: Gibbs sampling labels each copy of a row, so weights must be whole "
+            'numbers; use method="nuts"'
+        )
+
+
 def _sweep(
-    model: LatentModel, x: Array, sample_weight: Array | None, chain: _Chain
-) -> tuple[_Chain, Draws]:
+    model: LatentModel, x: Array, sample_weight: Array | None, chain: Chain
+) -> tuple[Chain, Draws]:
     """Parameters to parameters by way of labels; the record is of the former."""
-    key, key_labels, key_params = jax.random.split(chain.key, 3)
-    statistics, log_likelihood = labelled(model, x, sample_weight, chain.params, key_labels)
+    keys = jax.random.split(chain.key, 3)
+    return swept(model, chain, keys, *labelled(model, x, sample_weight, chain.params, keys[1]))
+
+
+def swept(
+    model: LatentModel,
+    chain: Chain,
+    keys: Key[Array, " 3"],
+    statistics: Statistics,
+    log_likelihood: Array,
+) -> tuple[Chain, Draws]:
+    """The end of a sweep whose labels were drawn by the second of three ``keys``."""
+    key, _, key_params = keys
     record = Draws(chain.params, {"diverging": chain.refused}, log_likelihood)
     drawn = model.updated(statistics).draw_prior(key_params)
     # Only rounding can take a draw out of the space of the density: the chain then waits.
     refused = model.collapsed(drawn)
     params = jax.tree.map(functools.partial(jnp.where, refused), chain.params, drawn)
-    return _Chain(params, key, refused), record
+    return Chain(params, key, refused), record
 
 
 def labelled(
@@ -87,24 +106,28 @@ def labelled(
     sample_weight: Array | None,
     params: Params,
     key: PRNGKeyArray,
+    before: Array | int = 0,
 ) -> tuple[Statistics, Array]:
     """Statistics of the rows with labels and missing values drawn, and the log-likelihood.
 
     A weight is a number of copies of a row, each with a label of its own, or says whether the
-    row is there.
+    row is there. ``before`` says how many rows there are before these.
     """
     if model.imputes:
         key, key_values = jax.random.split(key)
         model = model.imputing(key_values)
-    assign: Assignment = functools.partial(sampled_labels, key)
+    assign: Assignment = lambda logits, first: sampled_labels(key, logits, before + first)
     if sample_weight is None or sample_weight.dtype == bool:
         return model.e_step(params, x, sample_weight, assign)
-    return model.e_step(params, x, None, functools.partial(_labelled_copies, key, sample_weight))
+    return model.e_step(
+        params, x, None, functools.partial(_labelled_copies, key, sample_weight, before)
+    )
 
 
 def _labelled_copies(
     key: PRNGKeyArray,
     copies: Float[Array, " all"],
+    before: Array | int,
     logits: Float[Array, "k n"],
     first_row: Array | int,
 ) -> tuple[Array, Array]:
@@ -112,13 +135,13 @@ def _labelled_copies(
     probability, log_density = normalise(logits)
     copies = lax.dynamic_slice_in_dim(copies, first_row, logits.shape[1])
     draw = functools.partial(jax.random.multinomial, dtype=logits.dtype)
-    counts = jax.vmap(draw)(row_keys(key, logits, first_row), copies, probability.T)
+    counts = jax.vmap(draw)(row_keys(key, logits, before + first_row), copies, probability.T)
     return counts.T, copies * log_density
 
 
 @program(static_argnames="n_draws")
 def _room(
-    model: LatentModel, x: Array, sample_weight: Array | None, state: _Chain, n_draws: int
+    model: LatentModel, x: Array, sample_weight: Array | None, state: Chain, n_draws: int
 ) -> Draws:
     sweep = functools.partial(_sweep, model, x, sample_weight)
     return trail(jax.eval_shape(jax.vmap(sweep), state)[1], n_draws)
@@ -129,12 +152,12 @@ def _advance(
     model: LatentModel,
     x: Array,
     sample_weight: Array | None,
-    state: _Chain,
+    state: Chain,
     kept: Draws,
     start: Array | int,
     stop: Array | int,
     counts: Any,
-) -> tuple[_Chain, Draws]:
+) -> tuple[Chain, Draws]:
     sweep = functools.partial(_sweep, model, x, sample_weight)
     step = lambda _, state: jax.vmap(sweep)(state)
     return iterate(step, state, kept, start, stop, *counts)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -93,14 +93,36 @@ def laplace(
     evidence is an importance sampling estimate with a multivariate t in the Gaussian's place,
     moved to the moments of its own weighted draws where the tail of their weights is heavy.
     """
-    check_name("measure", measure, MEASURES)
-    model.check_coordinates(x.dtype)
-    if measure == "declared":
-        model.check_mode()
+    check_measure(model, measure, x.dtype)
     data = model, x, sample_weight
     start = starts.first
-    jacobian = jnp.asarray(measure == "unconstrained", x.dtype)
-    ascent = climb(*data, start, jacobian)
+    ascent = climb(*data, start, jnp.asarray(measure == "unconstrained", x.dtype))
+    key_draws, key_weighing = jax.random.split(key)
+    counts = starts.n_chains, schedule.n_draws
+    bell, draws = about(model, start, ascent, key_draws, counts, measure)
+    weighing, found = _weighed(data, start, bell, key_weighing, math.prod(counts))
+    further = {"log_evidence_laplace": weighing.log_laplace, "pareto_k_t": found.pareto_k}
+    evidence = _evidence(model, weighing, found)
+    return draws._replace(evidence=evidence, diagnostics={**draws.diagnostics, **further})
+
+
+def check_measure(model: LatentModel, measure: str, dtype: Any) -> None:
+    """Whether the model has a Gaussian in this measure."""
+    check_name("measure", measure, MEASURES)
+    model.check_coordinates(dtype)
+    if measure == "declared":
+        model.check_mode()
+
+
+def about(
+    model: LatentModel,
+    start: Params,
+    ascent: Ascent,
+    key: PRNGKeyArray,
+    counts: tuple[int, int],
+    measure: str,
+) -> tuple[Bell, Draws]:
+    """The Gaussian where an ascent ended, and draws of it."""
     if not np.all(np.isfinite(ascent.gradient)) or not np.all(np.isfinite(ascent.curvature)):
         raise ValueError(
             "start: the log joint has no finite derivatives at this fit, so there is no "
@@ -108,12 +130,7 @@ def laplace(
         )
     shape = spectrum(np.asarray(ascent.curvature), ascent.point.dtype == jnp.float32)
     bell = bell_of(ascent, shape)
-
-    key_draws, key_weighing = jax.random.split(key)
-    counts = starts.n_chains, schedule.n_draws
-    params, log_proposal = _draw(model, start, bell, key_draws, counts)
-    weighing, found = _weighed(data, start, bell, key_weighing, math.prod(counts))
-    evidence = _evidence(model, weighing, found)
+    params, log_proposal = _draw(model, start, bell, key, counts)
     definite = not (shape.n_flat or shape.n_negative)
     diagnostics = {
         "measure": measure,
@@ -125,10 +142,8 @@ def laplace(
         "n_flat": shape.n_flat,
         "n_negative": shape.n_negative,
         "centre": _sites(model, start, bell),
-        "log_evidence_laplace": weighing.log_laplace,
-        "pareto_k_t": found.pareto_k,
     }
-    return Draws(params, {}, None, log_proposal, evidence, diagnostics)
+    return bell, Draws(params, {}, None, log_proposal, diagnostics=diagnostics)
 
 
 @program()
@@ -144,26 +159,46 @@ def climb(
         return model.log_joint(params, x, sample_weight) + jacobian * log_volume
 
     def derivatives(vector: Array) -> tuple[Array, Array]:
-        """Block by block, so that memory does not grow with the rows."""
-
-        def block(rows: Array, weights: Array, first: Array | int) -> tuple[Array, Array]:
-            def part(vector: Array) -> Array:
-                params, log_volume = at(vector)
-                prior = model.log_prior(params) + jacobian * log_volume
-                # The prior belongs to the first block.
-                return weights @ model.log_prob(params, rows) + jnp.where(first == 0, prior, 0)
-
-            def twice(vector: Array) -> tuple[Array, Array]:
-                gradient = jax.grad(part)(vector)
-                return gradient, gradient
-
-            hessian, gradient = jax.jacfwd(twice, has_aux=True)(vector)
-            return gradient, hessian
-
-        rows = block_rows(vector.size * model.n_components, vector.dtype)
-        return sum_over_blocks(block, x, sample_weight, rows)
+        rows = of_rows(model, start, vector, x, sample_weight)
+        return jax.tree.map(jnp.add, rows, of_prior(model, start, vector, jacobian))
 
     return ascend(value, derivatives, vector, _rounding(model, x, sample_weight, start))
+
+
+def of_rows(
+    model: LatentModel, start: Params, vector: Array, x: Array, sample_weight: Array | None
+) -> tuple[Array, Array]:
+    """Gradient and Hessian of the log likelihood, block by block, so that memory does not grow."""
+
+    def block(rows: Array, weights: Array, _: Array | int) -> tuple[Array, Array]:
+        def part(vector: Array) -> Array:
+            return weights @ model.log_prob(from_vector(model, vector, start)[0], rows)
+
+        return _twice(part, vector)
+
+    rows = block_rows(vector.size * model.n_components, vector.dtype)
+    return sum_over_blocks(block, x, sample_weight, rows)
+
+
+def of_prior(
+    model: LatentModel, start: Params, vector: Array, jacobian: Array
+) -> tuple[Array, Array]:
+    """Those of the log prior, and of the log volume where ``jacobian`` is one."""
+
+    def part(vector: Array) -> Array:
+        params, log_volume = from_vector(model, vector, start)
+        return model.log_prior(params) + jacobian * log_volume
+
+    return _twice(part, vector)
+
+
+def _twice(function: Callable[[Array], Array], vector: Array) -> tuple[Array, Array]:
+    def slope(vector: Array) -> tuple[Array, Array]:
+        gradient = jax.grad(function)(vector)
+        return gradient, gradient
+
+    hessian, gradient = jax.jacfwd(slope, has_aux=True)(vector)
+    return gradient, hessian
 
 
 def _rounding(

@@ -19,13 +19,13 @@ from jaxgmm._programs import program
 from jaxgmm._results import fingerprint
 from jaxgmm._shapes import in_slices, on_rung
 from jaxgmm._tables import feature_names, naming_columns, row_names
-from jaxgmm.bayes._chains import Schedule, device_mesh, on_all
+from jaxgmm.bayes._chains import Draws, Schedule, device_mesh, on_all
 from jaxgmm.bayes._gibbs import gibbs
 from jaxgmm.bayes._importance import importance
 from jaxgmm.bayes._laplace import laplace
 from jaxgmm.bayes._nuts import nuts
 from jaxgmm.bayes._smc import smc
-from jaxgmm.bayes._starts import beginning, check_same_data, start_about
+from jaxgmm.bayes._starts import Beginning, beginning, check_same_data, start_about
 from jaxgmm.bayes._svi import svi
 from jaxgmm.bayes._vb import vb
 
@@ -107,15 +107,39 @@ def sample(
     starts = begun.starts._replace(params=params)
     schedule = Schedule(n_draws, n_warmup, thinning)
     draws = METHODS[method](working, wide[1], wide[2], starts, key, schedule, progress, **options)
-    drawn, raw = draws.params, _to_user(working, draws.params)
+    drawn = draws.params
     if mesh.size > 1:  # what follows is for the device where the rows are
-        drawn, raw = jax.tree.map(np.asarray, (drawn, raw))
+        drawn = jax.tree.map(np.asarray, drawn)
     log_likelihood = draws.log_likelihood
     if log_likelihood is None:
         of_slice = lambda part: _log_likelihood(working, *wide[1:], part)
         log_likelihood = in_slices(of_slice, drawn, 2)
-    log_prior = in_slices(lambda part: _log_prior(wide[0], part), raw, 2)
-    log_likelihood = np.asarray(log_likelihood)
+    draws = draws._replace(params=drawn, log_likelihood=np.asarray(log_likelihood))
+    known = {"fingerprint": fingerprint(x, sample_weight), "feature_names": names}
+    return assembled(
+        model, wide[0], working, x, sample_weight, draws, begun,
+        method=method, row_names=index, **known,
+    )  # fmt: skip
+
+
+def assembled(
+    model: LatentModel,
+    wide: LatentModel,
+    working: LatentModel,
+    x: Any,
+    sample_weight: Any,
+    draws: Draws,
+    begun: Beginning,
+    **known: Any,
+) -> Posterior:
+    """The posterior of draws whose log likelihoods are known, their labels matched.
+
+    ``wide`` is the model in the precision of the draws, ``working`` the one that was sampled, and
+    ``known`` further fields.
+    """
+    raw = jax.tree.map(np.asarray, _to_user(working, draws.params))
+    log_prior = in_slices(lambda part: _log_prior(wide, part), raw, 2)
+    log_likelihood = np.asarray(draws.log_likelihood)
     log_joint = log_prior + log_likelihood
     weighing = None
     if draws.log_proposal is not None:
@@ -129,7 +153,6 @@ def sample(
     narrow = lambda tree: jax.tree.map(lambda a: np.asarray(a, x.dtype), tree)
     return Posterior(
         model=model,
-        method=method,
         x=x,
         sample_weight=sample_weight,
         draws=narrow(all_sites(model, params)),
@@ -141,15 +164,13 @@ def sample(
         log_likelihood=log_likelihood,
         sample_stats={name: np.asarray(s) for name, s in draws.stats.items()},
         n_warmup=draws.n_warmup,
-        fingerprint=fingerprint(x, sample_weight),
-        feature_names=names,
-        row_names=index,
         log_weights=None if weighing is None else weighing.log_weights,
         pareto_k=None if weighing is None else weighing.pareto_k,
         evidence=draws.evidence,
         diagnostics=diagnostics,
         start=begun.kind,
         adaptation=jax.tree.map(np.asarray, draws.adaptation),
+        **known,
     )
 
 

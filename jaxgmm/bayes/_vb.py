@@ -26,7 +26,7 @@ from jaxgmm._results import Status
 from jaxgmm.bayes._chains import Draws, Schedule, Starts
 
 # Carried while a start climbs; never returned.
-_RUNNING = -1
+RUNNING = -1
 
 
 def vb(
@@ -53,15 +53,28 @@ def vb(
             "x: variational Bayes has no bound for rows with missing values or noise here; use "
             'method="gibbs", which imputes them, or "nuts"'
         )
-    check_count("n_init", n_init, 0)
-    check_count("max_iter", max_iter, 1)
-    if tol is None:
-        tol = default_tolerance(x.dtype)
-    elif not tol >= 0:
-        raise ValueError(f"tol: must be at least 0, found {tol}")
+    tol = checked(n_init, tol, "max_iter", max_iter, x.dtype)
     key_starts, key_draws = jax.random.split(key)
     keys = jax.random.split(key_starts, n_init)
     ends = climb(model, x, sample_weight, starts.params, keys, tol, max_iter)
+    return drawn(model, ends, key_draws, starts.n_chains, schedule.n_draws)
+
+
+def checked(n_init: int, tol: float | None, name: str, most: int, dtype: Any) -> float:
+    """The tolerance, and the options checked."""
+    check_count("n_init", n_init, 0)
+    check_count(name, most, 1)
+    if tol is None:
+        return default_tolerance(dtype)
+    if not tol >= 0:
+        raise ValueError(f"tol: must be at least 0, found {tol}")
+    return tol
+
+
+def drawn(
+    model: LatentModel, ends: Ascent, key: PRNGKeyArray, n_chains: int, n_draws: int
+) -> Draws:
+    """Draws of the best of several ends."""
     elbos = np.asarray(ends.elbo)
     if not np.any(np.isfinite(elbos)):
         raise ValueError(
@@ -70,8 +83,7 @@ def vb(
         )
     best = int(np.argmax(np.where(np.isfinite(elbos), elbos, -np.inf)))
     statistics = jax.tree.map(lambda leaf: leaf[best], ends.statistics)
-    counts = starts.n_chains, schedule.n_draws
-    params, log_q = _draw(model, statistics, key_draws, *counts)
+    params, log_q = _draw(model, statistics, key, n_chains, n_draws)
     n_iter, status = int(ends.n_iter[best]), Status(int(ends.status[best]))
     return Draws(
         params,
@@ -219,20 +231,27 @@ def climb(
     at_mode = lambda mode: model.e_step(mode, x, sample_weight)[0]
     starts = jax.vmap(at_mode)(modes)
     if len(keys):
-        at_random = lambda key: _random_start(model, x, sample_weight, key)
+        at_random = lambda key: random_start(model, x, sample_weight, key)
         drawn = jax.vmap(at_random)(keys)
         starts = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), starts, drawn)
     return jax.vmap(lambda start: ascend(model, x, sample_weight, start, tol, max_iter))(starts)
 
 
-def _random_start(
-    model: LatentModel, x: Array, sample_weight: Array | None, key: PRNGKeyArray
+def random_start(
+    model: LatentModel,
+    x: Array,
+    sample_weight: Array | None,
+    key: PRNGKeyArray,
+    before: Array | int = 0,
 ) -> Statistics:
-    """Statistics at responsibilities that are uniform on the simplex, row by row."""
+    """Statistics at responsibilities that are uniform on the simplex, row by row.
+
+    ``before`` says how many rows there are before these.
+    """
 
     def label(rows: Array, first: Array | int) -> Float[Array, "n k"]:
         draw = lambda k: jax.random.exponential(k, (model.n_components,), x.dtype)
-        noise = jax.vmap(draw)(row_keys(key, rows.T, first))
+        noise = jax.vmap(draw)(row_keys(key, rows.T, before + first))
         return noise / jnp.sum(noise, axis=1, keepdims=True)
 
     return model.statistics(label, x, sample_weight)
@@ -251,32 +270,49 @@ def ascend(
 
     def step(last: Ascent) -> Ascent:
         q = model.updated(last.following)
-        following, expected = q.expected_step(x, sample_weight)
-        elbo = expected - then(expected, lambda: q.divergence(model))
-        gain, n_iter = elbo - last.elbo, last.n_iter + 1
-        lost = ~jnp.isfinite(elbo)
-        fell = gain < -rounding_bound(elbo, total, jnp.zeros((), x.dtype))
-        status = jnp.select(
-            [lost, fell, gain <= tol * total, n_iter >= max_iter],
-            [
-                Status.NONFINITE_OBJECTIVE,
-                Status.OBJECTIVE_FELL,
-                Status.CONVERGED,
-                Status.OUT_OF_ITERATIONS,
-            ],
-            _RUNNING,
-        )
-        new = Ascent(
-            last.following, following, elbo, last.trace.at[n_iter].set(elbo), n_iter, status
-        )
-        # What went wrong leaves the last q that was right.
-        kept = last._replace(trace=new.trace, n_iter=n_iter, status=status)
-        return jax.tree.map(functools.partial(jnp.where, lost | fell), kept, new)
+        return climbed(model, q, last, *q.expected_step(x, sample_weight), total, tol, max_iter)
 
-    nowhere = jnp.asarray(-jnp.inf, x.dtype)
-    trace = jnp.full(max_iter + 1, jnp.nan, x.dtype)
-    first = Ascent(start, start, nowhere, trace, jnp.asarray(-1), jnp.asarray(_RUNNING))
-    return lax.while_loop(lambda ascent: ascent.status == _RUNNING, step, first)
+    first = begun(start, x.dtype, max_iter)
+    return lax.while_loop(lambda ascent: ascent.status == RUNNING, step, first)
+
+
+def begun(start: Statistics, dtype: Any, max_iter: int) -> Ascent:
+    """An ascent that has computed nothing yet."""
+    nowhere = jnp.asarray(-jnp.inf, dtype)
+    trace = jnp.full(max_iter + 1, jnp.nan, dtype)
+    return Ascent(start, start, nowhere, trace, jnp.asarray(-1), jnp.asarray(RUNNING))
+
+
+def climbed(
+    model: LatentModel,
+    q: LatentModel,
+    last: Ascent,
+    following: Statistics,
+    expected: Array,
+    total: Array,
+    tol: Array | float,
+    max_iter: int,
+) -> Ascent:
+    """A round of coordinate ascent, of which the expected step at ``q`` is known."""
+    elbo = expected - then(expected, lambda: q.divergence(model))
+    gain, n_iter = elbo - last.elbo, last.n_iter + 1
+    lost = ~jnp.isfinite(elbo)
+    fell = gain < -rounding_bound(elbo, total, jnp.zeros((), elbo.dtype))
+    status = jnp.select(
+        [lost, fell, gain <= tol * total, n_iter >= max_iter],
+        [
+            Status.NONFINITE_OBJECTIVE,
+            Status.OBJECTIVE_FELL,
+            Status.CONVERGED,
+            Status.OUT_OF_ITERATIONS,
+        ],
+        RUNNING,
+    )
+    trace = last.trace.at[n_iter].set(elbo)
+    new = Ascent(last.following, following, elbo, trace, n_iter, status)
+    # What went wrong leaves the last q that was right.
+    kept = last._replace(trace=new.trace, n_iter=n_iter, status=status)
+    return jax.tree.map(functools.partial(jnp.where, lost | fell), kept, new)
 
 
 @program(static_argnames=("chains", "n_draws"))

@@ -1,6 +1,7 @@
 """Point estimates: the EM loop, its starts, the best of many restarts, and its errors."""
 
 from jaxgmm._programs import free_programs
+from jaxgmm._readings import Block, Readings
 from jaxgmm.em._accelerate import ACCELERATIONS
 from jaxgmm.em._bootstrap import Bootstrap, Replicates, bootstrap, replicate
 from jaxgmm.em._fit import ends_from, fit
@@ -16,7 +17,8 @@ from jaxgmm.em._loop import default_tolerance, run
 from jaxgmm.em._lrt import LikelihoodRatioTest, bootstrap_lrt
 from jaxgmm.em._search import Search, search
 from jaxgmm.em._start import STARTS
-from jaxgmm.em._stream import Block, Stream, stream
+from jaxgmm.em._stream import Stream, stream
+from jaxgmm.em._survey import readings
 from jaxgmm.em._variants import ALGORITHMS
 
 __all__ = [
@@ -30,6 +32,7 @@ __all__ = [
     "KMeansRun",
     "LikelihoodRatioTest",
     "LocalErrors",
+    "Readings",
     "Replicates",
     "Search",
     "StandardErrors",
@@ -42,6 +45,7 @@ __all__ = [
     "free_programs",
     "kmeans",
     "local_errors",
+    "readings",
     "replicate",
     "run",
     "search",

@@ -21,6 +21,7 @@ from jaxgmm._given import forms_of_start, no_labels, stacked
 from jaxgmm._origin import centred_rows
 from jaxgmm._predictive import prior_draws
 from jaxgmm._programs import program
+from jaxgmm._readings import check_no_weights
 from jaxgmm._results import SAME_OPTIMUM, Fit, Run, Status, fingerprint
 from jaxgmm._shapes import in_slices, on_rung
 from jaxgmm._tables import feature_names, naming_columns, numeric
@@ -137,11 +138,7 @@ def fit(
         raise TypeError(f"model: needs a model such as jaxgmm.Mixture, found {model!r}")
     check_count("n_init", n_init, 1)
     if isinstance(x, Stream):
-        if sample_weight is not None:
-            raise ValueError(
-                "sample_weight: weights of a stream are read with its rows; give them to "
-                "jaxgmm.stream(source, weight=...)"
-            )
+        check_no_weights(sample_weight)
         others = {"acceleration": acceleration}
         for name, found in {
             **others,

@@ -18,6 +18,7 @@ from jaxgmm._coordinates import coordinates
 from jaxgmm._numerics import as_rows, block_rows, precise, sum_over_blocks
 from jaxgmm._programs import program
 from jaxgmm._progress import bar
+from jaxgmm._readings import check_no_weights
 from jaxgmm._results import Fit, check_precision, same_data
 from jaxgmm._shapes import on_rung
 from jaxgmm._spectrum import Spectrum, inverse_root, spectrum
@@ -297,11 +298,7 @@ def _fit_of_stream(fit: Fit, sample_weight: Any) -> Fit:
     if not isinstance(fit, Fit):
         raise TypeError(f"fit: needs a Fit from jaxgmm.fit, found {type(fit).__name__}")
     check_precision(fit)
-    if sample_weight is not None:
-        raise ValueError(
-            "sample_weight: weights of a stream are read with its rows; give them to "
-            "jaxgmm.stream(source, weight=...)"
-        )
+    check_no_weights(sample_weight)
     if fit.origin is not None:
         raise ValueError(
             "x: this fit is of float64 rows that were centred in memory, and blocks of a stream "

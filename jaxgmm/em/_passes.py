@@ -22,7 +22,7 @@ from jaxgmm.em._record import WELL, Rows, best_fit, certainty, landmarks
 from jaxgmm.em._saddle import Twins, twins
 from jaxgmm.em._step import Move, choose, evaluated, next_params, unevaluated
 from jaxgmm.em._stream import Stream
-from jaxgmm.em._survey import again, survey
+from jaxgmm.em._survey import again, check_again, survey
 
 # Of the ends that restarts have on the sample, so many go on with all rows.
 _FINALISTS = 3
@@ -44,11 +44,7 @@ def fit_stream(
     """`jaxgmm.fit` of a stream: restarts on a sample, by ``in_memory``; the best on all rows."""
     check_count("subsample", subsample, 1)
     check_count("passes", passes, 0)
-    if not stream.again:
-        raise ValueError(
-            "x: EM reads all rows once per iteration, and this stream can be read once; give "
-            "jaxgmm.stream a function that returns a new iterator each time"
-        )
+    check_again(stream)
     if not model.closed:
         raise ValueError(
             "x: the M-step of this model is numerical, for which EM needs all rows in memory; "

@@ -9,29 +9,11 @@ from typing import Any, NamedTuple, NoReturn
 
 import jax
 import numpy as np
-from jaxtyping import Float
 
 from jaxgmm._checks import check_count, reworded, warn_of_narrowing
+from jaxgmm._readings import Block
 from jaxgmm._tables import numeric, own_names, place
 from jaxgmm.em._sources import Piece, Source, read_once, source_of
-
-
-class Block(NamedTuple):
-    """Rows, as many in every block of a stream.
-
-    Attributes
-    ----------
-    rows : (B, D) array
-        The last block ends with copies of its last row.
-    weight : (B,) array
-        Of each row, one where the stream has no weights, and zero for those copies.
-    n_rows : int
-        How many there are without them.
-    """
-
-    rows: Float[np.ndarray, "b d"]
-    weight: Float[np.ndarray, " b"]
-    n_rows: int
 
 
 class Stream:

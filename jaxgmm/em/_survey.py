@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Float
 
+from jaxgmm._contract import LatentModel
+from jaxgmm._readings import Block, Readings
 from jaxgmm._results import Digest, with_weights
-from jaxgmm.em._stream import Block, Stream
+from jaxgmm.em._stream import Stream
 
 
 class Survey(NamedTuple):
@@ -189,4 +192,53 @@ def rows_of(stream: Stream, digest: str, shown: Any) -> Iterator[Block]:
         raise ValueError(
             "x: this stream does not have the rows of the fit, in their order and with their "
             "weights; pass the one that jaxgmm.fit was given"
+        )
+
+
+def readings(
+    model: LatentModel, stream: Stream, generator: np.random.Generator, shown: Any, size: int
+) -> Readings:
+    """A stream as engines take it, of which ``size`` rows stand for all where some will do.
+
+    Parameters
+    ----------
+    model : LatentModel
+        Which rows stand in for all depends on it.
+    stream : Stream
+        Read once here.
+    generator : numpy.random.Generator
+        Draws the sample.
+    shown : progress bar
+        Counts rows.
+    size : int
+        Rows of the sample.
+
+    Returns
+    -------
+    Readings
+    """
+    check_again(stream)
+    model.check_names(stream.feature_names)
+    seen = survey(stream, size, generator, shown)
+    sample, weight = jax.tree.map(jax.device_put, seen.stand_in(of_moments=False))
+    return Readings(
+        seen.n_rows,
+        seen.total_weight,
+        stream.weighted,
+        seen.fingerprint,
+        stream.feature_names,
+        sample,
+        weight,
+        seen.whole,
+        jax.tree.map(jax.device_put, seen.stand_in(model.moves)),
+        lambda: again(stream, seen, shown),
+    )
+
+
+def check_again(stream: Stream) -> None:
+    """Refuse a stream that can be read once."""
+    if not stream.again:
+        raise ValueError(
+            "x: all rows are read once per iteration, and this stream can be read once; give "
+            "jaxgmm.stream a function that returns a new iterator each time"
         )

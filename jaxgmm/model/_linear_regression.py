@@ -225,6 +225,13 @@ class LinearRegression(Regression):
             before.scale + statistics.square + lost,
         )
 
+    def add(self, one: Lines, other: Lines) -> Lines:
+        """Sums of two sets of rows together, seen from the lines of the second."""
+        apart = other.at - one.at
+        turned = jnp.einsum("kpq,kq->kp", one.gram, apart)
+        square = one.square + jnp.sum(apart * (turned - 2 * one.moment), axis=1)
+        return super().add(one._replace(moment=one.moment - turned, square=square), other)
+
     def _hyper(self, prior: ConjugatePrior, k: int) -> _Normal:
         full = lambda value, *shape: jnp.broadcast_to(value, (k, *shape))
         p = self.width

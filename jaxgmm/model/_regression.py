@@ -319,8 +319,8 @@ class Regression(SiteFamily):
         return self.statistics(sums)._replace(at=at), value
 
     def add(self, one: Statistics, other: Statistics) -> Statistics:
-        """Of rows seen from the same lines."""
-        return jax.tree.map(jnp.add, one, other)._replace(at=one.at)
+        """Of rows seen from the same lines; sums that hold no rows yet are seen from none."""
+        return jax.tree.map(jnp.add, one, other)._replace(at=other.at)
 
     def shrunk(self, statistics: Statistics) -> Statistics:
         """Each cluster with one row more, the average one: there is a line through any."""

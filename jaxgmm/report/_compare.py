@@ -208,6 +208,7 @@ def compare(fit: Fits, post: Posteriors) -> Verdict | Comparison:
 
 def _judge(fit: Fit, post: Posterior) -> Verdict:
     check_precision(fit)
+    post.check_rows("posterior")
     if fit.fingerprint != post.fingerprint:
         raise ValueError("compare: the fit and the posterior are of other data or weights")
     if not alike(fit.model, post.model):

@@ -45,6 +45,7 @@ class Criterion(NamedTuple):
     of: Callable[..., tuple[float, ...]]
     decides: bool = True
     asks: bool = False  # for draws or simulations
+    of_fit: bool = False  # and no rows
 
 
 # -- from the fit ------------------------------------------------------------------------
@@ -133,11 +134,13 @@ def _draws(case: Case, options: dict[str, Any]) -> Any:
 
 # A new criterion is a function of a `Case` and one line; its key is its place here.
 CRITERIA = {
-    "bic": Criterion(("bic",), lambda case: (case.fit.bic,)),
-    "icl": Criterion(("icl",), lambda case: (case.fit.icl,)),
+    "bic": Criterion(("bic",), lambda case: (case.fit.bic,), of_fit=True),
+    "icl": Criterion(("icl",), lambda case: (case.fit.icl,), of_fit=True),
     "icl_entropy": Criterion(("icl_entropy",), _icl_entropy),
-    "aic": Criterion(("aic",), lambda case: (case.fit.aic,)),
-    "mclust_bic": Criterion(("mclust_bic",), lambda case: (-case.fit.bic,), decides=False),
+    "aic": Criterion(("aic",), lambda case: (case.fit.aic,), of_fit=True),
+    "mclust_bic": Criterion(
+        ("mclust_bic",), lambda case: (-case.fit.bic,), decides=False, of_fit=True
+    ),
     "elbo": Criterion(("elbo",), _elbo, asks=True),
     "loo": Criterion(("loo", "loo_error", "loo_bad_k"), _loo, asks=True),
     "evidence": Criterion(("evidence", "evidence_error", "evidence_k"), _evidence, asks=True),

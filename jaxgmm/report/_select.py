@@ -19,6 +19,7 @@ from jaxgmm import _archive, em
 from jaxgmm._checks import check_count, check_key, check_name, key_numbers
 from jaxgmm._contract import LatentModel
 from jaxgmm._progress import bar
+from jaxgmm._readings import check_no_weights
 from jaxgmm._results import Fit, Status
 from jaxgmm.report._criteria import CRITERIA, DECIDING, Case, evaluate, missing
 
@@ -165,8 +166,8 @@ def select(
     ----------
     models : iterable of LatentModel
         What to try.
-    x : (n, D) or (n,) array
-        Data.
+    x : (n, D) or (n,) array, or Stream
+        Data. Of a stream there are the criteria that need no rows beyond the fit: BIC, AIC, ICL.
     key : typed random key
     criterion : str
         Decides ``best``; any of the criteria below but ``"mclust_bic"`` and ``"lrt"``.
@@ -248,7 +249,16 @@ def select(
     chosen = {check_name("options", name, names): dict(o) for name, o in (options or {}).items()}
     check_count("n_init", n_init, 1)
     check_key(key, "starts are random")
-    models[0].check_data(x, sample_weight)
+    if isinstance(x, em.Stream):
+        check_no_weights(sample_weight)
+        if needing := [name for name in names if not CRITERIA[name].of_fit]:
+            known = [name for name in CRITERIA if CRITERIA[name].of_fit]
+            raise ValueError(
+                f"criteria: {needing[0]!r} needs all rows in memory; of a stream there are "
+                f"{', '.join(map(repr, known))}"
+            )
+    else:
+        models[0].check_data(x, sample_weight)
 
     keys = [jax.random.split(jax.random.fold_in(key, i)) for i in range(len(models))]
     with bar("models", progress, len(models)) as shown:
@@ -283,7 +293,8 @@ def _fit_all(
 ) -> list[Fit | str]:
     """The fit of each model, or why there is none."""
     fits: list[Fit | str] = [""] * len(models)
-    fitted = _with_room(models) if np.shape(x)[0] <= _FEW_ROWS else models
+    stream = isinstance(x, em.Stream)
+    fitted = models if stream or np.shape(x)[0] > _FEW_ROWS else _with_room(models)
 
     def fit_group(group: list[int]) -> None:
         for i in group:
@@ -308,7 +319,8 @@ def _fit_all(
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         # A thread does not see the context managers that its caller stands in.
         alike = pool.submit(_settings).result() == _settings()
-        run = pool.map if alike and len(groups) > 1 else map
+        # A stream is read by one fit at a time.
+        run = pool.map if alike and len(groups) > 1 and not stream else map
         list(run(fit_group, groups.values()))
     return fits
 
