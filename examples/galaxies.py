@@ -36,6 +36,7 @@ x = jg.datasets.load("galaxies").x
 models = [jg.Mixture(jg.Gaussian(s), k) for s in structures for k in asked]
 choice = jg.select(models, x, key=jax.random.key(0), n_init=n_init, progress=False)
 print(choice)
+choice.plot().savefig("criteria.png", dpi=120)
 
 # %% [markdown]
 # ## Optima that hang on two galaxies

@@ -59,6 +59,7 @@ for name, site in fit.model.sites(fit.params).items():
 labels = np.asarray(fit.model.predict(fit.params, customers))
 agree = np.mean(labels == often)
 print(f"{max(agree, 1 - agree):.0%} of the customers are in their group")
+jg.report.plot_pairs(fit, customers).savefig("groups.png", dpi=120)
 
 # %% [markdown]
 # ## Words back

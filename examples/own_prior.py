@@ -64,6 +64,7 @@ print(post.summary().round(3))
 # %%
 if not args.small:
     print(jg.compare(fit, post))
+    jg.report.plot_marginals(fit, post).savefig("marginals.png", dpi=120)
 
 # %% [markdown]
 # ## The same data under the conjugate prior

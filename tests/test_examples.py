@@ -37,4 +37,5 @@ def test_example(path, tmp_path):
 
 def test_every_example_is_listed():
     page = (EXAMPLES[0].parents[1] / "docs" / "examples.md").read_text()
-    assert sorted(re.findall(r"^\| `(\w+)\.py`", page, re.MULTILINE)) == [e.stem for e in EXAMPLES]
+    listed = re.findall(r"^\| \[`(\w+)\.py`\]\(examples/\1\.md\) \|", page, re.MULTILINE)
+    assert sorted(listed) == [e.stem for e in EXAMPLES]
