@@ -1,18 +1,17 @@
 """Mixture models written once: compiled EM beside the NumPyro posterior of the same model."""
 
 from jaxgmm import bayes, datasets, em, families, mixtures, model, report
-from jaxgmm._archive import load
 from jaxgmm._contract import LatentModel, expected_labels
-from jaxgmm._posterior import Posterior
-from jaxgmm._results import Fit, Run, Status
-from jaxgmm._sample import sample
-from jaxgmm.bayes import evidence
+from jaxgmm.bayes import Posterior, evidence, sample
 from jaxgmm.em import (
     Bootstrap,
+    Fit,
     KMeans,
     KMeansRun,
     LikelihoodRatioTest,
+    Run,
     StandardErrors,
+    Status,
     Stream,
     bootstrap,
     bootstrap_lrt,
@@ -21,6 +20,7 @@ from jaxgmm.em import (
     standard_errors,
     stream,
 )
+from jaxgmm.files import load
 from jaxgmm.model import (
     ConjugateFamily,
     ConjugatePrior,

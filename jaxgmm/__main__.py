@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from jaxgmm._files import check_folder, write
+from jaxgmm.files import check_folder, write
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -611,7 +611,7 @@ def _report(args: argparse.Namespace, said: object, save: Callable[[], Path]) ->
 def _prepare(args: argparse.Namespace) -> tuple[pd.DataFrame, Dataset, Mixture]:
     """Data with named columns, whence they are, and the model, checked against each other."""
     import jaxgmm as jg
-    from jaxgmm._tables import naming_columns
+    from jaxgmm.files import naming_columns
 
     x, data = _read(args)
     prior = None if args.prior == "none" else args.prior

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxgmm._tables import column_called, numeric, own_names, place
+from jaxgmm.files import column_called, numeric, own_names, place
 
 
 def unknown_name(argument: str, found: object, known: Iterable[str]) -> str:

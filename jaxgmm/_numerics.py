@@ -13,8 +13,7 @@ from jax import lax
 from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxgmm._archive import stored
-from jaxgmm._tables import refuse_masked
+from jaxgmm.files import refuse_masked, stored
 
 # One block of rows and what is computed of it stay in the cache of a core; other devices
 # want few large blocks.

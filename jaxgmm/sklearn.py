@@ -19,12 +19,10 @@ from jaxtyping import Array, PRNGKeyArray
 from jaxgmm import bayes, em
 from jaxgmm._checks import check_count, check_name, check_sample_weight, reworded
 from jaxgmm._contract import Params
-from jaxgmm._origin import centred_rows
-from jaxgmm._programs import program
-from jaxgmm._results import Status
-from jaxgmm._shapes import filled, rung
-from jaxgmm._tables import naming_columns, numeric, refuse_masked, refuse_times
-from jaxgmm.model import ConjugatePrior, Gaussian, GaussianParams, Mixture
+from jaxgmm._programs import filled, program, rung
+from jaxgmm.em import Status
+from jaxgmm.files import naming_columns, numeric, refuse_masked, refuse_times
+from jaxgmm.model import ConjugatePrior, Gaussian, GaussianParams, Mixture, centred_rows
 
 try:
     from sklearn.base import BaseEstimator, DensityMixin

@@ -31,9 +31,9 @@ if jaxlib.__version__.startswith("0.10."):
 
 # Shapes in signatures are checked inside the engines; doors have checks of their own.
 _TYPED = (
-    "_labelling",
-    "_predictive",
-    "_relabel",
+    "bayes._labelling",
+    "bayes._predictive",
+    "labels._relabel",
     "em._accelerate",
     "em._loop",
     "em._step",
@@ -44,7 +44,7 @@ _TYPED = (
     "bayes._gibbs",
     "bayes._laplace",
     "bayes._nuts",
-    "_unconstrained",
+    "local._unconstrained",
     "bayes._vb",
     "bayes._smc",
     "report._curvature",

@@ -15,8 +15,8 @@ from numpyro import handlers
 from numpyro.distributions import constraints
 
 import jaxgmm as jg
-from jaxgmm import _programs
-from jaxgmm._unconstrained import from_vector, to_vector
+from jaxgmm._programs._store import _store as _programs
+from jaxgmm.local._unconstrained import from_vector, to_vector
 
 STRUCTURE_OF = {structure.name: structure for structure in jg.model.STRUCTURES.values()}
 # scikit-learn's four run through every law; the others take a subset in the quick lane.

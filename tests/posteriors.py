@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxgmm as jg
-from jaxgmm import _labelling
+from jaxgmm.bayes import _labelling
 
 FAITHFUL = jg.datasets.load("faithful").x
 

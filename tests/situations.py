@@ -15,7 +15,7 @@ import numpy as np
 import numpyro.distributions as dist
 
 import jaxgmm as jg
-from jaxgmm._labelling import all_sites, relabelled
+from jaxgmm.bayes._labelling import all_sites, relabelled
 
 # -- data ----------------------------------------------------------------------------------
 

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgmm import _relabel
-from jaxgmm._assignment import cheapest, check_renaming, margin, n_renamings, renamings
+from jaxgmm.labels import _relabel
+from jaxgmm.labels._assignment import cheapest, check_renaming, margin, n_renamings, renamings
 
 
 @pytest.mark.parametrize("k", [1, 2, 4, 5, 6, 7])

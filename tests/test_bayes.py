@@ -13,9 +13,9 @@ from jax.scipy.special import gammaln
 from posteriors import FAITHFUL, old_faithful
 
 import jaxgmm as jg
-from jaxgmm._unconstrained import from_vector, log_density, to_vector
 from jaxgmm.bayes import stephens
 from jaxgmm.bayes._nuts import _Chain, _draw, _warmup
+from jaxgmm.local._unconstrained import from_vector, log_density, to_vector
 
 
 def monte_carlo_error(draws):

@@ -14,9 +14,9 @@ from posteriors import FAITHFUL, old_faithful
 from scipy import stats
 
 import jaxgmm as jg
-from jaxgmm._unconstrained import from_vector
 from jaxgmm.bayes._chains import Starts
 from jaxgmm.bayes._nuts import _begin
+from jaxgmm.local._unconstrained import from_vector
 
 RNG = np.random.default_rng(3)
 # Two clusters beside each other and one above: K = 2 has an optimum for each pair of them.

@@ -14,7 +14,7 @@ from helpers import SMALL, STRUCTURES, soft_labels
 
 import jaxgmm as jg
 from jaxgmm._checks import check_rows, warn_of_narrowing
-from jaxgmm._tables import feature_names
+from jaxgmm.files._tables import feature_names
 
 KEY = jax.random.key(0)
 FULL = jg.Mixture(jg.Gaussian("full"), 2)

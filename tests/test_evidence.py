@@ -11,8 +11,8 @@ from posteriors import FAITHFUL
 from scipy import stats
 
 import jaxgmm as jg
-from jaxgmm._assignment import renamings
 from jaxgmm.bayes import _bridge
+from jaxgmm.labels._assignment import renamings
 
 # A bridge misses by so many of its standard errors once in 15,000 keys.
 SIGMAS = 4.0

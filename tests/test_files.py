@@ -6,7 +6,7 @@ import stat
 import pytest
 from helpers import full_disk
 
-from jaxgmm._files import check_folder, write
+from jaxgmm.files._whole import check_folder, write
 
 FILES = {"one": "small", "two": b"large" * 1000}
 

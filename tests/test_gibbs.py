@@ -15,10 +15,10 @@ from scipy import stats
 from scipy.special import digamma, gammaln, multigammaln
 
 import jaxgmm as jg
-from jaxgmm._labels import sampled_labels
-from jaxgmm._shapes import rung
+from jaxgmm._programs._shapes import rung
 from jaxgmm.bayes._chains import Schedule, Starts
 from jaxgmm.bayes._gibbs import Chain, _sweep, gibbs
+from jaxgmm.labels._drawn import sampled_labels
 
 STRUCTURES = ("full", "tied", "diag", "spherical", "EII", "EEI")
 X = np.array([[0.0, 0.3], [0.4, -0.2], [1.1, 0.9], [2.9, 3.6], [3.2, 2.4], [4.5, 3.9], [0.2, 2.0]])

@@ -447,7 +447,7 @@ def test_what_is_refused():
 
 def test_float64_far_from_zero_keeps_its_digits_in_float32():
     """Columns with holes are measured from an origin as whole ones are."""
-    from jaxgmm._origin import centred_rows
+    from jaxgmm.model._origin import centred_rows
 
     x = HOLES + 1e7
     near, origin = centred_rows(x, jnp.asarray(x, "float32"))

@@ -11,8 +11,8 @@ import pytest
 from posteriors import FAITHFUL
 
 import jaxgmm as jg
-from jaxgmm._progress import bar
 from jaxgmm.bayes._chains import run
+from jaxgmm.em._progress import bar
 
 
 @functools.cache

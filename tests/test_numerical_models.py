@@ -10,8 +10,8 @@ import pytest
 from helpers import tree_allclose
 
 import jaxgmm as jg
-from jaxgmm._unconstrained import from_vector, to_vector
 from jaxgmm.em._step import evaluate
+from jaxgmm.local._unconstrained import from_vector, to_vector
 
 
 @jax.tree_util.register_dataclass

@@ -14,8 +14,8 @@ import pytest
 from posteriors import FAITHFUL, by_hand
 
 import jaxgmm as jg
-from jaxgmm._evidence import Evidence
-from jaxgmm._tables import row_names
+from jaxgmm.bayes._evidence import Evidence
+from jaxgmm.files._tables import row_names
 
 X_NEW = np.array([[2.0, 55.0], [4.3, 80.0], [3.2, 67.0], [9.0, 10.0]])
 

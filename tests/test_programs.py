@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgmm import _programs
-from jaxgmm._programs import free_programs, program
+from jaxgmm._programs._store import _store as _programs
+from jaxgmm._programs._store import free_programs, program
 
 
 @program(static_argnames="power")
@@ -195,7 +195,7 @@ def fork():
 
 if __name__ == "__main__":
     import joblib
-    from jaxgmm._programs import program
+    from jaxgmm._programs._store import program
 
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")

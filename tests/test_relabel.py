@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from posteriors import by_hand
 
-from jaxgmm import _relabel
 from jaxgmm.bayes import RELABELLINGS, data_based, ecr, ordering, pivotal, stephens
+from jaxgmm.labels import _relabel
 
 
 def shuffled(k, n_draws=30, n=90, seed=0):

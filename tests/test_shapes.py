@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import jaxgmm as jg
-from jaxgmm._shapes import in_slices, on_rung, rung
+from jaxgmm._programs._shapes import in_slices, on_rung, rung
 
 
 def test_eight_numbers_of_rows_until_they_double():

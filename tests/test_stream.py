@@ -10,7 +10,7 @@ import pytest
 from helpers import DATA, PRIORS, tree_allclose
 
 import jaxgmm as jg
-from jaxgmm._progress import bar
+from jaxgmm.em._progress import bar
 from jaxgmm.em._survey import survey
 
 X = DATA["faithful"]
@@ -351,7 +351,7 @@ def test_a_chain_on_a_stream_goes_on(key):
 
 
 def test_what_is_said_of_a_sample_is_not_said_of_all_rows(key, monkeypatch):
-    monkeypatch.setattr("jaxgmm._sample._SAMPLE", 90)
+    monkeypatch.setattr("jaxgmm.bayes._sample._SAMPLE", 90)
     x = X[:, 1:]
     fit = jg.fit(PROPER, x, start="hierarchical")
     options = {"key": key, "method": "gibbs", "n_chains": 1, "n_draws": 4, "n_warmup": 0}

@@ -9,8 +9,8 @@ import pytest
 from helpers import CURVED, SMALL, STRUCTURE_OF, mixture, split_labels
 
 import jaxgmm as jg
+from jaxgmm.local._newton import minimise
 from jaxgmm.model._matrix import common_volume_cost, free_variances_cost
-from jaxgmm.model._newton import minimise
 from jaxgmm.model._orientation import _FEW_AXES, along, axes, turned
 from jaxgmm.model._rotations import swept
 

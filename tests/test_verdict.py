@@ -10,7 +10,7 @@ import pytest
 from posteriors import FAITHFUL, old_faithful, written
 
 import jaxgmm as jg
-from jaxgmm._summary import moments, quantiles
+from jaxgmm.bayes._summary import moments, quantiles
 from jaxgmm.report._explain import adjusted_rand, drawn, together
 
 X = (FAITHFUL - FAITHFUL.mean(0)) / FAITHFUL.std(0)
@@ -248,9 +248,9 @@ def test_weighted_moments_are_those_of_copies():
         weighted = dataclasses.replace(post, log_weights=np.log(counts / counts.sum()))
     draws = post.draws["weights"][..., 0]
     copies = np.repeat(draws.ravel(), counts.ravel())
-    assert moments(draws, weighted) == pytest.approx((copies.mean(), copies.std()))
+    assert moments(draws, weighted.log_weights) == pytest.approx((copies.mean(), copies.std()))
     expected = np.quantile(copies, [0.1, 0.5], method="inverted_cdf")
-    assert quantiles(draws, [0.1, 0.5], weighted) == pytest.approx(expected)
+    assert quantiles(draws, [0.1, 0.5], weighted.log_weights) == pytest.approx(expected)
     thin = weighted.thin(7)
     assert thin.log_prior.shape == (1, 7)
     assert thin.log_weights is None

@@ -1,14 +1,27 @@
 """Posteriors: samplers of the NumPyro model, and the rules that match labels afterwards."""
 
-from jaxgmm._labelling import RELABELLINGS
-from jaxgmm._relabel import data_based, ecr, ordering, pivotal, stephens
 from jaxgmm.bayes._bridge import evidence
 from jaxgmm.bayes._draw import WITHIN, Drawn, draw
+from jaxgmm.bayes._evidence import Evidence
+from jaxgmm.bayes._export import to_datatree
+from jaxgmm.bayes._labelling import AMBIGUOUS, RELABELLINGS, all_sites, in_labels_of, relabelled
 from jaxgmm.bayes._modes import around_modes, mode_evidence
-from jaxgmm.bayes._sample import METHODS, sample
+from jaxgmm.bayes._posterior import Posterior, invariants, systematic
+from jaxgmm.bayes._predictive import (
+    imputed,
+    log_prob,
+    responsibilities,
+    responsibilities_at,
+    row_weights,
+)
+from jaxgmm.bayes._sample import sample
+from jaxgmm.bayes._sampled import METHODS, sampled
 from jaxgmm.bayes._streamed import STREAMED, sample_stream
+from jaxgmm.bayes._summary import constant, health, moments, quantiles, spread_k
 from jaxgmm.bayes._vb import Variational, variational
+from jaxgmm.labels import data_based, ecr, ordering, pivotal, stephens
 
+# The rest is for the rooms above.
 __all__ = [
     "METHODS",
     "RELABELLINGS",

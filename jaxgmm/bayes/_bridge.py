@@ -12,15 +12,14 @@ from jax import lax
 from jax.nn import logsumexp
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
-from jaxgmm._assignment import n_renamings, renamings
 from jaxgmm._checks import check_count, check_key
 from jaxgmm._contract import LatentModel, Params, Sites, Statistics
-from jaxgmm._evidence import Evidence
 from jaxgmm._numerics import widened
-from jaxgmm._posterior import Posterior
-from jaxgmm._programs import program
-from jaxgmm._shapes import on_rung
+from jaxgmm._programs import on_rung, program
+from jaxgmm.bayes._evidence import Evidence
 from jaxgmm.bayes._gibbs import labelled
+from jaxgmm.bayes._posterior import Posterior
+from jaxgmm.labels import n_renamings, renamings
 
 # All labellings are summed: those of six components.
 _MOST_LABELLINGS = math.factorial(6)

@@ -15,8 +15,8 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array
 
 from jaxgmm._contract import Params
-from jaxgmm._evidence import Evidence
-from jaxgmm._progress import bar
+from jaxgmm.bayes._evidence import Evidence
+from jaxgmm.em import bar
 
 # Host calls per run: each draws one step of the progress bar.
 _PROGRESS_STEPS = 20

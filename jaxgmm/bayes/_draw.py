@@ -12,15 +12,14 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from jaxgmm._checks import check_name
 from jaxgmm._contract import LatentModel, Params
 from jaxgmm._numerics import as_rows, normal, precise, widened
-from jaxgmm._results import Status
-from jaxgmm._spectrum import inverse_root
-from jaxgmm._unconstrained import from_vector
 from jaxgmm.bayes import _gibbs, _nuts
 from jaxgmm.bayes import _smc as smc
 from jaxgmm.bayes import _svi as svi
 from jaxgmm.bayes._chains import Starts, trail
 from jaxgmm.bayes._laplace import climb
 from jaxgmm.bayes._vb import ascend, default_tolerance
+from jaxgmm.em import Status
+from jaxgmm.local import from_vector, inverse_root
 
 # Chains whose log likelihood has a larger split R-hat are not one sample.
 _MIXED = 1.05

@@ -16,11 +16,10 @@ from jax import lax
 from jaxtyping import Array, Float, Key, PRNGKeyArray
 
 from jaxgmm._contract import Assignment, LatentModel, Params, Statistics
-from jaxgmm._labels import row_keys, sampled_labels
 from jaxgmm._numerics import normalise
-from jaxgmm._programs import program
-from jaxgmm._shapes import rung
+from jaxgmm._programs import program, rung
 from jaxgmm.bayes._chains import Draws, Schedule, Starts, chains_first, iterate, run, trail
+from jaxgmm.labels import row_keys, sampled_labels
 
 
 class Chain(NamedTuple):

@@ -18,17 +18,16 @@ from jax import lax
 from jax.scipy.special import gammaln, logsumexp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from jaxgmm._assignment import members, n_renamings, renamings
 from jaxgmm._checks import check_name
 from jaxgmm._contract import LatentModel, Params, Sites
-from jaxgmm._evidence import Evidence
 from jaxgmm._numerics import block_rows, normal, rounding_bound, sum_over_blocks
 from jaxgmm._programs import program
-from jaxgmm._spectrum import Spectrum, spectrum
-from jaxgmm._unconstrained import from_vector, log_units, to_vector
 from jaxgmm.bayes._ascent import Ascent, ascend
 from jaxgmm.bayes._chains import Draws, Schedule, Starts
+from jaxgmm.bayes._evidence import Evidence
 from jaxgmm.bayes._importance import Importance, importance
+from jaxgmm.labels import members, n_renamings, renamings
+from jaxgmm.local import Spectrum, from_vector, log_units, spectrum, to_vector
 
 MEASURES = ("unconstrained", "declared")
 

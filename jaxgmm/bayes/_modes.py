@@ -12,15 +12,14 @@ from scipy.special import logsumexp
 from scipy.stats import chi2
 
 from jaxgmm._contract import LatentModel, Params
-from jaxgmm._given import forms_of_start, same_form
 from jaxgmm._numerics import widened
 from jaxgmm._programs import program
-from jaxgmm._spectrum import spectrum
-from jaxgmm._unconstrained import from_vector, log_units, to_vector
 from jaxgmm.bayes._importance import Importance, importance
 from jaxgmm.bayes._laplace import Bell, bell_of, climb, student_draws
-from jaxgmm.bayes._sample import to_working
+from jaxgmm.bayes._sampled import to_working
 from jaxgmm.bayes._starts import EDGE_MARGIN, inwards
+from jaxgmm.local import from_vector, log_units, spectrum, to_vector
+from jaxgmm.model import forms_of_start, same_form
 
 # A top farther from its start than this share of its own Gaussian is another mode's.
 _OWN = 0.999

@@ -25,16 +25,15 @@ from numpyro.infer.hmc_util import (
 )
 
 from jaxgmm._contract import LatentModel, Params
-from jaxgmm._programs import program
-from jaxgmm._shapes import rung
-from jaxgmm._unconstrained import (
+from jaxgmm._programs import program, rung
+from jaxgmm.bayes._chains import Draws, Schedule, Starts, chains_first, iterate, run, trail
+from jaxgmm.local import (
     DENSE_LIMIT,
     from_vector,
     log_density,
     spread,
     to_vector,
 )
-from jaxgmm.bayes._chains import Draws, Schedule, Starts, chains_first, iterate, run, trail
 
 # Smallest curvature, relative to the largest, that the first mass matrix believes in:
 # along flatter directions chains start within ten of the largest curvature's units.

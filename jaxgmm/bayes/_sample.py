@@ -1,4 +1,4 @@
-"""The door to posteriors: checks, chains from EM's modes, labels matched."""
+"""`sample`: a fit first where none is given, then the posterior."""
 
 from __future__ import annotations
 
@@ -7,39 +7,15 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 
-from jaxgmm._checks import check_count, check_key, check_name, check_options
-from jaxgmm._contract import LatentModel, Params
-from jaxgmm._labelling import all_sites, highest, match_labels, relabelled
-from jaxgmm._numerics import at_once, widened
-from jaxgmm._origin import centred_rows, wide_rows
-from jaxgmm._posterior import Posterior
-from jaxgmm._programs import program
-from jaxgmm._results import fingerprint
-from jaxgmm._shapes import in_slices, on_rung
-from jaxgmm._tables import feature_names, naming_columns, row_names
-from jaxgmm.bayes._chains import Draws, Schedule, device_mesh, on_all
-from jaxgmm.bayes._gibbs import gibbs
-from jaxgmm.bayes._importance import importance
-from jaxgmm.bayes._laplace import laplace
-from jaxgmm.bayes._nuts import nuts
-from jaxgmm.bayes._smc import smc
-from jaxgmm.bayes._starts import Beginning, beginning, check_same_data, start_about
-from jaxgmm.bayes._svi import svi
-from jaxgmm.bayes._vb import vb
-
-# A new engine is one file and one line here. What it takes by keyword only are its options.
-METHODS = {
-    "nuts": nuts,
-    "gibbs": gibbs,
-    "smc": smc,
-    "laplace": laplace,
-    "vb": vb,
-    "svi": svi,
-}
-
-_DEFAULT_WARMUP = 500
+from jaxgmm import em
+from jaxgmm._checks import check_key, check_name, key_numbers
+from jaxgmm._contract import LatentModel
+from jaxgmm.bayes._posterior import Posterior
+from jaxgmm.bayes._sampled import METHODS, sampled
+from jaxgmm.bayes._streamed import STREAMED, sample_stream
+from jaxgmm.em import bar, check_no_weights
 
 
 def sample(
@@ -47,8 +23,8 @@ def sample(
     x: Any,
     *,
     key: PRNGKeyArray,
-    start: Any,
     method: str = "nuts",
+    start: Any = None,
     n_chains: int | None = None,
     n_draws: int = 1000,
     n_warmup: int | None = None,
@@ -57,146 +33,151 @@ def sample(
     progress: bool = True,
     **options: Any,
 ) -> Posterior:
-    """`jaxgmm.sample` from a given start."""
-    check_name("method", method, METHODS)
-    check_options(method, METHODS[method], options)
-    check_key(key, "sampling is random")
-    least_counts = {"n_draws": (n_draws, 4), "thinning": (thinning, 1)}
-    if n_chains is not None:
-        least_counts["n_chains"] = (n_chains, 1)
-    for name, (count, least) in least_counts.items():
-        check_count(name, count, least)
-    if n_warmup is None:
-        n_warmup = 0 if isinstance(start, Posterior) else _DEFAULT_WARMUP
-    check_count("n_warmup", n_warmup, 0)
-    model.check_samplable()
-    model, x = model.read(x)
-    rows, sample_weight = model.check_data(x, sample_weight)
-    names, index = feature_names(x), row_names(x)
-    check_same_data(start, rows, sample_weight)
-    narrowed = centred_rows(x, rows, model.places)
-    if narrowed is not None:
-        near, origin = narrowed
-        moved, _ = model.translate(-origin)
-        with naming_columns(x):
-            moved.check_model(near, sample_weight)
-        # Resolved where the user sees it, so that chains which go on find their own model.
-        moved, _ = model.resolve(x, sample_weight).translate(-origin)
-        start = start_about(moved, start, origin, near, sample_weight)
-        settings = {"method": method, "n_chains": n_chains, "n_draws": n_draws, **options}
-        settings |= {"n_warmup": n_warmup, "thinning": thinning, "progress": progress}
-        found = sample(moved, near, key=key, start=start, sample_weight=sample_weight, **settings)
-        digest = fingerprint(rows, sample_weight)
-        found = found.moved(origin, wide_rows(x).reshape(rows.shape), digest)
-        return dataclasses.replace(found, feature_names=names, row_names=index)
-    with naming_columns(x):
-        model.check_model(rows, sample_weight)
-    x = rows
-    model = model.resolve(x, sample_weight)
-    key, key_starts = jax.random.split(key)
-    begun = beginning(model, x, sample_weight, start, n_chains, method, key_starts)
+    """Draw from the posterior of the model that EM fits.
 
-    # Chains run in JAX's default precision: NumPyro's kernel knows no other.
-    wide = widened((model, x))
-    wide = wide[0], *on_rung(*wide, widened(sample_weight))
-    params = widened(begun.starts.params)
-    mesh = device_mesh(begun.starts.n_chains)
-    wide, params = on_all(mesh, (wide, params))
-    working, params = to_working(*wide, params)
-    working = working.settled(params)
-    starts = begun.starts._replace(params=params)
-    schedule = Schedule(n_draws, n_warmup, thinning)
-    draws = METHODS[method](working, wide[1], wide[2], starts, key, schedule, progress, **options)
-    drawn = draws.params
-    if mesh.size > 1:  # what follows is for the device where the rows are
-        drawn = jax.tree.map(np.asarray, drawn)
-    log_likelihood = draws.log_likelihood
-    if log_likelihood is None:
-        of_slice = lambda part: _log_likelihood(working, *wide[1:], part)
-        log_likelihood = in_slices(of_slice, drawn, 2)
-    draws = draws._replace(params=drawn, log_likelihood=np.asarray(log_likelihood))
-    known = {"fingerprint": fingerprint(x, sample_weight), "feature_names": names}
-    return assembled(
-        model, wide[0], working, x, sample_weight, draws, begun,
-        method=method, row_names=index, **known,
-    )  # fmt: skip
+    Compiled once for each shape of data and settings: a second call compiles nothing.
 
+    Parameters
+    ----------
+    model : LatentModel
+        With a proper prior.
+    x : (n, D) or (n,) array, or Stream
+        Data. Of a stream by ``"vb"``, ``"laplace"`` and ``"gibbs"``, whose rounds are sums over all
+        rows, each a reading; see the page on large data.
+    key : typed random key
+    method : str
+        ``"nuts"``: NumPyro's no-U-turn sampler on ``model.numpyro_model``. ``"gibbs"``: all
+        labels given the parameters, then all parameters given the labels, where the prior
+        is conjugate; a sweep costs one step of EM. ``"smc"``: adaptive tempering by blackjax,
+        ``n_chains`` populations of ``n_draws`` particles that start from the prior and not
+        from the fit; for several modes, any proper prior, and the evidence with its error.
+        ``"laplace"``: the Gaussian at the mode of ``start``, with importance weights and the
+        evidence. ``"vb"``: independent draws of the closest distribution under which labels and
+        parameters are independent, by coordinate ascent where the prior is conjugate.
+        ``"svi"``: a NumPyro guide fitted from EM's mode by stochastic gradients. Both with
+        importance weights.
+    start : Fit, parameters, "prior" or Posterior, optional
+        A fit: chains start spread over its optimum, or over its distinct optima where several
+        are in reach, within 10 units of log joint of the highest;
+        ``posterior.diagnostics["starts"]`` says what that left out. Parameters, as
+        ``model.params(...)`` makes: chains start right there, all at one point or each at its
+        own of a stack. ``"prior"``: each at a draw of the prior. A posterior of ``"nuts"`` or
+        ``"gibbs"``: its chains go on from their last draws, NUTS with the step sizes and mass
+        matrices that they have. Without it `jaxgmm.fit` runs first.
+    n_chains : int, optional
+        4, or as many as a stack or a posterior given as ``start`` has.
+    n_draws, n_warmup : int
+        Kept draws of each chain, and iterations before them, in which NUTS adapts: 500 by
+        default, none where a posterior goes on; SMC has none.
+    thinning : int
+        Iterations per kept draw.
+    sample_weight : (n,) array, optional
+        Multiplies the log density of each row, as in `fit`. Whole numbers for Gibbs, which
+        draws a label for each copy of a row.
+    progress : bool
+        Whether to show a bar.
+    **options
+        Those of the method. ``"nuts"``: ``target_acceptance`` (0.9), to which its step size is
+        adapted. ``"smc"``: ``target_ess`` (0.5), the share of their effective size
+        that particles keep from one power of the likelihood to the next, and ``n_moves`` (4),
+        the Hamiltonian trajectories in between. ``"laplace"``: ``measure``,
+        ``"unconstrained"`` (default) or ``"declared"``, the coordinates in whose density the
+        mode is one and the curvature is taken. ``"vb"``: ``n_init`` random starts beside those
+        at EM's optima (0), ``tol``, the gain of the bound per unit of weight that ends the
+        ascent, and ``max_iter``. ``"svi"``: ``guide``, ``"full-rank"`` (default),
+        ``"mean-field"``, ``"low-rank"`` or what makes a NumPyro AutoGuide of a model;
+        ``n_steps`` (5000) of Adam; ``learning_rate`` (0.01), which falls to a hundredth, for the
+        three names in standard deviations that the curvature at EM's mode leaves. The others
+        have none.
 
-def assembled(
-    model: LatentModel,
-    wide: LatentModel,
-    working: LatentModel,
-    x: Any,
-    sample_weight: Any,
-    draws: Draws,
-    begun: Beginning,
-    **known: Any,
-) -> Posterior:
-    """The posterior of draws whose log likelihoods are known, their labels matched.
+    Returns
+    -------
+    Posterior
+        Draws relabelled by Stephens' algorithm from the responsibilities of the fit, of the
+        posterior that goes on, or of the highest draw.
 
-    ``wide`` is the model in the precision of the draws, ``working`` the one that was sampled, and
-    ``known`` further fields.
+    Raises
+    ------
+    ValueError, TypeError
+        For arguments that do not fit; for a model without a proper prior, whose
+        posterior does not exist; without a start, for a concentration of the weights below one,
+        under which there is no fit; for a start from other data, a posterior of another model or
+        method, or one without chains; for Gibbs, for weights that
+        are not whole numbers; for Gibbs and variational Bayes, for a model that has no
+        conjugate prior or ties its covariances together without making them one (see
+        `Gaussian`); for a bound that is finite from no start; for Laplace, where the log
+        joint has no finite derivatives at the fit; for SMC, for one chain or thinning.
+    FloatingPointError
+        For particles of SMC that never reach the posterior.
+
+    References
+    ----------
+    Hoffman and Gelman (2014), JMLR 15:1593-1623; Diebolt and Robert (1994), JRSS B
+    56:363-375; Del Moral, Doucet and Jasra (2006), JRSS B 68:411-436; Stephens (2000), JRSS B
+    62:795-809; Tierney and Kadane (1986), JASA 81:82-86; Bishop (2006), Pattern Recognition and
+    Machine Learning, section 10.2; Kucukelbir and others (2017), JMLR 18(14):1-45; Vehtari and
+    others (2024), JMLR 25(72):1-58.
+
+    Examples
+    --------
+    >>> import jax
+    >>> import jaxgmm as jg
+    >>> x = jg.datasets.load("galaxies").x
+    >>> model = jg.Mixture(jg.Gaussian("tied"), n_components=1, prior="fraley-raftery")
+    >>> post = jg.sample(model, x, key=jax.random.key(0), n_draws=50, progress=False)
+    >>> post.draws["means"].shape
+    (4, 50, 1, 1)
     """
-    raw = jax.tree.map(np.asarray, _to_user(working, draws.params))
-    log_prior = in_slices(lambda part: _log_prior(wide, part), raw, 2)
-    log_likelihood = np.asarray(draws.log_likelihood)
-    log_joint = log_prior + log_likelihood
-    weighing = None
-    if draws.log_proposal is not None:
-        weighing = importance(log_joint, np.asarray(draws.log_proposal))
-    reference = highest(raw, log_joint) if begun.reference is None else begun.reference
-    labelling = match_labels(model, x, raw, reference)
-    params = relabelled(model, raw, labelling.order)
-    diagnostics = jax.tree.map(np.asarray, draws.diagnostics)
-    if begun.note:
-        diagnostics["starts"] = begun.note
-    narrow = lambda tree: jax.tree.map(lambda a: np.asarray(a, x.dtype), tree)
-    return Posterior(
-        model=model,
-        x=x,
+    check_name("method", method, METHODS)
+    check_key(key, "sampling is random")
+    model.check_samplable()
+    key_fit, key_draws = jax.random.split(key)
+    counts = {"n_chains": n_chains, "n_draws": n_draws, "n_warmup": n_warmup, "thinning": thinning}
+    settings = {"thinning": thinning, **options}
+    if isinstance(x, em.Stream):
+        how = {"method": method, "start": start, **counts, **options}
+        posterior = _of_stream(model, x, key_fit, key_draws, sample_weight, progress, how)
+        return dataclasses.replace(posterior, settings=settings, seed=key_numbers(key))
+    if start is None:
+        start = em.fit(model, x, key=key_fit, sample_weight=sample_weight)
+    posterior = sampled(
+        model,
+        x,
+        key=key_draws,
+        start=start,
+        method=method,
         sample_weight=sample_weight,
-        draws=narrow(all_sites(model, params)),
-        draws_raw=narrow(all_sites(model, raw)),
-        params=jax.tree.map(np.asarray, params),
-        labels=np.asarray(labelling.order),
-        label_clarity=np.asarray(labelling.clarity),
-        log_prior=log_prior,
-        log_likelihood=log_likelihood,
-        sample_stats={name: np.asarray(s) for name, s in draws.stats.items()},
-        n_warmup=draws.n_warmup,
-        log_weights=None if weighing is None else weighing.log_weights,
-        pareto_k=None if weighing is None else weighing.pareto_k,
-        evidence=draws.evidence,
-        diagnostics=diagnostics,
-        start=begun.kind,
-        adaptation=jax.tree.map(np.asarray, draws.adaptation),
-        **known,
+        progress=progress,
+        **counts,
+        **options,
     )
+    return dataclasses.replace(posterior, settings=settings, seed=key_numbers(key))
 
 
-@program()
-def to_working(
-    model: LatentModel, x: Array, sample_weight: Array | None, params: Params
-) -> tuple[LatentModel, Params]:
-    working = model.standardise(x, sample_weight)
-    return working, jax.vmap(working.to_working)(params)
+# Rows that stand for all where labels are matched and rows are asked for.
+_SAMPLE = 65_536
 
 
-@program()
-def _to_user(working: LatentModel, params: Params) -> Params:
-    return jax.vmap(jax.vmap(working.to_user))(params)
-
-
-@program()
-def _log_prior(model: LatentModel, params: Params) -> Array:
-    return jax.vmap(model.log_prior)(params)
-
-
-@program()
-def _log_likelihood(
-    model: LatentModel, x: Array, sample_weight: Array | None, params: Params
-) -> Array:
-    """Of each draw, a few at a time."""
-    batch = at_once(x.shape[0] * model.n_components, x.dtype)
-    one = lambda p: model.log_likelihood(p, x, sample_weight)
-    return jax.lax.map(one, params, batch_size=batch)
+def _of_stream(
+    model: LatentModel,
+    x: em.Stream,
+    key_fit: PRNGKeyArray,
+    key: PRNGKeyArray,
+    sample_weight: Any,
+    progress: bool,
+    how: dict[str, Any],
+) -> Posterior:
+    method = how["method"]
+    if method not in STREAMED:
+        raise ValueError(
+            f"x: method={method!r} needs all rows in memory, and a stream is read in blocks; take "
+            f"one of {', '.join(map(repr, STREAMED))}, or as many rows as fit, as an array"
+        )
+    check_no_weights(sample_weight)
+    key_fit, drawing = jax.random.split(key_fit)
+    if how["start"] is None:
+        how["start"] = em.fit(model, x, key=key_fit)
+    generator = np.random.default_rng(key_numbers(drawing))
+    with bar(f"{method} on a stream", progress, unit="rows") as shown:
+        rows = em.readings(model, x, generator, shown, _SAMPLE)
+        return sample_stream(model, rows, key=key, **how)

@@ -19,10 +19,10 @@ from numpyro.infer.util import constrain_fn, potential_energy, unconstrain_fn
 
 from jaxgmm._checks import check_count
 from jaxgmm._contract import LatentModel, Params, Sites
-from jaxgmm._evidence import Evidence
 from jaxgmm._programs import program
-from jaxgmm._progress import bar
 from jaxgmm.bayes._chains import Draws, Schedule, Starts
+from jaxgmm.bayes._evidence import Evidence
+from jaxgmm.em import bar
 
 # No ladder of a mixture needs as many rungs: a population that does is stuck.
 MOST_RUNGS = 500

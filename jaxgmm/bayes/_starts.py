@@ -10,14 +10,12 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
 from jaxgmm._contract import LatentModel, Params
-from jaxgmm._given import forms_of_start, same_form, stacked
-from jaxgmm._labelling import highest
-from jaxgmm._posterior import Posterior
-from jaxgmm._predictive import prior_draws
-from jaxgmm._programs import program
-from jaxgmm._results import SAME_OPTIMUM, Fit, Status, check_precision, fingerprint
-from jaxgmm._shapes import on_rung
+from jaxgmm._programs import on_rung, program
 from jaxgmm.bayes._chains import Starts
+from jaxgmm.bayes._labelling import highest
+from jaxgmm.bayes._posterior import Posterior
+from jaxgmm.em import SAME_OPTIMUM, Fit, Status, check_precision, fingerprint
+from jaxgmm.model import forms_of_start, prior_draws, same_form, stacked
 
 _DEFAULT_CHAINS = 4
 

@@ -14,15 +14,14 @@ from jaxtyping import Array, Key, PRNGKeyArray
 from jaxgmm._checks import check_count, check_options
 from jaxgmm._contract import LatentModel, Params, Statistics
 from jaxgmm._numerics import at_once, rounding_bound, widened
-from jaxgmm._posterior import Posterior
 from jaxgmm._programs import program
-from jaxgmm._readings import Block, Readings
-from jaxgmm._results import Fit, check_precision
-from jaxgmm._unconstrained import from_vector, to_vector
 from jaxgmm.bayes import _ascent, _gibbs, _laplace, _vb
 from jaxgmm.bayes._chains import Draws, Schedule, Starts
-from jaxgmm.bayes._sample import assembled, to_working
+from jaxgmm.bayes._posterior import Posterior
+from jaxgmm.bayes._sampled import assembled, to_working
 from jaxgmm.bayes._starts import beginning
+from jaxgmm.em import Block, Fit, Readings, check_precision
+from jaxgmm.local import from_vector, to_vector
 
 
 def sample_stream(

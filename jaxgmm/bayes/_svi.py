@@ -30,8 +30,8 @@ from numpyro.optim import Adam
 from jaxgmm._checks import check_count, check_name
 from jaxgmm._contract import LatentModel, Params
 from jaxgmm._programs import program
-from jaxgmm._unconstrained import by_site, log_units, spread
 from jaxgmm.bayes._chains import Draws, Schedule, Starts, run
+from jaxgmm.local import by_site, log_units, spread
 
 GUIDES = {
     "full-rank": AutoMultivariateNormal,

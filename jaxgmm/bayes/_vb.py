@@ -18,12 +18,12 @@ from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
 from jaxgmm._checks import check_count
 from jaxgmm._contract import LatentModel, Params, Statistics
-from jaxgmm._given import check_start
-from jaxgmm._labels import row_keys
 from jaxgmm._numerics import as_rows, rounding_bound, then
 from jaxgmm._programs import program
-from jaxgmm._results import Status
 from jaxgmm.bayes._chains import Draws, Schedule, Starts
+from jaxgmm.em import Status
+from jaxgmm.labels import row_keys
+from jaxgmm.model import check_start
 
 # Carried while a start climbs; never returned.
 RUNNING = -1

@@ -21,8 +21,8 @@ from jaxtyping import Array, Float
 
 from jaxgmm._checks import check_name
 from jaxgmm._contract import LatentModel, Params
-from jaxgmm._unconstrained import from_vector, to_vector
 from jaxgmm.em._step import Move, Point, Step, choose, next_params
+from jaxgmm.local import from_vector, to_vector
 
 # Growth of the bound on the length of a leap after one that reached it, and its shrinkage
 # after one in vain (the defaults of Varadhan and Roland's SQUAREM).

@@ -12,14 +12,13 @@ import pandas as pd
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxgmm._assignment import cheapest, margin
 from jaxgmm._checks import check_count, check_key, check_name
 from jaxgmm._contract import LatentModel, Params, Sites
-from jaxgmm._coordinates import coordinates
-from jaxgmm._programs import program
-from jaxgmm._results import Fit, Status, same_data
-from jaxgmm._shapes import on_rung, size_for
+from jaxgmm._programs import on_rung, program, size_for
 from jaxgmm.em._loop import default_tolerance, run
+from jaxgmm.em._results import Fit, Status, same_data
+from jaxgmm.labels import cheapest, margin
+from jaxgmm.model import coordinates
 
 KINDS = ("nonparametric", "parametric", "weighted")
 

@@ -17,23 +17,20 @@ from jaxtyping import Array, PRNGKeyArray
 
 from jaxgmm._checks import check_count, check_key, check_name, key_numbers
 from jaxgmm._contract import LatentModel, Params
-from jaxgmm._given import forms_of_start, no_labels, stacked
-from jaxgmm._origin import centred_rows
-from jaxgmm._predictive import prior_draws
-from jaxgmm._programs import program
-from jaxgmm._readings import check_no_weights
-from jaxgmm._results import SAME_OPTIMUM, Fit, Run, Status, fingerprint
-from jaxgmm._shapes import in_slices, on_rung
-from jaxgmm._tables import feature_names, naming_columns, numeric
+from jaxgmm._programs import in_slices, on_rung, program
 from jaxgmm.em._accelerate import ACCELERATIONS, accelerated
 from jaxgmm.em._loop import as_run, default_tolerance, number_of_slots, run_starts
 from jaxgmm.em._passes import fit_stream
+from jaxgmm.em._readings import check_no_weights
 from jaxgmm.em._record import Rows, best_fit, certainty, distinct, ended_well, landmarks
+from jaxgmm.em._results import SAME_OPTIMUM, Fit, Run, Status, fingerprint
 from jaxgmm.em._saddle import Twins, freed, twins
 from jaxgmm.em._start import DETERMINISTIC, SHORT_RUNS, SHORT_STEPS, STARTS, ward_labels
 from jaxgmm.em._step import evaluate
 from jaxgmm.em._stream import Stream
 from jaxgmm.em._variants import ALGORITHMS, RANDOM_ALGORITHMS
+from jaxgmm.files import feature_names, naming_columns, numeric
+from jaxgmm.model import centred_rows, forms_of_start, no_labels, prior_draws, stacked
 
 
 def fit(

@@ -13,18 +13,16 @@ import pandas as pd
 from jaxtyping import Array, Bool, Float
 
 from jaxgmm._checks import check_name
-from jaxgmm._contract import LatentModel, Params
-from jaxgmm._coordinates import coordinates
+from jaxgmm._contract import LatentModel, Params, held
 from jaxgmm._numerics import as_rows, block_rows, precise, sum_over_blocks
-from jaxgmm._programs import program
-from jaxgmm._progress import bar
-from jaxgmm._readings import check_no_weights
-from jaxgmm._results import Fit, check_precision, same_data
-from jaxgmm._shapes import on_rung
-from jaxgmm._spectrum import Spectrum, inverse_root, spectrum
-from jaxgmm._within import held
+from jaxgmm._programs import on_rung, program
+from jaxgmm.em._progress import bar
+from jaxgmm.em._readings import check_no_weights
+from jaxgmm.em._results import Fit, check_precision, same_data
 from jaxgmm.em._stream import Stream
 from jaxgmm.em._survey import rows_of
+from jaxgmm.local import Spectrum, inverse_root, spectrum
+from jaxgmm.model import coordinates
 
 KINDS = ("information", "sandwich", "opg")
 

@@ -16,8 +16,8 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from jaxgmm._checks import check_count, check_key, check_rows, check_sample_weight
 from jaxgmm._numerics import sum_over_blocks
-from jaxgmm._origin import centred_rows
 from jaxgmm._programs import program
+from jaxgmm.model import centred_rows
 
 # Rows that starts are looked for on: enough to see every cluster that a mixture can hold on to.
 MOST_ROWS = 2**16

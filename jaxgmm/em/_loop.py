@@ -12,11 +12,11 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
 
 from jaxgmm._contract import LatentModel, Params
-from jaxgmm._given import check_start
 from jaxgmm._numerics import anywhere, as_rows, at_once, precise, rounding_bound
-from jaxgmm._results import Run, Status
 from jaxgmm.em._accelerate import accelerated
+from jaxgmm.em._results import Run, Status
 from jaxgmm.em._step import Move, Point, Step, choose, em_step, unevaluated
+from jaxgmm.model import check_start
 
 # Carried while a run goes on; never returned.
 RUNNING = -1

@@ -14,15 +14,15 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxgmm._checks import check_count, check_key
 from jaxgmm._contract import LatentModel, Params
-from jaxgmm._origin import centred_rows
 from jaxgmm._programs import program
-from jaxgmm._results import Fit, Status, fingerprint
-from jaxgmm._tables import naming_columns
 from jaxgmm.em._bootstrap import map_in_batches, total_rows, written_out
 from jaxgmm.em._fit import fit
 from jaxgmm.em._loop import default_tolerance, run
+from jaxgmm.em._results import Fit, Status, fingerprint
 from jaxgmm.em._search import best_of
 from jaxgmm.em._start import STARTS, Labeller, nearest_centre, seeds
+from jaxgmm.files import naming_columns
+from jaxgmm.model import centred_rows
 
 # Gain in the log likelihood that a run may leave: the statistic is of order one.
 _GAIN_LEFT = 1e-4

@@ -15,10 +15,10 @@ from jaxtyping import Array
 from jaxgmm._checks import check_count, check_key, key_numbers
 from jaxgmm._contract import Assignment, LatentModel, Params, expected_labels
 from jaxgmm._programs import program
-from jaxgmm._progress import bar
-from jaxgmm._results import Fit, Run, Status
 from jaxgmm.em._loop import RUNNING, Ends, Slot, as_run, entered, verdict_on
+from jaxgmm.em._progress import bar
 from jaxgmm.em._record import WELL, Rows, best_fit, certainty, landmarks
+from jaxgmm.em._results import Fit, Run, Status
 from jaxgmm.em._saddle import Twins, twins
 from jaxgmm.em._step import Move, choose, evaluated, next_params, unevaluated
 from jaxgmm.em._stream import Stream

@@ -14,9 +14,8 @@ from jaxtyping import Array, Float
 
 from jaxgmm._checks import wider
 from jaxgmm._contract import LatentModel, Params, expected_labels
-from jaxgmm._programs import program
-from jaxgmm._results import SAME_OPTIMUM, Fit, Run, Status
-from jaxgmm._shapes import in_slices, rows_at
+from jaxgmm._programs import in_slices, program, rows_at
+from jaxgmm.em._results import SAME_OPTIMUM, Fit, Run, Status
 from jaxgmm.em._saddle import Twins
 
 WELL = (Status.CONVERGED, Status.OUT_OF_ITERATIONS, Status.SADDLE)

@@ -10,8 +10,8 @@ from jaxtyping import Array, PRNGKeyArray
 
 from jaxgmm._contract import LatentModel, Params
 from jaxgmm._numerics import as_rows, precise
-from jaxgmm._results import Run, Status
 from jaxgmm.em._loop import as_run, default_tolerance, run_starts
+from jaxgmm.em._results import Run, Status
 from jaxgmm.em._start import SHORT_RUNS, SHORT_STEPS, STARTS
 from jaxgmm.em._step import em_step
 

@@ -11,9 +11,9 @@ import jax
 import numpy as np
 
 from jaxgmm._checks import check_count, reworded, warn_of_narrowing
-from jaxgmm._readings import Block
-from jaxgmm._tables import numeric, own_names, place
+from jaxgmm.em._readings import Block
 from jaxgmm.em._sources import Piece, Source, read_once, source_of
+from jaxgmm.files import numeric, own_names, place
 
 
 class Stream:

@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxgmm._contract import LatentModel
-from jaxgmm._readings import Block, Readings
-from jaxgmm._results import Digest, with_weights
+from jaxgmm.em._readings import Block, Readings
+from jaxgmm.em._results import Digest, with_weights
 from jaxgmm.em._stream import Stream
 
 

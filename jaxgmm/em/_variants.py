@@ -16,8 +16,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxgmm._contract import LatentModel, expected_labels
-from jaxgmm._labels import one_hot, sampled_labels
 from jaxgmm.em._step import Move, Point, Step, choose, em_step, evaluate, next_params
+from jaxgmm.labels import one_hot, sampled_labels
 
 # Annealing starts at this inverse temperature and reaches one after so many steps. Much
 # lower or slower, and all components fall together before they can part again.

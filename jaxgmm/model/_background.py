@@ -15,10 +15,9 @@ from jax import lax
 from jax.core import Tracer
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxgmm._archive import stored
 from jaxgmm._contract import Assignment, Params, Sites, Statistics
 from jaxgmm._numerics import sum_over_blocks
-from jaxgmm._tables import ColumnRefused, numeric
+from jaxgmm.files import ColumnRefused, numeric, stored
 from jaxgmm.model._around import Around
 from jaxgmm.model._family import View
 from jaxgmm.model._prior import ConjugatePrior

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxgmm._tables import Coded, numeric, own_names, row_names
+from jaxgmm.files import Coded, numeric, own_names, row_names
 
 # Of one column: what its codes stand for, or None where they are the user's own.
 Categories = tuple[Any, ...] | None

@@ -11,9 +11,8 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxgmm._contract import Assignment, Sites
+from jaxgmm._contract import Assignment, Sites, innermost
 from jaxgmm._numerics import block_rows
-from jaxgmm._proper import innermost
 from jaxgmm.model._by_column import ByColumn
 from jaxgmm.model._door import check_poles
 from jaxgmm.model._family import Site, labelled

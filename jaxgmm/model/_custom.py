@@ -13,8 +13,8 @@ import numpyro.distributions as dist
 from jaxtyping import Array
 from numpyro.distributions import constraints
 
-from jaxgmm._archive import stored
-from jaxgmm._proper import described
+from jaxgmm._contract import described
+from jaxgmm.files import stored
 from jaxgmm.model._numerical_family import NumericalFamily
 
 # What a parameter may be: one number with a chart on all of it.

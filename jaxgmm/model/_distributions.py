@@ -13,7 +13,7 @@ from jax.scipy.special import i0e, i1e
 from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 
-from jaxgmm._archive import stored
+from jaxgmm.files import stored
 from jaxgmm.model._door import check_counts, check_values
 from jaxgmm.model._numerical_family import NumericalFamily
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxgmm._checks import blocks, wider
-from jaxgmm._tables import ColumnRefused, numeric
+from jaxgmm.files import ColumnRefused, numeric
 from jaxgmm.model._prior import ConjugatePrior
 from jaxgmm.model._registry import UNIVARIATE, structure_named
 

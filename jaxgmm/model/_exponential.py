@@ -12,8 +12,7 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 
-from jaxgmm._archive import stored
-from jaxgmm._tables import ColumnRefused
+from jaxgmm.files import ColumnRefused, stored
 from jaxgmm.model._conjugate import ConjugateFamily, Sums
 from jaxgmm.model._door import check_values
 from jaxgmm.model._hyper import Hyper, Moments

@@ -17,7 +17,7 @@ from numpyro.distributions import constraints
 
 from jaxgmm._contract import Assignment, Params, Prior, Sites, Statistics
 from jaxgmm._numerics import sum_over_blocks
-from jaxgmm._tables import numeric
+from jaxgmm.files import numeric
 
 
 class Site(NamedTuple):

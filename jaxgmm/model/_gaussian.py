@@ -17,14 +17,11 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.distributions import constraints
 
-from jaxgmm._archive import stored
 from jaxgmm._checks import check_names, unknown_name
 from jaxgmm._contract import Assignment, Prior, Sites
 from jaxgmm._numerics import Affine, anywhere, block_rows, normal, stack, weighted_moments
-from jaxgmm._origin import wide_origin
-from jaxgmm._programs import program
-from jaxgmm._shapes import in_slices
-from jaxgmm._tables import numeric
+from jaxgmm._programs import in_slices, program
+from jaxgmm.files import numeric, stored
 from jaxgmm.model._centred import Centred
 from jaxgmm.model._door import (
     check_bounded,
@@ -48,6 +45,7 @@ from jaxgmm.model._incomplete import (
 )
 from jaxgmm.model._look import log_density
 from jaxgmm.model._moments import Moments, about_their_means, pool
+from jaxgmm.model._origin import wide_origin
 from jaxgmm.model._prior import ConjugatePrior, improper
 from jaxgmm.model._registry import STRUCTURES, UNIVARIATE, structure_named
 from jaxgmm.model._structure import Curved, Structure

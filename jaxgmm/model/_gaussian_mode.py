@@ -18,9 +18,9 @@ from numpyro.distributions import constraints
 
 from jaxgmm._contract import Sites
 from jaxgmm._numerics import symmetrise
+from jaxgmm.local import minimise
 from jaxgmm.model._gaussian_sites import GaussianSites
 from jaxgmm.model._moments import Moments
-from jaxgmm.model._newton import minimise
 from jaxgmm.model._site_mode import lower
 from jaxgmm.model._structure import Structure
 

@@ -12,10 +12,9 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 
-from jaxgmm._archive import stored
-from jaxgmm._contract import Prior, Sites
+from jaxgmm._contract import Prior, Sites, innermost
 from jaxgmm._numerics import Affine
-from jaxgmm._proper import innermost
+from jaxgmm.files import stored
 from jaxgmm.model._family import Site
 from jaxgmm.model._site_prior import SitePrior, in_units
 from jaxgmm.model._structure import Curved, Structure

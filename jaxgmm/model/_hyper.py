@@ -15,8 +15,8 @@ from jax.scipy.special import digamma
 from jaxtyping import Array
 from numpyro.distributions import constraints
 
-from jaxgmm._archive import stored
-from jaxgmm._proper import innermost
+from jaxgmm._contract import innermost
+from jaxgmm.files import stored
 
 Hyper = tuple[Array, ...]
 

@@ -15,11 +15,9 @@ from jax.scipy.special import digamma, gammaln
 from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.distributions import constraints
 
-from jaxgmm._archive import stored
-from jaxgmm._contract import Assignment, Prior, Sites
+from jaxgmm._contract import Assignment, Prior, Sites, innermost
 from jaxgmm._numerics import symmetrise
-from jaxgmm._proper import innermost
-from jaxgmm._tables import numeric
+from jaxgmm.files import numeric, stored
 from jaxgmm.model._door import check_concentration_shape
 from jaxgmm.model._family import Site
 from jaxgmm.model._prior import ConjugatePrior, improper

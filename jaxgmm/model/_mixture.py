@@ -16,8 +16,6 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from numpyro.distributions import constraints
 
-from jaxgmm._archive import stored
-from jaxgmm._assignment import check_renaming
 from jaxgmm._checks import any_nan, check_count, check_name
 from jaxgmm._contract import (
     Assignment,
@@ -26,19 +24,20 @@ from jaxgmm._contract import (
     Prior,
     Sites,
     Statistics,
+    at_edge,
     expected_labels,
+    least_share,
 )
 from jaxgmm._numerics import as_rows, log_sum_exp, normalise, precise
-from jaxgmm._origin import about, centred_rows, narrowed
-from jaxgmm._programs import program
-from jaxgmm._shapes import of_each_row, on_rung
-from jaxgmm._tables import Coded, numeric
-from jaxgmm._within import at_edge, least_share
+from jaxgmm._programs import of_each_row, on_rung, program
+from jaxgmm.files import Coded, numeric, stored
+from jaxgmm.labels import check_renaming
 from jaxgmm.model._background import Background, Uniform
 from jaxgmm.model._door import check_concentration, check_coordinates
 from jaxgmm.model._family import Family
 from jaxgmm.model._look import by_row, counts, fill, total
 from jaxgmm.model._noisy import with_noise
+from jaxgmm.model._origin import about, centred_rows, narrowed
 from jaxgmm.model._prior import ConjugatePrior, PriorRule
 from jaxgmm.model._site_mode import weights_mode
 from jaxgmm.model._site_prior import SitePrior

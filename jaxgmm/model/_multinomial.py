@@ -13,7 +13,7 @@ from jax.scipy.special import gammaln
 from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 
-from jaxgmm._archive import stored
+from jaxgmm.files import stored
 from jaxgmm.model._conjugate import ConjugateFamily, MixtureParams, Sums
 from jaxgmm.model._door import check_counts
 from jaxgmm.model._hyper import Hyper, Moments, safe_log

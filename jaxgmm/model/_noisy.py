@@ -19,10 +19,9 @@ from jax.core import Tracer
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from jaxgmm._archive import stored
 from jaxgmm._contract import Assignment, Prior, Sites
 from jaxgmm._numerics import Affine, block_rows, map_over_blocks, normal
-from jaxgmm._tables import Coded, Measured, feature_names, numeric, row_names
+from jaxgmm.files import Coded, Measured, feature_names, numeric, row_names, stored
 from jaxgmm.model._background import Background
 from jaxgmm.model._family import Family, Form, View, labelled
 from jaxgmm.model._gaussian import Gaussian, GaussianParams

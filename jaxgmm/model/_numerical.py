@@ -25,12 +25,12 @@ from jaxgmm._contract import (
     Params,
     Sites,
     expected_labels,
+    innermost,
+    support_of,
 )
-from jaxgmm._given import no_labels
 from jaxgmm._numerics import block_rows, log_sum_exp, normalise, sum_over_blocks
-from jaxgmm._proper import innermost, support_of
-from jaxgmm._unconstrained import by_site, from_vector, to_vector
-from jaxgmm.model._newton import derivatives, uphill
+from jaxgmm.local import by_site, derivatives, from_vector, to_vector, uphill
+from jaxgmm.model._given import no_labels
 
 # An entry so near to an edge of its support is at a pole where the log prior gains as much as
 # this while the distance to the edge is divided by e.

@@ -17,14 +17,12 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.distributions import biject_to, constraints
 
-from jaxgmm._archive import stored
-from jaxgmm._contract import Assignment, Sites
+from jaxgmm._contract import Assignment, Sites, described
 from jaxgmm._numerics import block_rows, sum_over_blocks
-from jaxgmm._proper import described
-from jaxgmm._tables import ColumnRefused
+from jaxgmm.files import ColumnRefused, stored
+from jaxgmm.local import derivatives, minimise, uphill
 from jaxgmm.model._door import check_poles
 from jaxgmm.model._family import Site
-from jaxgmm.model._newton import derivatives, minimise, uphill
 from jaxgmm.model._site_family import MixtureParams, SiteFamily
 from jaxgmm.model._site_prior import SitePrior
 from jaxgmm.model._unconjugate import Unconjugate

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from jaxgmm.model._newton import differentiable, minimise
+from jaxgmm.local import differentiable, minimise
 from jaxgmm.model._rotations import swept
 
 _GOLDEN = 0.6180339887498949

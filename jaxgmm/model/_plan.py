@@ -14,8 +14,8 @@ from jaxtyping import Array
 from numpyro import handlers
 from numpyro.primitives import Messenger
 
+from jaxgmm._contract import innermost
 from jaxgmm._programs import program as compiled
-from jaxgmm._proper import innermost
 
 # What JAX raises where Python reads an abstract value.
 _READ = (

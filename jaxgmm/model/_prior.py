@@ -9,7 +9,7 @@ import jax
 import numpyro.distributions as dist
 from numpyro.distributions import constraints
 
-from jaxgmm._archive import stored
+from jaxgmm.files import stored
 
 
 @stored

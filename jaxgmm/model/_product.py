@@ -18,11 +18,10 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from numpyro.distributions import constraints
 
-from jaxgmm._archive import stored
 from jaxgmm._checks import reworded
 from jaxgmm._contract import Assignment, Params, Prior, Sites, Statistics
 from jaxgmm._numerics import sum_over_blocks
-from jaxgmm._tables import Coded, ColumnRefused, numeric
+from jaxgmm.files import Coded, ColumnRefused, numeric, stored
 from jaxgmm.model._coding import Categories, coded, decoded, is_table, joined, taken
 from jaxgmm.model._family import Family
 from jaxgmm.model._prior import ConjugatePrior

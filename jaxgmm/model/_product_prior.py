@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from jaxgmm._archive import stored
+from jaxgmm.files import stored
 from jaxgmm.model._site_prior import SitePrior
 
 

@@ -21,11 +21,11 @@ from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro import handlers
 
-from jaxgmm._archive import stored
 from jaxgmm._checks import check_count, check_rows
 from jaxgmm._contract import Params, Prior, Sites
 from jaxgmm._programs import program as compiled
-from jaxgmm._unconstrained import from_vector, to_vector
+from jaxgmm.files import stored
+from jaxgmm.local import from_vector, to_vector
 from jaxgmm.model._numerical import NumericalModel
 from jaxgmm.model._plan import TRACING, Plan, plan_of, seeded
 

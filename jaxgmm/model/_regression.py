@@ -17,7 +17,7 @@ from numpyro.distributions import constraints
 from jaxgmm._checks import check_names
 from jaxgmm._contract import Assignment, Sites, Statistics
 from jaxgmm._numerics import block_rows, sum_over_blocks, weighted_moments
-from jaxgmm._tables import Coded, numeric, own_names
+from jaxgmm.files import Coded, numeric, own_names
 from jaxgmm.model._coding import coded, is_table, joined, taken
 from jaxgmm.model._family import Site
 from jaxgmm.model._site_family import MixtureParams, SiteFamily

@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from jaxgmm.model._newton import MOST_ROUNDS, ROUNDING
+from jaxgmm.local import MOST_ROUNDS, ROUNDING
 
 Cost = Callable[[Float[Array, "k d"], Float[Array, " k"]], Array]
 

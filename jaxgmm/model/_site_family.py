@@ -17,12 +17,9 @@ from jax import lax
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from jaxgmm._archive import stored
 from jaxgmm._checks import any_nan, check_names
-from jaxgmm._contract import Prior, Sites
-from jaxgmm._proper import described
-from jaxgmm._tables import numeric
-from jaxgmm._within import at_edge, freedom, inwards, stepped
+from jaxgmm._contract import Prior, Sites, at_edge, described, freedom, inwards, stepped
+from jaxgmm.files import numeric, stored
 from jaxgmm.model._family import Family, Site
 from jaxgmm.model._prior import improper
 from jaxgmm.model._site_prior import SitePrior, inside

@@ -11,9 +11,8 @@ import numpy as np
 import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
-from jaxgmm._contract import Prior, Sites
-from jaxgmm._within import freedom, stepped
-from jaxgmm.model._newton import minimise
+from jaxgmm._contract import Prior, Sites, freedom, stepped
+from jaxgmm.local import minimise
 from jaxgmm.model._site_prior import SitePrior
 
 

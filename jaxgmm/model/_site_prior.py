@@ -13,8 +13,8 @@ import numpyro.distributions as dist
 from jaxtyping import Array
 from numpyro.distributions import constraints
 
-from jaxgmm._archive import stored
-from jaxgmm._proper import described, innermost, instead, support_of
+from jaxgmm._contract import described, innermost, instead, support_of
+from jaxgmm.files import stored
 from jaxgmm.model._family import Site
 from jaxgmm.model._weights import SIMPLEX, STICKS, Weighting
 

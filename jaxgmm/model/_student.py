@@ -16,20 +16,18 @@ from jax.scipy.special import gammaln
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from numpyro.distributions import constraints
 
-from jaxgmm._archive import stored
 from jaxgmm._checks import check_names, reworded
-from jaxgmm._contract import Assignment, Prior, Sites
+from jaxgmm._contract import Assignment, Prior, Sites, at_edge, stepped
 from jaxgmm._numerics import block_rows, map_over_blocks, sum_over_blocks
-from jaxgmm._origin import wide_origin
-from jaxgmm._tables import numeric
-from jaxgmm._within import at_edge, stepped
+from jaxgmm.files import numeric, stored
+from jaxgmm.local import uphill
 from jaxgmm.model._centred import Centred
 from jaxgmm.model._family import Site, View
 from jaxgmm.model._gaussian import Gaussian, GaussianParams
 from jaxgmm.model._gaussian_sites import GaussianSites
 from jaxgmm.model._incomplete import Incomplete, imputed
 from jaxgmm.model._moments import Moments
-from jaxgmm.model._newton import uphill
+from jaxgmm.model._origin import wide_origin
 from jaxgmm.model._prior import ConjugatePrior, improper
 from jaxgmm.model._site_family import MixtureParams
 from jaxgmm.model._site_prior import SitePrior, inside

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxgmm.model._newton import minimise
+from jaxgmm.local import minimise
 
 Rule = Callable[[Float[Array, "k d"], Float[Array, " k"]], Float[Array, "k d"]]
 

@@ -13,7 +13,7 @@ from jax.scipy.special import digamma
 from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 
-from jaxgmm._tables import numeric
+from jaxgmm.files import numeric
 from jaxgmm.model._prior import ConjugatePrior, improper
 
 

@@ -9,8 +9,8 @@ from jaxtyping import PRNGKeyArray
 from scipy.stats import wasserstein_distance
 
 from jaxgmm import bayes, em
-from jaxgmm._posterior import Posterior
-from jaxgmm._results import Fit
+from jaxgmm.bayes import Posterior
+from jaxgmm.em import Fit
 from jaxgmm.report._curvature import Curvature
 
 LAPLACE_DRAWS = 1000
@@ -52,7 +52,7 @@ def approximations(
     information = em.standard_errors(fit, post.x, sample_weight=weight)
     sandwich = em.standard_errors(fit, post.x, kind="sandwich", sample_weight=weight)
     try:
-        laplace = bayes.sample(
+        laplace = bayes.sampled(
             fit.model,
             post.x,
             key=key,

@@ -16,10 +16,9 @@ from scipy.special import logsumexp
 
 from jaxgmm import bayes, em
 from jaxgmm._contract import LatentModel, Params
-from jaxgmm._posterior import Posterior
-from jaxgmm._programs import program
-from jaxgmm._results import Fit, Run, Status
-from jaxgmm._shapes import on_rung
+from jaxgmm._programs import on_rung, program
+from jaxgmm.bayes import Posterior
+from jaxgmm.em import Fit, Run, Status
 
 # Draws that are pushed uphill: without autocorrelation a share of one half is then good to
 # five per cent.

@@ -11,8 +11,8 @@ from jax import lax
 from jaxtyping import Array
 
 from jaxgmm._contract import LatentModel, Params
-from jaxgmm._posterior import Posterior
 from jaxgmm._programs import program
+from jaxgmm.bayes import Posterior
 from jaxgmm.report._canvas import span
 
 # Kinds whose single columns have a density of their own; "each": by kinds of single columns.

@@ -10,9 +10,10 @@ from typing import overload
 import jax
 import pandas as pd
 
-from jaxgmm import _archive
-from jaxgmm._posterior import Posterior
-from jaxgmm._results import Fit, check_precision
+from jaxgmm import files
+from jaxgmm.bayes import Posterior
+from jaxgmm.em import Fit, check_precision
+from jaxgmm.files import stored
 from jaxgmm.report._approximations import approximations
 from jaxgmm.report._basins import basins
 from jaxgmm.report._check import check_table
@@ -36,7 +37,7 @@ from jaxgmm.report._targets import alike
 _SEED = 0
 
 
-@_archive.stored
+@stored
 @dataclasses.dataclass(frozen=True, repr=False)
 class Verdict:
     """What the posterior says of the fit.
@@ -124,7 +125,7 @@ class Verdict:
             The page, or the file.
         """
         if Path(folder).suffix == ".npz":
-            return _archive.save(self, folder)
+            return files.save(self, folder)
         from jaxgmm.report._save import save
 
         return save(self, Path(folder))

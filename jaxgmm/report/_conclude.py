@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from jaxgmm._posterior import Posterior
-from jaxgmm._results import SAME_OPTIMUM, Fit
+from jaxgmm.bayes import Posterior
+from jaxgmm.em import SAME_OPTIMUM, Fit
 from jaxgmm.report._basins import unseen, weighty
 from jaxgmm.report._check import FAIL, NOT_APPLICABLE, OK, WARNING
 from jaxgmm.report._conflict import CONFLICT

@@ -10,7 +10,7 @@ from arviz_stats.base import array_stats
 from jaxtyping import Float
 from scipy.special import softmax
 
-from jaxgmm._posterior import Posterior
+from jaxgmm.bayes import Posterior
 from jaxgmm.report._check import OK, WARNING, Check, not_applicable
 from jaxgmm.report._draws import Seen
 from jaxgmm.report._loo import LEAST_DRAWS

@@ -19,13 +19,11 @@ from jax.scipy.special import xlogy
 from jaxtyping import Array, PRNGKeyArray
 
 from jaxgmm import bayes, em
-from jaxgmm._assignment import n_renamings
 from jaxgmm._contract import LatentModel, Params
-from jaxgmm._evidence import Evidence
-from jaxgmm._export import to_datatree
-from jaxgmm._programs import program
-from jaxgmm._results import Fit, same_data
-from jaxgmm._shapes import on_rung
+from jaxgmm._programs import on_rung, program
+from jaxgmm.bayes import Evidence, to_datatree
+from jaxgmm.em import Fit, same_data
+from jaxgmm.labels import n_renamings
 
 
 class Case(NamedTuple):
@@ -129,7 +127,7 @@ def _lrt(case: Case, *, n_replicates: int = 99, **options: Any) -> tuple[float]:
 def _draws(case: Case, options: dict[str, Any]) -> Any:
     fit = case.fit
     settings = {"progress": False, "sample_weight": case.sample_weight, **options}
-    return bayes.sample(fit.model, case.x, key=case.key, start=fit, **settings)
+    return bayes.sampled(fit.model, case.x, key=case.key, start=fit, **settings)
 
 
 # A new criterion is a function of a `Case` and one line; its key is its place here.

@@ -19,12 +19,10 @@ import numpy as np
 from jaxtyping import Array
 from numpyro.distributions import biject_to, constraints
 
-from jaxgmm._contract import LatentModel, Params, Sites
+from jaxgmm._contract import LatentModel, Params, Sites, held
 from jaxgmm._numerics import block_rows, sum_over_blocks, widened
-from jaxgmm._programs import program
-from jaxgmm._shapes import on_rung
-from jaxgmm._spectrum import spectrum
-from jaxgmm._within import held
+from jaxgmm._programs import on_rung, program
+from jaxgmm.local import spectrum
 
 # Newton decrement up to which a point counts as stationary: it is the distance to the
 # mode of the local quadratic, in posterior standard deviations.

@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 from arviz_stats.base import array_stats
 
-from jaxgmm._posterior import Posterior
-from jaxgmm._results import SAME_OPTIMUM, Fit
-from jaxgmm._summary import health
+from jaxgmm.bayes import Posterior, health
+from jaxgmm.em import SAME_OPTIMUM, Fit
 from jaxgmm.report._basins import Basins, unseen, weighty
 from jaxgmm.report._check import FAIL, OK, WARNING, Check, not_applicable
 from jaxgmm.report._curvature import Curvature

@@ -11,14 +11,11 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 from scipy.optimize import linear_sum_assignment
 
-from jaxgmm._assignment import Groups, members
 from jaxgmm._contract import LatentModel, Params
-from jaxgmm._labelling import AMBIGUOUS, all_sites, relabelled
-from jaxgmm._posterior import Posterior, systematic
-from jaxgmm._programs import program
-from jaxgmm._relabel import clarity
-from jaxgmm._results import Fit
-from jaxgmm._shapes import in_slices, on_rung, rows_at, rung
+from jaxgmm._programs import in_slices, on_rung, program, rows_at, rung
+from jaxgmm.bayes import AMBIGUOUS, Posterior, all_sites, relabelled, systematic
+from jaxgmm.em import Fit
+from jaxgmm.labels import Groups, clarity, members
 
 # Rows and draws that clusterings and predictions are judged on.
 _MOST_ROWS = 2000

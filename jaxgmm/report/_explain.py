@@ -6,9 +6,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import chi2
 
-from jaxgmm._posterior import Posterior
-from jaxgmm._results import Fit
-from jaxgmm._summary import quantiles
+from jaxgmm.bayes import Posterior, quantiles
+from jaxgmm.em import Fit
 from jaxgmm.report._approximations import LAPLACE_DRAWS, Approximations
 from jaxgmm.report._check import OK, WARNING, Check, not_applicable
 from jaxgmm.report._decide import MOST_PARETO_K
@@ -150,7 +149,7 @@ def _gap(fit: Fit, post: Posterior, near: Approximations) -> Check:
     name = "median gap of the log joint below the fit"
     if near.information is None:
         return not_applicable(name, near.why)
-    gap = float(quantiles(fit.log_joint - post.log_joint, [0.5], post)[0])
+    gap = float(quantiles(fit.log_joint - post.log_joint, [0.5], post.log_weights)[0])
     low, middle, high = chi2.ppf([0.25, 0.5, 0.75], fit.n_parameters) / 2
     return _line(
         name,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from jaxgmm._archive import store
+from jaxgmm.files import store
 
 
 def _index_parts(index: pd.Index) -> dict[str, Any]:

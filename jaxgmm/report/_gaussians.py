@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxgmm._posterior import Posterior
+from jaxgmm.bayes import Posterior
 
 
 def normals_of(model: Any, params: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxgmm._results import SAME_OPTIMUM
+from jaxgmm.em import SAME_OPTIMUM
 from jaxgmm.report._canvas import MOST_FEATURES, MOST_ROWS
 from jaxgmm.report._columns import DISCRETE, LINES, ONE_BY_ONE, PROFILES, kind_of
 from jaxgmm.report._document import Illustration

@@ -9,7 +9,7 @@ from arviz_stats.base import array_stats
 from jaxtyping import Float
 from scipy.special import logsumexp
 
-from jaxgmm._summary import constant
+from jaxgmm.bayes import constant
 from jaxgmm.report._draws import Seen
 
 # Fewer have no tail to smooth.

@@ -9,8 +9,8 @@ import numpy as np
 from scipy.special import xlogy
 
 from jaxgmm._checks import check_count
-from jaxgmm._predictive import responsibilities_at
-from jaxgmm._results import Fit, same_data
+from jaxgmm.bayes import responsibilities_at
+from jaxgmm.em import Fit, same_data
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

@@ -9,7 +9,7 @@ import numpy as np
 import numpyro.distributions as dist
 
 from jaxgmm._contract import LatentModel, Sites
-from jaxgmm._posterior import Posterior
+from jaxgmm.bayes import Posterior
 from jaxgmm.model import ConjugatePrior, Mixture
 
 # Larger arrays are named by their shape.

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxgmm._posterior import Posterior
+from jaxgmm.bayes import Posterior
 from jaxgmm.report._canvas import LEGEND, TITLE, canvas, colour, spread
 
 _MOST_DRAWS = 1000  # of each chain: more cover one another

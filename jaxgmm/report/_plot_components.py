@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxgmm._posterior import Posterior
-from jaxgmm._results import Fit
+from jaxgmm.bayes import Posterior
+from jaxgmm.em import Fit
 from jaxgmm.report._canvas import (
     GREY,
     LEGEND,

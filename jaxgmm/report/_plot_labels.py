@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import entr
 
-from jaxgmm._origin import about, wide_rows
-from jaxgmm._posterior import Posterior
-from jaxgmm._predictive import responsibilities_at
-from jaxgmm._results import Fit
+from jaxgmm.bayes import Posterior, responsibilities_at
+from jaxgmm.em import Fit
+from jaxgmm.model import about, wide_rows
 from jaxgmm.report._canvas import (
     COLOURS,
     LEGEND,

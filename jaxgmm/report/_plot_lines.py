@@ -10,9 +10,9 @@ from jax import lax
 from jaxtyping import Array
 
 from jaxgmm._contract import Params
-from jaxgmm._posterior import Posterior
 from jaxgmm._programs import program
-from jaxgmm._results import Fit
+from jaxgmm.bayes import Posterior
+from jaxgmm.em import Fit
 from jaxgmm.report._canvas import (
     GREY,
     LEGEND,

@@ -10,9 +10,8 @@ import numpy as np
 from arviz_stats.base import array_stats
 
 from jaxgmm._checks import check_name
-from jaxgmm._posterior import Posterior
-from jaxgmm._results import Fit
-from jaxgmm._summary import constant
+from jaxgmm.bayes import Posterior, constant
+from jaxgmm.em import Fit
 from jaxgmm.report._canvas import GREY, colour, panels, plain
 from jaxgmm.report._prior_density import prior_density
 from jaxgmm.report._tables import coordinates

@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxgmm import _predictive
+from jaxgmm import bayes
 from jaxgmm._checks import check_key
-from jaxgmm._posterior import Posterior
+from jaxgmm.bayes import Posterior
 from jaxgmm.report._canvas import COLOURS, GREY, MOST_FEATURES, PROBABILITY, panels, plain, spread
 from jaxgmm.report._columns import DISCRETE, drawn, kinds_of, values_of, words_of
 
@@ -85,7 +85,7 @@ def plot_missing(post: Posterior, key: jax.Array, ax: Any = None) -> Any:
 def _imputations(post: Posterior, index: np.ndarray, key: jax.Array) -> np.ndarray:
     """(S, rows, D) in the units of the data."""
     near = post.near
-    found = _predictive.imputed(near.model, drawn(near, _DRAWS), key, np.asarray(near.x)[index])
+    found = bayes.imputed(near.model, drawn(near, _DRAWS), key, np.asarray(near.x)[index])
     found = np.asarray(found, np.float64)
     return found if post.origin is None else found + post.origin
 

@@ -9,7 +9,7 @@ from arviz_stats.base import array_stats
 from jaxtyping import PRNGKeyArray
 
 from jaxgmm._checks import check_key, key_numbers
-from jaxgmm._posterior import Posterior, systematic
+from jaxgmm.bayes import Posterior, systematic
 from jaxgmm.report._canvas import COLOURS, MOST_FEATURES, panels, plain
 from jaxgmm.report._columns import (
     DISCRETE,

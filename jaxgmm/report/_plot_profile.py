@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxgmm._posterior import Posterior
-from jaxgmm._results import Fit
+from jaxgmm.bayes import Posterior
+from jaxgmm.em import Fit
 from jaxgmm.report._canvas import LEGEND, TITLE, colour, dash, panels, plain
 from jaxgmm.report._columns import drawn, kind_of
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxgmm._results import SAME_OPTIMUM, Fit, Status
+from jaxgmm.em import SAME_OPTIMUM, Fit, Status
 from jaxgmm.report._canvas import GREY, LEGEND, TITLE, canvas, spread
 
 _MOST_LINES = 200  # traces drawn of the restarts

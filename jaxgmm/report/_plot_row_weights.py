@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxgmm import _predictive
-from jaxgmm._posterior import Posterior
-from jaxgmm._results import Fit
+from jaxgmm import bayes
+from jaxgmm.bayes import Posterior
+from jaxgmm.em import Fit
 from jaxgmm.report._canvas import COLOURS, LEGEND, TITLE, canvas, plain, spread
 from jaxgmm.report._columns import drawn, one
 
@@ -45,7 +45,7 @@ def plot_row_weights(fit: Fit, post: Posterior, ax: Any = None) -> Any:
     if not has_row_weights(fit):
         raise TypeError(f"plot_row_weights: every row of {fit.model!r} counts once")
     near, point = post.near, fit.near
-    weights = lambda model, params: np.asarray(_predictive.row_weights(model, params, near.x))
+    weights = lambda model, params: np.asarray(bayes.row_weights(model, params, near.x))
     em = weights(point.model, one(point.params))[0]
     order = np.argsort(em, kind="stable")
     # The lowest are all there.

@@ -10,10 +10,9 @@ from jaxtyping import Array, PRNGKeyArray
 from scipy.special import logsumexp
 
 from jaxgmm._contract import LatentModel, Params
-from jaxgmm._posterior import Posterior
-from jaxgmm._programs import program
-from jaxgmm._results import Fit
-from jaxgmm._shapes import on_rung, rows_at
+from jaxgmm._programs import on_rung, program, rows_at
+from jaxgmm.bayes import Posterior
+from jaxgmm.em import Fit
 from jaxgmm.report._approximations import Approximations
 from jaxgmm.report._check import OK, WARNING, Check, not_applicable
 from jaxgmm.report._conflict import conflict

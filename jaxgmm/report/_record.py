@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxgmm._contract import LatentModel
-from jaxgmm._posterior import Posterior
-from jaxgmm._results import Fit
+from jaxgmm.bayes import Posterior
+from jaxgmm.em import Fit
 from jaxgmm.model import ConjugatePrior
 from jaxgmm.report._document import Illustration, versions
 from jaxgmm.report._json import rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jaxgmm._export import to_datatree
+from jaxgmm.bayes import to_datatree
 from jaxgmm.report._illustrations import illustrations
 from jaxgmm.report._record import verdict_record
 from jaxgmm.report._report import code, report

@@ -15,12 +15,11 @@ import numpy as np
 import pandas as pd
 from jaxtyping import PRNGKeyArray
 
-from jaxgmm import _archive, em
+from jaxgmm import em, files
 from jaxgmm._checks import check_count, check_key, check_name, key_numbers
 from jaxgmm._contract import LatentModel
-from jaxgmm._progress import bar
-from jaxgmm._readings import check_no_weights
-from jaxgmm._results import Fit, Status
+from jaxgmm.em import Fit, Status, bar, check_no_weights
+from jaxgmm.files import stored
 from jaxgmm.report._criteria import CRITERIA, DECIDING, Case, evaluate, missing
 
 _DEFAULT = ("bic", "icl", "aic")
@@ -30,7 +29,7 @@ _DEFAULT = ("bic", "icl", "aic")
 _FEW_ROWS = 10_000
 
 
-@_archive.stored
+@stored
 @dataclasses.dataclass(frozen=True, repr=False)
 class Selection:
     """What `select` found.
@@ -129,7 +128,7 @@ class Selection:
             Of the page, or of the file.
         """
         if Path(folder).suffix == ".npz":
-            return _archive.save(self, Path(folder))
+            return files.save(self, Path(folder))
         from jaxgmm.report._select_page import save
 
         return save(self, Path(folder))

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from jaxgmm._coordinates import coordinates
-from jaxgmm._files import Content
+from jaxgmm.files import Content
+from jaxgmm.model import coordinates
 from jaxgmm.report._criteria import CRITERIA, LABELS
 from jaxgmm.report._document import (
     Block,

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from jaxgmm._posterior import Posterior
-from jaxgmm._results import Fit
+from jaxgmm.bayes import Posterior
+from jaxgmm.em import Fit
 from jaxgmm.report._decide import NEWTON, SHARE
 from jaxgmm.report._explain import ERRORS, GAUSSIAN, MARGINALS, Z
 from jaxgmm.report._predict import VARIATION

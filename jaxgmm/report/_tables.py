@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from jaxgmm import _coordinates
-from jaxgmm._posterior import Posterior, invariants
-from jaxgmm._results import Fit
-from jaxgmm._summary import health, moments, quantiles, spread_k
+from jaxgmm import model
+from jaxgmm.bayes import Posterior, health, invariants, moments, quantiles, spread_k
+from jaxgmm.em import Fit
 from jaxgmm.report._approximations import Approximations
 
 _HEIGHTS = ("log_joint", "log_likelihood")
@@ -46,8 +45,8 @@ def parameter_table(
 
 
 def _row(name: str, at_map: float, draws: np.ndarray, post: Posterior) -> dict[str, Any]:
-    low95, low89, high89, high95 = quantiles(draws, [0.025, 0.055, 0.945, 0.975], post)
-    mean, sd = moments(draws, post)
+    low95, low89, high89, high95 = quantiles(draws, [0.025, 0.055, 0.945, 0.975], post.log_weights)
+    mean, sd = moments(draws, post.log_weights)
     # EM stands at the top of the density: its height is not one that draws reach.
     comparable = name not in _HEIGHTS and sd > 0
     # Weighted draws are no chains: their effective number is that of the weights.
@@ -67,13 +66,13 @@ def _row(name: str, at_map: float, draws: np.ndarray, post: Posterior) -> dict[s
         "inside_95": bool(low95 <= at_map <= high95) if comparable else None,
         "ambiguous": False,
         **judged,
-        "pareto_k": spread_k(draws, post),
+        "pareto_k": spread_k(draws, post.log_weights),
     }
 
 
 def coordinates(fit: Fit, post: Posterior) -> Iterator[tuple[str, tuple[int, ...], str]]:
     """(site, index, label) of every number in the sites of a fit."""
-    return _coordinates.coordinates(fit.model, fit.model.sites(fit.params), post.feature_names)
+    return model.coordinates(fit.model, fit.model.sites(fit.params), post.feature_names)
 
 
 # Columns that are places of a quantity.
@@ -86,7 +85,7 @@ def moved_table(
     """The table of a fit ``here``, of which ``there`` is the same for rows moved elsewhere."""
     table = table.copy()
     before, after = (fit.model.sites(fit.params) for fit in (here, there))
-    for site, index, label in _coordinates.coordinates(here.model, before, feature_names):
+    for site, index, label in model.coordinates(here.model, before, feature_names):
         offset = float(after[site][index]) - float(before[site][index])
         table.loc[label, _PLACES] += offset
     return table

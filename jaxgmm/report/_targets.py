@@ -13,10 +13,9 @@ from numpyro.infer.util import log_density
 
 from jaxgmm._contract import LatentModel, Params
 from jaxgmm._numerics import widened
-from jaxgmm._posterior import Posterior
-from jaxgmm._programs import program
-from jaxgmm._results import Fit
-from jaxgmm._shapes import on_rung
+from jaxgmm._programs import on_rung, program
+from jaxgmm.bayes import Posterior
+from jaxgmm.em import Fit
 from jaxgmm.report._check import FAIL, OK, Check
 
 SAME_TARGET = "same target (relative gap)"

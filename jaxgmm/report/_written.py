@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from jaxgmm._files import Content, write
+from jaxgmm.files import Content, write
 from jaxgmm.report._document import Document, Illustration
 from jaxgmm.report._html import page
 from jaxgmm.report._json import dumps

@@ -16,10 +16,9 @@ import numpy as np
 from jaxtyping import Array, Key, PRNGKeyArray
 
 from jaxgmm._contract import LatentModel, Params
-from jaxgmm._files import write
 from jaxgmm._programs import program
-from jaxgmm._progress import bar
-from jaxgmm._results import fingerprint
+from jaxgmm.em import bar, fingerprint
+from jaxgmm.files import write
 from jaxgmm.report.studies._asked import ASKED, Options, asked
 from jaxgmm.report.studies._case import Case, Found, Rows, Setting, searched, simulated
 from jaxgmm.report.studies._criteria import CRITERIA, criteria

@@ -16,10 +16,9 @@ from jaxgmm import bayes, em
 from jaxgmm._checks import check_count, check_key, check_name, key_numbers
 from jaxgmm._contract import LatentModel, Params
 from jaxgmm._numerics import at_once, normal
-from jaxgmm._predictive import prior_draws
 from jaxgmm._programs import program
-from jaxgmm._progress import bar
-from jaxgmm._results import Status
+from jaxgmm.em import Status, bar
+from jaxgmm.model import prior_draws
 from jaxgmm.report.studies._calibration import Calibration
 from jaxgmm.report.studies._case import End, first_of
 from jaxgmm.report.studies._each import each, everywhere

@@ -10,12 +10,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from jaxgmm import em
-from jaxgmm._assignment import cheapest, margin
 from jaxgmm._contract import LatentModel, Params
-from jaxgmm._labelling import AMBIGUOUS
-from jaxgmm._labels import drawn_labels
-from jaxgmm._relabel import directions
-from jaxgmm._results import SAME_OPTIMUM, Status
+from jaxgmm.bayes import AMBIGUOUS
+from jaxgmm.em import SAME_OPTIMUM, Status
+from jaxgmm.labels import cheapest, directions, drawn_labels, margin
 from jaxgmm.report.studies._quantities import Quantities, values
 
 

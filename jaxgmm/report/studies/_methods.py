@@ -13,8 +13,7 @@ from jaxtyping import Array, Bool, Float
 
 from jaxgmm import bayes, em
 from jaxgmm._contract import Params
-from jaxgmm._labelling import in_labels_of
-from jaxgmm._predictive import log_prob, responsibilities
+from jaxgmm.bayes import in_labels_of, log_prob, responsibilities
 from jaxgmm.report.studies._case import Case, End, adjusted_rand
 
 # Draws that a predictive density averages over; more change its third digit.

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxgmm._contract import LatentModel, Params, Sites
-from jaxgmm._coordinates import coordinates
+from jaxgmm.model import coordinates
 
 # What no renaming of labels changes, by the name of the array.
 MEAN, COVARIANCE, SHARED = "overall mean", "overall covariance", "shared component"

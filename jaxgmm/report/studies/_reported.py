@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxgmm._files import Content
+from jaxgmm.files import Content
 from jaxgmm.report._document import Document
 from jaxgmm.report._written import written
 

@@ -15,9 +15,9 @@ from jaxtyping import PRNGKeyArray
 from jaxgmm import bayes, em
 from jaxgmm._checks import check_count, check_key, check_name, key_numbers
 from jaxgmm._contract import LatentModel, Params
-from jaxgmm._files import check_folder
-from jaxgmm._given import forms_of_start, same_form
-from jaxgmm._shapes import size_for
+from jaxgmm._programs import size_for
+from jaxgmm.files import check_folder
+from jaxgmm.model import forms_of_start, same_form
 from jaxgmm.report._notation import key_code, model_code, quoted
 from jaxgmm.report.studies import _batches
 from jaxgmm.report.studies._asked import ASKED, Options, check_order, checked, engines_of

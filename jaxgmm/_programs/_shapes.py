@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
 from jax.core import Tracer
 
-from jaxgmm._contract import LatentModel
-from jaxgmm._programs import program
+from jaxgmm._programs._store import program
 
 # More rows are worth a program of their own.
 _MOST_FILLED = 2**16
 
 # Draws at once, and the share of them that may be computed in vain.
 _SLICES, _IN_VAIN = (1024, 128, 16), 0.1
+
+
+class _Fills(Protocol):
+    """A model that says whether rows of weight zero change nothing."""
+
+    @property
+    def fills_up(self) -> bool: ...
 
 
 def rung(count: int, octave: int = 4) -> int:
@@ -35,7 +41,7 @@ def size_for(n: int) -> int:
 
 
 def on_rung(
-    model: LatentModel, x: jax.Array, sample_weight: jax.Array | None
+    model: _Fills, x: jax.Array, sample_weight: jax.Array | None
 ) -> tuple[jax.Array, jax.Array | None]:
     """Rows filled up to the next number that is compiled for, by copies of weight zero.
 
@@ -66,7 +72,7 @@ def filled(values: Any, size: int) -> np.ndarray:
     return np.concatenate([values, np.repeat(values[-1:], size - len(values), axis=0)])
 
 
-def of_each_row(call: Callable[[Any], Any], model: LatentModel, x: jax.Array) -> jax.Array:
+def of_each_row(call: Callable[[Any], Any], model: _Fills, x: jax.Array) -> jax.Array:
     """What ``call`` makes of each row, (n, ...): of rows on the next rung, cut to those there."""
     rows, there = on_rung(model, x, None)
     found = call(rows)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -10,12 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
-from jaxgmm import _predictive
-from jaxgmm._archive import Kept, stored
 from jaxgmm._checks import check_key
 from jaxgmm._contract import LatentModel, Params
-from jaxgmm._evidence import Evidence
-from jaxgmm._labelling import (
+from jaxgmm._programs import in_slices, on_rung
+from jaxgmm.bayes import _predictive
+from jaxgmm.bayes._evidence import Evidence
+from jaxgmm.bayes._labelling import (
     AMBIGUOUS,
     all_sites,
     highest,
@@ -23,9 +25,10 @@ from jaxgmm._labelling import (
     relabelled,
     symmetry_note,
 )
-from jaxgmm._origin import about, narrowed
-from jaxgmm._results import fingerprint
-from jaxgmm._shapes import in_slices, on_rung
+from jaxgmm.bayes._summary import MOST_SHOWN, posterior_html, table
+from jaxgmm.em import fingerprint
+from jaxgmm.files import Kept, stored
+from jaxgmm.model import about, coordinates, narrowed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -468,9 +471,13 @@ class Posterior(Kept):
             effective number is that of the weights, and in place of R-hat stands the Pareto k of
             what makes the sd, which is too small where that is above 0.7.
         """
-        from jaxgmm._summary import summary
+        return table(self._numbers(), self.log_weights, self.effective_draws)
 
-        return summary(self)
+    def _numbers(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Every number in the sites by its name, with its draws (chain, draw)."""
+        sites = {name: self.draws[name][0, 0] for name in self.model.sites(self.params)}
+        for site, index, label in coordinates(self.model, sites, self.feature_names):
+            yield label, self.draws[site][(..., *index)]
 
     def to_arviz(
         self,
@@ -520,7 +527,7 @@ class Posterior(Kept):
         ``arviz.loo(post.to_arviz())`` estimates the predictive accuracy of the mixture.
         ``post.to_arviz().to_netcdf("posterior.nc")`` writes it, ``arviz.from_netcdf`` reads it.
         """
-        from jaxgmm._export import to_arviz
+        from jaxgmm.bayes._export import to_arviz
 
         return to_arviz(
             self,
@@ -563,9 +570,8 @@ class Posterior(Kept):
         return "\n  ".join(lines)
 
     def _repr_html_(self) -> str:
-        from jaxgmm._summary import posterior_html
-
-        return posterior_html(self)
+        first = itertools.islice(self._numbers(), MOST_SHOWN)
+        return posterior_html(repr(self), table(first, self.log_weights, self.effective_draws))
 
 
 def systematic(log_weights: np.ndarray, count: int) -> np.ndarray:

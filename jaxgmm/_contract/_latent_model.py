@@ -15,12 +15,12 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from numpyro import handlers
 
-from jaxgmm._assignment import n_renamings
-from jaxgmm._description import Description, how_it_climbs
+from jaxgmm._contract._description import Description, how_it_climbs
+from jaxgmm._contract._proper import innermost, instead
+from jaxgmm._contract._within import at_edge, freedom, inwards, stepped
 from jaxgmm._numerics import as_rows, normalise
-from jaxgmm._proper import innermost, instead
-from jaxgmm._tables import Measured
-from jaxgmm._within import at_edge, freedom, inwards, stepped
+from jaxgmm.files import Measured
+from jaxgmm.labels import n_renamings
 
 Params = Any
 Statistics = Any

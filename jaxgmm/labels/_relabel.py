@@ -15,10 +15,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from jaxgmm._assignment import Groups, cheapest, margin, members
 from jaxgmm._checks import check_allocation, check_axes
 from jaxgmm._numerics import as_rows
 from jaxgmm._programs import program
+from jaxgmm.labels._assignment import Groups, cheapest, margin, members
 
 # What is refined until nothing changes settles in a handful of rounds.
 _MOST_ROUNDS = 100

@@ -15,8 +15,8 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
 from jaxgmm._contract import LatentModel, Params
-from jaxgmm._labels import drawn_labels
 from jaxgmm._programs import program
+from jaxgmm.labels import drawn_labels
 
 
 @program()
@@ -94,24 +94,6 @@ def imputed(model: LatentModel, params: Params, key: PRNGKeyArray, x: Array) -> 
 def row_weights(model: Any, params: Params, x: Array) -> Float[Array, "s n"]:
     """How often each row counts in the M-step at each draw."""
     return lax.map(lambda p: model.row_weights(p, x), params)
-
-
-def prior_draws(
-    model: LatentModel, key: PRNGKeyArray, shape: tuple[int, int], argument: str
-) -> Params:
-    """Parameters drawn from the prior, with leading axes ``shape``.
-
-    A `ValueError` that names the ``argument`` where the prior has no draws.
-    """
-    try:
-        return _prior_draws(model, key, shape)
-    except NotImplementedError as error:  # what distributions without draws raise
-        raise ValueError(f"{argument}: needs draws of the prior, but {error}") from error
-
-
-@program(static_argnames="shape")
-def _prior_draws(model: LatentModel, key: PRNGKeyArray, shape: tuple[int, int]) -> Params:
-    return jax.vmap(jax.vmap(model.draw_prior))(jax.random.split(key, shape))
 
 
 def _mean(

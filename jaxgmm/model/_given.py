@@ -1,4 +1,4 @@
-"""Points that a user gives to begin at: what they must look like."""
+"""Where a run may begin: points that a user gives, and draws of the prior."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, PRNGKeyArray
 
 from jaxgmm._checks import check_axes
 from jaxgmm._contract import LatentModel, Params
+from jaxgmm._programs import program
 
 
 def forms_of_start(model: LatentModel, x: Array) -> tuple[jax.ShapeDtypeStruct, Params]:
@@ -88,3 +89,21 @@ def check_start(
         "start: needs parameters of this model, such as model.params(...) makes"
         f"{', or responsibilities (n, K)' * labels}; found {type(start).__name__}"
     )
+
+
+def prior_draws(
+    model: LatentModel, key: PRNGKeyArray, shape: tuple[int, int], argument: str
+) -> Params:
+    """Parameters drawn from the prior, with leading axes ``shape``.
+
+    A `ValueError` that names the ``argument`` where the prior has no draws.
+    """
+    try:
+        return _prior_draws(model, key, shape)
+    except NotImplementedError as error:  # what distributions without draws raise
+        raise ValueError(f"{argument}: needs draws of the prior, but {error}") from error
+
+
+@program(static_argnames="shape")
+def _prior_draws(model: LatentModel, key: PRNGKeyArray, shape: tuple[int, int]) -> Params:
+    return jax.vmap(jax.vmap(model.draw_prior))(jax.random.split(key, shape))

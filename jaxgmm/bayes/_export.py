@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from jaxgmm import _predictive
 from jaxgmm._checks import check_key
-from jaxgmm._labelling import all_sites
-
-if TYPE_CHECKING:
-    from jaxgmm._posterior import Posterior
+from jaxgmm.bayes import _predictive
+from jaxgmm.bayes._labelling import all_sites
+from jaxgmm.model import prior_draws
 
 
 def to_datatree(
-    posterior: Posterior,
+    posterior: Any,
     *,
     log_likelihood: bool = True,
     posterior_predictive: bool = False,
@@ -26,7 +24,7 @@ def to_datatree(
     prior_predictive: bool = False,
     key: PRNGKeyArray | None = None,
 ) -> Any:
-    """An xarray DataTree with named dimensions and coordinates."""
+    """An xarray DataTree of a `Posterior`, with named dimensions and coordinates."""
     import arviz_base
 
     if posterior_predictive or prior or prior_predictive:
@@ -64,7 +62,7 @@ def to_datatree(
         key_prior, key_replicates = jax.random.split(key_prior)
         shape, model = (posterior.n_chains, posterior.n_draws), posterior.near.model
         asked = "prior" if prior else "prior_predictive"
-        drawn = _predictive.prior_draws(model, key_prior, shape, asked)
+        drawn = prior_draws(model, key_prior, shape, asked)
         if prior:
             sites = all_sites(model, drawn)
             if posterior.origin is not None:
@@ -89,7 +87,7 @@ def to_datatree(
     return tree
 
 
-def _attributes(posterior: Posterior) -> dict[str, Any]:
+def _attributes(posterior: Any) -> dict[str, Any]:
     """What holds for all groups: where the draws come from, their weights, the evidence."""
     attributes: dict[str, Any] = {"inference_library": "jaxgmm", "sampler": posterior.method}
     if posterior.log_weights is not None:
@@ -105,7 +103,7 @@ def _attributes(posterior: Posterior) -> dict[str, Any]:
     return attributes
 
 
-def to_arviz(posterior: Posterior, **groups: Any) -> Any:
+def to_arviz(posterior: Any, **groups: Any) -> Any:
     """InferenceData where the installed ArviZ has it, a DataTree elsewhere."""
     import arviz
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgmm._tables import numeric
+from jaxgmm.files import numeric
 
 # Columns further from zero than so many times their range lose digits in float32; further than
 # the second number, digits that matter.

@@ -13,9 +13,10 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, PRNGKeyArray
 
-from jaxgmm._archive import Kept, stored
 from jaxgmm._contract import LatentModel, Params
-from jaxgmm._origin import about, narrowed
+from jaxgmm.em._html import fit_html
+from jaxgmm.files import Kept, stored
+from jaxgmm.model import about, coordinates, narrowed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -342,9 +343,10 @@ class Fit(Kept):
         )
 
     def _repr_html_(self) -> str:
-        from jaxgmm._summary import fit_html
-
-        return fit_html(self)
+        sites = jax.tree.map(np.asarray, self.model.sites(self.params))
+        names = coordinates(self.model, sites, self.feature_names)
+        numbers = ((label, sites[site][index]) for site, index, label in names)
+        return fit_html(repr(self), numbers, self.optima_table)
 
 
 class Digest:

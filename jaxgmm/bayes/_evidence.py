@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from jaxgmm._archive import stored
+from jaxgmm.files import stored
 
 
 @stored

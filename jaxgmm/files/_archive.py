@@ -23,7 +23,7 @@ import numpy as np
 import numpyro.distributions as dist
 from numpyro.distributions import constraints, transforms
 
-from jaxgmm._files import write
+from jaxgmm.files._whole import write
 
 _FORMAT, _VERSION = "jaxgmm", 1
 _RECORD = "record.json"

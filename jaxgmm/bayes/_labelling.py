@@ -12,14 +12,13 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from jaxgmm import _relabel
-from jaxgmm._assignment import members, n_renamings
+from jaxgmm import labels
 from jaxgmm._checks import check_name, check_options
 from jaxgmm._contract import LatentModel, Params, Sites
 from jaxgmm._numerics import as_rows, at_once
-from jaxgmm._predictive import responsibilities_at
-from jaxgmm._programs import program
-from jaxgmm._shapes import in_slices, on_rung, rows_at
+from jaxgmm._programs import in_slices, on_rung, program, rows_at
+from jaxgmm.bayes._predictive import responsibilities_at
+from jaxgmm.labels import members, n_renamings
 
 # Rows that decide the labels: more would not change them, only cost memory. Fewer where
 # draws x labels x rows would be too many numbers.
@@ -79,12 +78,12 @@ class Labelling(NamedTuple):
 
 
 def _by_stephens(drawn: Drawn) -> Array:
-    return _relabel.stephens(drawn.probabilities, _allocation(drawn), drawn.model.label_groups)
+    return labels.stephens(drawn.probabilities, _allocation(drawn), drawn.model.label_groups)
 
 
 def _by_ecr(drawn: Drawn) -> Array:
     pivot = jnp.argmax(_allocation(drawn), axis=0)
-    return _relabel.ecr(drawn.probabilities, pivot, drawn.model.label_groups)
+    return labels.ecr(drawn.probabilities, pivot, drawn.model.label_groups)
 
 
 def _by_pivot(drawn: Drawn) -> Array:
@@ -94,7 +93,7 @@ def _by_pivot(drawn: Drawn) -> Array:
             'component in site_dims, so there is no pivot; use "stephens"'
         )
     coordinates = _component_coordinates(drawn.model, drawn.params, drawn.reference)
-    return _relabel.pivotal(*coordinates, drawn.model.label_groups)
+    return labels.pivotal(*coordinates, drawn.model.label_groups)
 
 
 def _by_ordering(
@@ -112,14 +111,14 @@ def _by_ordering(
     numbers = np.asarray(values[(..., *index)])
     # Labels that are no components have no number, nor others to be exchanged with.
     numbers = np.pad(numbers, ((0, 0), (0, drawn.model.n_components - numbers.shape[1])))
-    return _relabel.ordering(numbers, drawn.model.label_groups)
+    return labels.ordering(numbers, drawn.model.label_groups)
 
 
 def _by_data(drawn: Drawn) -> Array:
     there = slice(drawn.n_rows)
     rows = as_rows(drawn.x)[there].astype(drawn.probabilities.dtype)
     allocated = drawn.probabilities[..., there], rows, _allocation(drawn)[:, there]
-    return _relabel.data_based(*allocated, drawn.model.label_groups)
+    return labels.data_based(*allocated, drawn.model.label_groups)
 
 
 # A new rule is one function here and one line. What it takes by keyword only are its options.
@@ -158,7 +157,7 @@ def match_labels(
     if there is not None:
         probabilities = np.where(np.asarray(there), probabilities, 0)
     order, clarity = map(
-        np.asarray, (order, _relabel.clarity(probabilities, order, model.label_groups))
+        np.asarray, (order, labels.clarity(probabilities, order, model.label_groups))
     )
     return Labelling(order.reshape(*shape, k), clarity.reshape(shape))
 
@@ -178,7 +177,7 @@ def in_labels_of(
     rows, there = x[::stride], present[::stride]
     own = _probabilities(model, rows, there, params)
     allocation = there * responsibilities_at(model, reference, rows).T
-    order = _relabel.stephens(own, allocation, groups)
+    order = labels.stephens(own, allocation, groups)
     return jax.vmap(model.permute)(params, order)
 
 

@@ -1,0 +1,24 @@
+"""What the library compiles: one store of programs, and few shapes of arrays for them."""
+
+from jaxgmm._programs._shapes import (
+    filled,
+    in_slices,
+    of_each_row,
+    on_rung,
+    rows_at,
+    rung,
+    size_for,
+)
+from jaxgmm._programs._store import free_programs, program
+
+__all__ = [
+    "filled",
+    "free_programs",
+    "in_slices",
+    "of_each_row",
+    "on_rung",
+    "program",
+    "rows_at",
+    "rung",
+    "size_for",
+]
