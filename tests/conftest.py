@@ -3,6 +3,7 @@
 import os
 import shutil
 import tempfile
+import zlib
 
 import jax
 import jaxlib
@@ -47,10 +48,51 @@ _TYPED = (
     "local._unconstrained",
     "bayes._vb",
     "bayes._smc",
-    "report._curvature",
+    "report.verdict._curvature",
 )
 with install_import_hook([f"jaxgmm.{name}" for name in _TYPED], "beartype.beartype"):
     import jaxgmm  # noqa: F401
+
+
+# Examples in docstrings that take as long as tests which take turns.
+_IN_TURN = {
+    "jaxgmm.bayes._bridge.evidence",
+    "jaxgmm.bayes._modes.mode_evidence",
+    "jaxgmm.bayes._posterior.Posterior.relabel",
+    "jaxgmm.bayes._sample.sample",
+    "jaxgmm.em._bootstrap.bootstrap",
+    "jaxgmm.em._lrt.bootstrap_lrt",
+    "jaxgmm.em._search.search",
+    "jaxgmm.model._distributions.Gamma",
+    "jaxgmm.model._program.from_numpyro",
+    "jaxgmm.report.plots._labels.plot_pairs",
+    "jaxgmm.report.selection._merge.merge_components",
+    "jaxgmm.report.studies._calibrate.calibrate",
+    "jaxgmm.report.studies._study.study",
+    "jaxgmm.report.verdict._compare.compare",
+    "jaxgmm.sklearn.BayesianGaussianMixture",
+}
+
+
+def pytest_addoption(parser):
+    parser.addoption("--turn", metavar="I/N", help="of the tests marked turn the I-th of N parts")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    """Tests that take turns are slow ones; ``--turn`` keeps a part of them and nothing else."""
+    for item in items:
+        if item.name in _IN_TURN:
+            item.add_marker("turn")
+        if item.get_closest_marker("turn"):
+            item.add_marker("slow")
+    if config.getoption("--turn"):
+        part, parts = map(int, config.getoption("--turn").split("/"))
+        function = lambda item: item.nodeid.partition("[")[0].encode()
+        mine = lambda item: zlib.crc32(function(item)) % parts == part
+        asked = lambda item: item.get_closest_marker("turn") is not None and mine(item)
+        config.hook.pytest_deselected(items=[item for item in items if not asked(item)])
+        items[:] = [item for item in items if asked(item)]
 
 
 def pytest_unconfigure():

@@ -15,7 +15,7 @@ from numpyro import handlers
 from numpyro.distributions import constraints
 
 import jaxgmm as jg
-from jaxgmm._programs._store import _store as _programs
+from jaxgmm._programs import _store as _programs
 from jaxgmm.local._unconstrained import from_vector, to_vector
 
 STRUCTURE_OF = {structure.name: structure for structure in jg.model.STRUCTURES.values()}

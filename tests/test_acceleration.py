@@ -55,6 +55,7 @@ def test_the_rate_of_em_is_the_fraction_of_missing_information():
     assert np.isnan(jg.fit(model, waiting, start=start, max_iter=1).rate)
 
 
+@pytest.mark.turn
 @each_acceleration
 @pytest.mark.parametrize("prior", ["none", "conjugate"])
 def test_the_objective_never_falls(acceleration, prior):
@@ -72,6 +73,7 @@ def test_the_objective_never_falls(acceleration, prior):
     assert fit.n_evaluations == runs.n_evaluations[fit.best]
 
 
+@pytest.mark.turn
 @each_acceleration
 def test_where_every_leap_collapses_em_goes_on(acceleration):
     @jax.tree_util.register_dataclass
@@ -116,6 +118,7 @@ def test_an_accelerated_run_is_a_function_to_map_and_differentiate(acceleration)
     np.testing.assert_allclose(*slopes, rtol=1e-5)
 
 
+@pytest.mark.turn
 def test_many_restarts_end_where_em_does(key):
     x, model = SMALL, mixture("full", "fraley-raftery", SMALL, 2)
     fits = [

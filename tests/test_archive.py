@@ -134,6 +134,7 @@ def test_fixed_weights_come_back(tmp_path):
     returned(fitted(prior=None, weights="equal"), tmp_path)
 
 
+@pytest.mark.turn
 def test_a_posterior_comes_back_and_goes_on(tmp_path):
     fit = fitted()
     x = pd.DataFrame(X, columns=["a", "b"], index=pd.Index([f"row {i}" for i in range(len(X))]))

@@ -16,7 +16,7 @@ from scipy import stats
 from scipy.special import gammaln, logsumexp
 
 import jaxgmm as jg
-from jaxgmm.report._gaussians import Gaussians
+from jaxgmm.report.plots._gaussians import Gaussians
 
 KEY = jax.random.key(0)
 F = jg.families
@@ -136,6 +136,7 @@ BESIDE |= {
 FAST = ("EII", "poisson")
 
 
+@pytest.mark.turn
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in FAST)) for name in BESIDE]
 )
@@ -173,6 +174,7 @@ def test_counts_have_masses_that_sum_to_one():
     assert float(labels.mean()) == pytest.approx(0.6, abs=0.05)
 
 
+@pytest.mark.turn
 def test_a_missing_value_is_integrated_out():
     x = CLOUD.copy()
     x[::5, 0] = np.nan
@@ -242,6 +244,7 @@ def _few(method, **options):
     )
 
 
+@pytest.mark.turn
 def test_gibbs_and_its_bridge_are_the_sum_over_all_assignments():
     log_evidence, count = _exact()
     post = _few("gibbs", n_draws=1000)
@@ -283,6 +286,7 @@ def test_every_rule_leaves_it_alone(rule):
 # -- health --------------------------------------------------------------------------------------
 
 
+@pytest.mark.turn
 def test_without_outliers_it_is_on_an_edge_and_no_collapse():
     x = np.asarray(jg.datasets.load("faithful").x)
     plain = jg.fit(jg.Mixture(jg.Gaussian(), 2), x, key=KEY, n_init=4)
@@ -336,6 +340,7 @@ def test_what_it_cannot_be_it_refuses():
 # -- laws ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.turn
 def test_it_moves_with_the_data_and_keeps_float32():
     start = soft_labels(len(CLOUD), 3, 5)
     model = jg.Mixture(jg.Gaussian(), 3, prior="weak", background=jg.Uniform())
@@ -351,6 +356,7 @@ def test_it_moves_with_the_data_and_keeps_float32():
     np.testing.assert_allclose(far.params.weights, here.params.weights, atol=1e-2)
 
 
+@pytest.mark.turn
 def test_statistics_add():
     model = the_fit().model.standardise(jnp.asarray(CLOUD))
     params = model.to_working(the_fit().params)

@@ -146,6 +146,7 @@ def test_calibration(structure):
 # -- what comes back -----------------------------------------------------------------
 
 
+@pytest.mark.turn
 @pytest.mark.parametrize("dtype", [pytest.param("float32", marks=pytest.mark.slow), "float64"])
 def test_draws_have_the_sites_shapes_and_the_datas_dtype(dtype):
     _, post = old_faithful(dtype)
@@ -171,6 +172,7 @@ def test_log_joint_is_the_models_own_at_every_draw():
     assert np.allclose(pointwise.sum(axis=-1), post.log_likelihood, rtol=1e-12)
 
 
+@pytest.mark.turn
 def test_a_second_call_compiles_nothing(compilations):
     fit, _ = old_faithful()
     jg.sample(fit.model, FAITHFUL, key=jax.random.key(4), start=fit, progress=False)
@@ -184,6 +186,7 @@ def test_a_second_call_compiles_nothing(compilations):
     assert compilations.count == 0
 
 
+@pytest.mark.turn
 def test_chains_start_from_every_distinct_optimum_in_reach():
     from jaxgmm.bayes._starts import _dealt
 

@@ -49,6 +49,7 @@ def gibbs_of_blobs(start="stack", **options):
 # -- the optima of a fit ---------------------------------------------------------------
 
 
+@pytest.mark.turn
 def test_optima_without_a_chain_are_said():
     fit = two_optima()
     heights = np.array([optimum.log_joint for optimum in fit.optima])
@@ -90,6 +91,7 @@ def test_a_stack_of_parameters_is_a_chain_each():
     assert np.all(np.abs(single.log_joint - fit.log_joint) < 20)
 
 
+@pytest.mark.turn
 def test_nuts_begins_right_there():
     fit, _ = old_faithful()
     working = fit.model.standardise(FAITHFUL)
@@ -131,6 +133,7 @@ def test_gibbs_goes_on_under_the_labels_that_it_had():
     assert (again.n_chains, again.n_warmup) == (2, 3)
 
 
+@pytest.mark.turn
 def test_nuts_goes_on_with_what_it_learned():
     fit, post = old_faithful()
     draw = functools.partial(
@@ -216,6 +219,7 @@ def sparse_truth(concentration, below):
     return found.first_count @ small, found.first_count @ product, found.mean
 
 
+@pytest.mark.turn
 @pytest.mark.parametrize(
     ("method", "concentration", "n_draws"),
     [
@@ -261,6 +265,7 @@ def test_sparse_weights_have_no_fit_and_the_refusal_names_the_way():
         jg.sample(the_model(2, concentration=0.0), X, key=jax.random.key(0), start="prior")
 
 
+@pytest.mark.turn
 def test_a_fit_under_another_concentration_is_a_start_too():
     interior = jg.fit(the_model(2, concentration=1.0), X, key=jax.random.key(0), n_init=4)
     post = jg.sample(

@@ -95,6 +95,7 @@ def test_weights_of_the_weighted_bootstrap(key):
     np.testing.assert_allclose(draws.var(axis=0), w * (5 - w) / 6, rtol=0.15)
 
 
+@pytest.mark.turn
 def test_replicates_take_the_labels_of_the_fit(key, monkeypatch):
     """Runs whose labels come out swapped give the same draws; so does a renamed fit, renamed."""
     fit, x = small_fit()
@@ -149,6 +150,7 @@ def test_what_cannot_be_matched_is_counted_and_never_averaged(key):
         assert np.ptp(heads) > 0
 
 
+@pytest.mark.turn
 def test_the_table_and_float32(key):
     fit, x = small_fit(dtype=np.float32)
     boot = jg.bootstrap(fit, x, key=key, n_replicates=20)

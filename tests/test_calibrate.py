@@ -54,6 +54,7 @@ def test_exact_draws_have_uniform_ranks():
     assert right.ends.loc["drawn"].tolist() == [400, 400]
 
 
+@pytest.mark.turn
 def test_a_sampler_that_forgets_its_prior_is_caught_by_name(wrong):
     assert not wrong.uniform
     off = wrong.table.index[~wrong.table["uniform"]]

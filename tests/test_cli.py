@@ -113,6 +113,7 @@ def test_fit_reports_distinct_optima_best_first(capsys, tmp_path):
     assert heights == sorted(heights, reverse=True)
 
 
+@pytest.mark.turn
 def test_compare_prints_the_verdict_and_writes_the_report(capsys, tmp_path, monkeypatch, csv_file):
     monkeypatch.chdir(tmp_path)
     argv = ["compare", csv_file, "-k", 1, "--columns", "wing", "--covariance", "tied"]
@@ -155,6 +156,7 @@ def test_select_prints_the_models_and_writes_the_report(capsys, tmp_path):
     assert "aic" not in record["models"][0]
 
 
+@pytest.mark.turn
 def test_study_prints_what_may_be_concluded_and_goes_on(capsys, tmp_path):
     run = ["study", "one", "-n", 30, "--datasets", 20, "--methods", "em", "--restarts", 1]
     run += ["--out", tmp_path, "--float32"]
@@ -186,6 +188,7 @@ def test_a_fit_is_the_truth_of_a_study(capsys, tmp_path, option):
     assert "means[0, eruptions]" in (tmp_path / "made" / "table.csv").read_text()
 
 
+@pytest.mark.turn
 def test_float32_computes_in_float32(capsys, tmp_path):
     out = tmp_path / "fit.json"
     argv = ["fit", "faithful", "-k", 2, "--restarts", 4, "--float32", "--quiet", "--json", out]
@@ -346,6 +349,7 @@ def test_unwritable_outputs(capsys, tmp_path):
     assert "File exists" in _one_line(capsys)
 
 
+@pytest.mark.turn
 def test_a_full_disk_is_one_line_after_what_was_found(capsys, tmp_path):
     argv = ["select", "galaxies", "-k", 1, "--structures", "E", "--restarts", 1, "--quiet"]
     there, new = tmp_path / "there", tmp_path / "made" / "here"

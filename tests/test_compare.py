@@ -54,6 +54,7 @@ def test_basins_share_out_the_posterior():
     assert basins["found_by_restarts"].iloc[0] == 4
 
 
+@pytest.mark.turn
 def test_a_fit_that_stopped_too_early_is_called_so():
     fit, post = old_faithful()
     centre = FAITHFUL.mean(axis=0)

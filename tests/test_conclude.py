@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from posteriors import agreement
 
-from jaxgmm.report._conclude import CLAUSES, conclude
-from jaxgmm.report._decide import HEALTH
-from jaxgmm.report._targets import SAME_MODEL, SAME_TARGET
+from jaxgmm.report.verdict._conclude import CLAUSES, conclude
+from jaxgmm.report.verdict._decide import HEALTH
+from jaxgmm.report.verdict._targets import SAME_MODEL, SAME_TARGET
 
 # What the conclusion withdraws where the line on the left warns.
 FEEDS = {

@@ -303,6 +303,7 @@ def test_a_fit_moves_with_the_data(structure, prior):
         np.testing.assert_allclose(getattr(again, number), getattr(first, number), rtol=1e-12)
 
 
+@pytest.mark.turn
 @each_structure
 @pytest.mark.parametrize(("dtype", "offset"), [("float64", 1e6), ("float32", 1e4)])
 def test_a_fit_far_from_the_origin(structure, dtype, offset):
@@ -345,6 +346,7 @@ def _three_steps(structure):
     return jax.jit(lambda labels: jg.em.run(model, x, labels, max_iter=3)), stack, 1e-12
 
 
+@pytest.mark.turn
 @each_structure
 def test_vmap_over_starts_is_a_loop(structure):
     run, stack, rounding = _three_steps(structure)

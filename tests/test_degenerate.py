@@ -225,6 +225,7 @@ TIES = {
 }
 
 
+@pytest.mark.turn
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("name", TIES)
 def test_shrinking_onto_equal_rows_is_a_collapse(key, name, dtype):
@@ -252,6 +253,7 @@ def test_converged_means_that_nothing_moves(structure):
         np.testing.assert_allclose(again.log_joint, fit.log_joint, atol=1e-6, rtol=1e-12)
 
 
+@pytest.mark.turn
 def test_an_empty_component_stays_and_is_named():
     start = _starts()[2]
     with pytest.raises(ValueError, match=r"all 1 restart\(s\) collapsed.*lost its rows"):
@@ -311,6 +313,7 @@ def test_few_rows_without_a_prior(name, structure):
     assert fit.spurious == (structure == "full")
 
 
+@pytest.mark.turn
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in ("n < D", "K > n"))) for n in FEW]
 )
@@ -358,6 +361,7 @@ def test_a_fit_far_from_one_is_the_same_fit(factor):
 # -- a ridge in float32 ------------------------------------------------------------------
 
 
+@pytest.mark.turn
 @pytest.mark.parametrize("offset", [0.0, 1e4])
 @pytest.mark.parametrize(
     "structure",
@@ -428,6 +432,7 @@ NARROW = """
 """
 
 
+@pytest.mark.turn
 def test_float64_rows_are_centred_before_jax_narrows_them():
     code = textwrap.dedent(NARROW)
     subprocess.run([sys.executable, "-c", code], check=True)

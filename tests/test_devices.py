@@ -38,6 +38,7 @@ def on_devices(count, program, *args):
     )
 
 
+@pytest.mark.turn
 @pytest.mark.parametrize("method", ["gibbs", pytest.param("nuts", marks=pytest.mark.slow)])
 def test_two_devices_share_four_chains(method, tmp_path):
     draws = []

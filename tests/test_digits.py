@@ -11,7 +11,7 @@ import pytest
 from numpyro.infer.util import log_density
 
 import jaxgmm as jg
-from jaxgmm._programs._store import _store as _programs
+from jaxgmm._programs import _store as _programs
 
 PRODUCT = re.compile(r"stablehlo\.dot(?:_general)?\b.*tensor<[0-9x]*f32>")
 

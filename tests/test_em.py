@@ -155,6 +155,7 @@ def test_non_finite_input_has_that_status_and_no_other(max_iter):
     assert run(x, labels, weight).status != jg.Status.NONFINITE_INPUT
 
 
+@pytest.mark.turn
 def test_an_objective_that_overflows_is_not_converged():
     x = jnp.asarray(SMALL)
     model = mixture("full", "none", SMALL, 2).resolve(x)
@@ -227,6 +228,7 @@ def test_one_bad_start_in_a_batch_harms_no_other():
     np.testing.assert_array_equal(dirty.status[others], clean.status[others])
 
 
+@pytest.mark.turn
 def test_more_restarts_than_slots_take_turns(monkeypatch):
     model, stack = mixture("full", "none", SMALL, 2), starts(SMALL, 2, 7)
     together = jg.fit(model, SMALL, start=stack, max_iter=300).restarts
@@ -291,6 +293,7 @@ def test_optima_of_equal_height_are_told_apart_and_renamed_ones_are_not():
 # -- inside the user's own transformations -------------------------------------------------
 
 
+@pytest.mark.turn
 def test_two_hundred_data_sets_in_one_vmap(key):
     truth = jg.Mixture(jg.Gaussian("full"), 2).params(
         weights=[0.3, 0.7], means=[[0.0, 0.0], [4.0, 1.0]], covariances=[np.eye(2), 0.5 * np.eye(2)]
@@ -309,6 +312,7 @@ def test_two_hundred_data_sets_in_one_vmap(key):
     tree_allclose(jax.tree.map(lambda leaf: leaf[17], runs.params), one.params, 1e-9)
 
 
+@pytest.mark.turn
 @pytest.mark.parametrize("structure", ["full", "diag"])
 def test_a_converged_fit_differentiates_in_a_hyper_parameter(structure):
     x, start = jnp.asarray(SMALL), jnp.asarray(split_labels(SMALL, 2))
@@ -335,6 +339,7 @@ def test_a_converged_fit_differentiates_in_a_hyper_parameter(structure):
             np.testing.assert_allclose(slopes[part][i], difference, atol=1e-5 * size)
 
 
+@pytest.mark.turn
 def test_a_prior_as_numbers_needs_no_resolving_inside_jit():
     """The rows tell the width and the dtype, for each data set of a batch."""
     prior = jg.ConjugatePrior(mean=[0.0, 0], mean_precision=0.1, dof=4, scale=np.eye(2).tolist())
@@ -419,6 +424,7 @@ def test_a_status_and_the_restarts_show_themselves_in_words():
 
 
 # The rungs are 32, 36, 40, ...
+@pytest.mark.turn
 @pytest.mark.parametrize("weighted", [False, True])
 def test_rows_are_filled_up_and_nothing_else_changes(weighted, compilations):
     model, rng = jg.Mixture(jg.Gaussian(), 2, prior="fraley-raftery"), np.random.default_rng(3)

@@ -39,6 +39,7 @@ def test_one_component_is_exact():
     assert found.error < 1e-10
 
 
+@pytest.mark.turn
 @pytest.mark.parametrize("k", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_it_is_the_sum_over_all_assignments(k):
     found = jg.evidence(posterior(k), key=jax.random.key(2))
@@ -47,6 +48,7 @@ def test_it_is_the_sum_over_all_assignments(k):
     assert "all labellings" in found.method
 
 
+@pytest.mark.turn
 def test_errors_are_what_they_say():
     """Other draws, assignments and proposals give estimates that spread by their errors."""
     truth = exact(X, 2).log_evidence

@@ -366,6 +366,7 @@ def test_the_page_on_families():
 # -- references ----------------------------------------------------------------------------------
 
 
+@pytest.mark.turn
 @pytest.mark.parametrize(
     ("k", "log_likelihood", "n_parameters"),
     [

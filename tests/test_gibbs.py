@@ -155,6 +155,7 @@ def exact(structure, x, fixed_weights=None):
     return sums / total
 
 
+@pytest.mark.turn
 @pytest.mark.parametrize("structure", STRUCTURES)
 def test_draws_agree_with_the_sum_over_all_assignments(structure):
     params = chains(the_model(structure), X, jax.random.key(1), 4000)
@@ -173,6 +174,7 @@ def test_fixed_weights_stay_and_enter_the_labels():
         within_error(drawn[i], truth[i])
 
 
+@pytest.mark.turn
 def test_a_weight_is_a_number_of_copies_each_with_its_own_label():
     copies = np.array([2, 0, 1, 1, 3, 1, 0])
     params = chains(the_model("diag"), X, jax.random.key(3), 4000, sample_weight=copies)
@@ -237,6 +239,7 @@ def test_gibbs_and_nuts_draw_from_one_posterior():
     assert apart < SIGMAS * np.hypot(error(nuts.log_joint), error(post.log_joint))
 
 
+@pytest.mark.turn
 def test_the_posterior_is_the_same_noun():
     fit, post = faithful_fit(), faithful()
     assert post.method == "gibbs"
@@ -264,6 +267,7 @@ def test_without_warm_up_the_first_draw_is_no_mode():
     assert len(np.unique(post.draws["weights"][..., 0])) == 4000
 
 
+@pytest.mark.turn
 def test_single_precision_stays_single():
     post = faithful("float32")
     assert {str(draw.dtype) for draw in post.draws.values()} == {"float32"}

@@ -303,6 +303,7 @@ NUMERICAL = {
 }
 
 
+@pytest.mark.turn
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[pytest.mark.slow] * (n != "gumbel")) for n in NUMERICAL]
 )

@@ -13,7 +13,7 @@ from helpers import DATA, split_labels, tight_fit
 from numpyro.distributions import constraints
 
 import jaxgmm as jg
-from jaxgmm.report._curvature import _derivatives
+from jaxgmm.report.verdict._curvature import _derivatives
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "examples"))
 from three_coins import THROWS, Coins, ThreeCoins
@@ -35,6 +35,7 @@ def waiting_fit(dtype=np.float64, **options):
     return jg.fit(model, x, start=split_labels(x, 2), **options), x
 
 
+@pytest.mark.turn
 @pytest.mark.parametrize(("kind", "error"), [("information", "hessian"), ("opg", "opg")])
 def test_errors_agree_with_independent_ones(kind, error):
     """Against R: numDeriv's Hessian, and outer products of scores; sd by the delta method."""

@@ -73,6 +73,7 @@ def test_the_unconstrained_centre_is_the_minimum_of_numpyros_potential():
     assert np.max(np.abs(jax.grad(potential)(apart[0]))) > 0.1
 
 
+@pytest.mark.turn
 @pytest.mark.parametrize("measure", ["unconstrained", "declared"])
 def test_newton_climbs_from_a_start_that_is_no_mode(measure):
     start = the_fit().model.params(
@@ -179,6 +180,7 @@ def test_single_precision_stays_single():
 # -- evidence --------------------------------------------------------------------------
 
 
+@pytest.mark.turn
 def test_one_component_has_a_closed_form_and_a_weight_is_a_number_of_copies():
     prior = jg.ConjugatePrior(**PRIOR)
     assert one_component(STANDARD, prior) == pytest.approx(-563.177028, abs=1e-6)

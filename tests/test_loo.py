@@ -11,7 +11,7 @@ from enumeration import X, exact, the_model
 from posteriors import FAITHFUL
 
 import jaxgmm as jg
-from jaxgmm.report._loo import leave_one_out
+from jaxgmm.report.verdict._loo import leave_one_out
 
 COPIES = np.array([4.0, 1, 2, 1, 0, 1, 1])
 ELPD = "optimism of the plug-in score over LOO (nats)"
@@ -36,7 +36,7 @@ def drawn(model, x, fit, copies=None):
     )  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.turn
 def test_one_copy_of_a_row_is_left_out():
     options = {"loo": {"method": "gibbs", "n_draws": 5000}}
     select = functools.partial(
@@ -52,7 +52,7 @@ def test_one_copy_of_a_row_is_left_out():
     assert weighted["loo_error"] == pytest.approx(copied["loo_error"], abs=0.5)
 
 
-@pytest.mark.slow
+@pytest.mark.turn
 def test_every_number_of_a_verdict_takes_a_weight_for_copies():
     """The same draws, as those of weighted and of repeated rows."""
     x = FAITHFUL[::4]

@@ -109,6 +109,7 @@ def test_samplers_settle_the_form_once():
     np.testing.assert_allclose(post.log_likelihood[0, 3], expected, rtol=1e-8)
 
 
+@pytest.mark.turn
 def test_a_vector_of_rows_is_one_column():
     x, labels = LINE
     fit = _fit(x, labels, prior="fraley-raftery")

@@ -8,8 +8,8 @@ import pytest
 from posteriors import FAITHFUL, old_faithful
 
 import jaxgmm as jg
-from jaxgmm.report._conflict import CONFLICT
-from jaxgmm.report._misfit import ALONE, TAILS, named_rows
+from jaxgmm.report.verdict._conflict import CONFLICT
+from jaxgmm.report.verdict._misfit import ALONE, TAILS, named_rows
 
 # What each line puts into the summary.
 WORDS = {
@@ -17,7 +17,7 @@ WORDS = {
     TAILS: "eavier tails than the model",
     ALONE: "ow 57: the fit would be another one without it",
 }
-DTYPES = [pytest.param("float64"), pytest.param("float32", marks=pytest.mark.slow)]
+DTYPES = [pytest.param("float64"), pytest.param("float32", marks=pytest.mark.turn)]
 
 
 def judged(x, k=1, dtype="float64", prior="fraley-raftery", n_init=8, start=None, **options):
@@ -65,7 +65,7 @@ NORMAL = np.random.default_rng(0).normal(size=200)
 TAILED = np.random.default_rng(1).standard_t(2, size=200)
 
 
-@pytest.mark.slow
+@pytest.mark.turn
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_one_component(dtype):
     one = functools.partial(judged, dtype=dtype, n_init=1)
@@ -82,7 +82,7 @@ def test_one_component(dtype):
     assert f"row {least}" in tailed.summary or f"rows {least}" in tailed.summary
 
 
-@pytest.mark.slow
+@pytest.mark.turn
 def test_old_faithful_has_neither():
     assert_said(jg.compare(*old_faithful()))
 
@@ -107,7 +107,7 @@ def clusters(seed, n, d, k, apart, dof=np.inf):
     return means[label] + rng.normal(size=(n, d)) / scale * sd[label, None], np.eye(k)[label]
 
 
-@pytest.mark.slow
+@pytest.mark.turn
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize(("n", "d", "k"), [(300, 2, 2), (200, 1, 3)])
 def test_no_false_alarm_on_mixtures_of_normals(n, d, k, dtype):
@@ -120,7 +120,7 @@ def test_no_false_alarm_on_mixtures_of_normals(n, d, k, dtype):
     assert fired == []
 
 
-@pytest.mark.slow
+@pytest.mark.turn
 def test_no_false_alarm_on_iris_and_by_other_engines():
     iris = jg.datasets.load("iris").x
     assert_lines(judged(iris, 3, n_draws=2000))
@@ -133,7 +133,7 @@ def assert_lines(verdict, *names):
     assert set(lines.index[lines == "warning"]) == set(names), verdict.summary
 
 
-@pytest.mark.slow
+@pytest.mark.turn
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_two_components(dtype):
     two = functools.partial(judged, k=2, dtype=dtype, n_init=1)

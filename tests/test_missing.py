@@ -139,6 +139,7 @@ def test_without_holes_the_form_is_the_complete_one(structure):
     tree_allclose(_e_step(aware, params, x), _e_step(plain, params, x), 1e-10, 1e-10)
 
 
+@pytest.mark.turn
 def test_a_row_without_any_value_is_no_row():
     x = np.concatenate([IRIS, np.full((1, 4), np.nan)])
     model = jg.Mixture(jg.Gaussian("VEE"), 3)
@@ -367,6 +368,7 @@ def test_samplers_agree():
             assert np.all(apart < most * spread), (name, site, apart / spread)
 
 
+@pytest.mark.turn
 def test_gibbs_runs_and_goes_on():
     model = jg.Mixture(jg.Gaussian(), 2, prior="fraley-raftery")
     x = HOLES[:80, 2:]

@@ -18,6 +18,7 @@ def stack(*params):
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
 
 
+@pytest.mark.turn
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_one_component_is_near_its_closed_form(dtype):
     """Laplace's formula is off by a share of 1/n: 0.046 nats here."""

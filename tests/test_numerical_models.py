@@ -85,6 +85,7 @@ def test_statistics_add():
     tree_allclose(many, _e_step(x, 30 * ones)[0], 1e-9)
 
 
+@pytest.mark.turn
 def test_a_far_start_converges_where_a_plain_step_falls():
     x = _rows()
     point = evaluate(MODEL, FAR, x, None)

@@ -73,6 +73,7 @@ print(repr(float(log_density(model, (programs.TUTORIAL,), {}, at)[0])))
     assert model.log_joint(at, TUTORIAL) == pytest.approx(float(found.stdout), rel=1e-12)
 
 
+@pytest.mark.turn
 def test_em_finds_the_mode_from_rows_as_locations(fit):
     at_mode = np.abs(fit.restarts.log_joint - fit.log_joint) < 1e-6
     assert np.sum(at_mode & fit.restarts.converged) >= 60
@@ -184,6 +185,7 @@ def test_a_zero_inflated_program_is_numpyros_distribution():
     np.testing.assert_allclose([errors["extra"], errors["rate"]], expected, rtol=1e-3)
 
 
+@pytest.mark.turn
 @pytest.mark.parametrize(
     ("newton", "end"),
     [
@@ -485,6 +487,7 @@ def test_a_start_by_labels_is_refused(mixture):
         jg.fit(mixture, TUTORIAL, algorithm="classification", key=jax.random.key(0))
 
 
+@pytest.mark.turn
 @pytest.mark.parametrize("method", ["gibbs", "vb"])
 def test_samplers_by_conjugacy_are_refused(method, mixture, fit):
     with pytest.raises(ValueError, match=r'no Gibbs sampler and no variational Bayes.*"nuts"'):

@@ -40,6 +40,7 @@ def each_draw(post):
             yield (c, d), jax.tree.map(lambda leaf, c=c, d=d: jnp.asarray(leaf[c, d]), post.params)
 
 
+@pytest.mark.turn
 @pytest.mark.parametrize("weighted", [False, True])
 def test_predictions_are_averages_over_the_draws(weighted):
     post, weights = small(weighted)

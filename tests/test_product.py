@@ -152,6 +152,7 @@ ALONE = {
 }
 
 
+@pytest.mark.turn
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "gamma")) for name in ALONE]
 )
@@ -204,6 +205,7 @@ def _fit(prior="weak"):
     return jg.fit(jg.Mixture(FAMILY, 2, prior=prior), TABLE, key=KEY, n_init=4)
 
 
+@pytest.mark.turn
 @pytest.mark.parametrize("prior", ["weak", pytest.param("written", marks=pytest.mark.slow)])
 def test_the_program_has_the_density_of_em(prior):
     fit = _fit(prior)
@@ -309,6 +311,7 @@ def test_what_is_refused_is_called_by_its_name(table, words):
         jg.fit(jg.Mixture(FAMILY, 2), table, key=KEY)
 
 
+@pytest.mark.turn
 def test_new_rows_have_the_categories_of_the_fit():
     fit = _fit()
     labels = fit.model.predict(fit.params, TABLE)
@@ -373,6 +376,7 @@ def test_code_and_files_make_it_again(tmp_path):
     assert kept.model.table(CODES[:1]).to_dict() == fit.model.table(CODES[:1]).to_dict()
 
 
+@pytest.mark.turn
 def test_the_page_on_columns_by_name():
     page = pathlib.Path(__file__).parents[1] / "docs" / "columns.md"
     found = doctest.testfile(str(page), module_relative=False)

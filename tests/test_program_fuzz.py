@@ -11,7 +11,7 @@ import pytest
 from helpers import decrement
 
 import jaxgmm as jg
-from jaxgmm._programs._store import _store as _programs
+from jaxgmm._programs import _store as _programs
 
 N, D = 20, 4
 # Of each program; twelve of them are 10^4 in all.

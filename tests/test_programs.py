@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgmm._programs._store import _store as _programs
+from jaxgmm._programs import _store as _programs
 from jaxgmm._programs._store import free_programs, program
 
 

@@ -217,6 +217,7 @@ def test_samplers_agree():
         jg.sample(free, X, key=KEY, method="gibbs")
 
 
+@pytest.mark.turn
 def test_what_is_given_stays():
     fit = fitted("weak")
     drawn = fit.model.sample(fit.params, KEY, 90, given=X)
@@ -259,6 +260,7 @@ def test_bootstrap_draws_responses():
     assert np.all(boot.status == jg.Status.CONVERGED)
 
 
+@pytest.mark.turn
 def test_lines_are_counted_by_one_program():
     """Absent components change nothing."""
     models = [jg.Mixture(PLANES, k) for k in (1, 2)]
@@ -318,6 +320,7 @@ def test_lines_through_few_rows_are_spurious():
     assert jg.fit(jg.Mixture(PLANES, 3, prior="weak"), x, start=start).converged
 
 
+@pytest.mark.turn
 def test_lines_beside_other_columns():
     """A part of a product has its own covariates, in the order of the part."""
     table = pd.DataFrame({"y": X[:, 1], "u": X[:, 0], "v": X[:, 2], "n": _rng.poisson(3, 90)})
@@ -406,6 +409,7 @@ def test_one_line_is_iteratively_reweighted_least_squares(kind):
     np.testing.assert_allclose(errors, wanted, rtol=1e-6)
 
 
+@pytest.mark.turn
 @pytest.mark.parametrize("prior", ["none", "weak"])
 def test_counts_about_two_curves(prior):
     fit = jg.fit(jg.Mixture(POISSON, 2, prior=PRIORS[prior]), COUNTS, key=KEY, n_init=8, tol=1e-14)
@@ -434,6 +438,7 @@ def test_counts_about_two_curves(prior):
     assert fit.n_parameters == 5
 
 
+@pytest.mark.turn
 def test_separation_and_doors():
     x = np.column_stack([np.arange(20.0), np.arange(20) >= 10]).astype(float)
     family = F.LogisticRegression(on=[0])
@@ -451,6 +456,7 @@ def test_separation_and_doors():
         jg.sample(held.model, x, key=KEY, method="gibbs", start=held)
 
 
+@pytest.mark.turn
 def test_pictures_of_lines(tmp_path):
     """Lines in the report, and a panel for each covariate; densities of columns there are none."""
     fit = fitted("conjugate")

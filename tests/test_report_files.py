@@ -21,15 +21,15 @@ from scipy import stats
 
 import jaxgmm as jg
 from jaxgmm._checks import key_numbers
-from jaxgmm.report._figure import png
-from jaxgmm.report._gaussians import Gaussians
-from jaxgmm.report._html import page as html_page
-from jaxgmm.report._illustrations import _marginals as marginals_caption
-from jaxgmm.report._illustrations import illustrations
-from jaxgmm.report._markdown import formula_text
 from jaxgmm.report._notation import formulas, hyper_parameters, key_code
-from jaxgmm.report._prior_density import prior_density
-from jaxgmm.report._report import report
+from jaxgmm.report.page._html import page as html_page
+from jaxgmm.report.page._markdown import formula_text
+from jaxgmm.report.plots._figure import png
+from jaxgmm.report.plots._gaussians import Gaussians
+from jaxgmm.report.plots._prior_density import prior_density
+from jaxgmm.report.verdict._illustrations import _marginals as marginals_caption
+from jaxgmm.report.verdict._illustrations import illustrations
+from jaxgmm.report.verdict._report import report
 
 FIGURES = ("components", "basins", "density", "marginals", "co_clustering", "uncertainty",
            "predictive", "restarts", "optima", "chains")  # fmt: skip
@@ -116,6 +116,7 @@ class Tags(html.parser.HTMLParser):
 # -- files ------------------------------------------------------------------------------
 
 
+@pytest.mark.turn
 def test_save_writes_every_file(folder):
     expected = {f"{name}.png" for name in FIGURES}
     expected |= {"report.html", "report.md", "report.json", "posterior.nc"}
@@ -128,7 +129,7 @@ def test_saving_again_replaces(verdict, folder, page):
 
 
 def test_a_full_disk_gets_an_error_and_no_file(verdict, tmp_path, monkeypatch):
-    monkeypatch.setattr("jaxgmm.report._save.illustrations", lambda _: [])
+    monkeypatch.setattr("jaxgmm.report.verdict._save.illustrations", lambda _: [])
     with full_disk(20_000), pytest.raises(OSError, match="File too large") as error:
         verdict.save(tmp_path / "made")
     assert error.value.filename == str(tmp_path / "made" / "posterior.nc")
@@ -412,6 +413,7 @@ def test_new_figures_show_in_notebooks_without_pyplot(verdict):
         assert not matplotlib.pyplot.get_fignums()
 
 
+@pytest.mark.turn
 @pytest.mark.parametrize("k", [1, 3])
 def test_one_feature_is_a_density(k):
     x = jg.datasets.load("galaxies").x
@@ -443,6 +445,7 @@ def test_three_features_are_a_grid_of_pairs():
         jg.report.plot_components(fit, post, ax=Figure().subplots())
 
 
+@pytest.mark.turn
 def test_what_is_left_out_is_in_the_caption(verdict):
     x = jg.datasets.load("iris").x
     fit = fitted(x, 2)

@@ -146,6 +146,7 @@ def the_fit():
     return jg.fit(model, jg.rows(SEEN, noise=NOISE), key=KEY, n_init=4)
 
 
+@pytest.mark.turn
 def test_numpyro_has_the_same_number():
     fit, (model, rows) = the_fit(), the_fit().model.read(jg.rows(SEEN, noise=NOISE))
     x = jnp.asarray(rows.values)
@@ -157,6 +158,7 @@ def test_numpyro_has_the_same_number():
     assert np.max(np.abs(slope)) < 1e-2
 
 
+@pytest.mark.turn
 def test_whole_weights_are_copies():
     weight = np.arange(N) % 3
     again = np.repeat(np.arange(N), weight)

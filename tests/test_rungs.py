@@ -23,7 +23,7 @@ def drawn(fit, x, method, **options):
     return jg.sample(fit.model, x, key=jax.random.key(1), start=fit, method=method, **settings)
 
 
-SLOW = pytest.mark.slow
+SLOW = pytest.mark.turn
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ def _equal(means):
     )
 
 
+@pytest.mark.turn
 def test_a_fit_is_pushed_off_a_saddle():
     truth = jg.fit(MODEL, GROUPS, start=np.eye(3)[LABELS])
     means = [GROUPS[LABELS < 2].mean()] * 2 + [100.0]
@@ -67,6 +68,7 @@ def test_a_saddle_that_nothing_proper_lies_above_is_named():
     np.testing.assert_allclose(fit.params.means[:, 0], x.mean(), atol=1e-12)
 
 
+@pytest.mark.turn
 def test_equal_labels_may_be_a_maximum():
     """Held together by a prior, or of a model whose rows tell no labels apart."""
     x = RNG.standard_normal((60, 2))

@@ -15,9 +15,9 @@ from helpers import SMALL, soft_labels, tree_allclose
 from scipy.special import xlogy
 
 import jaxgmm as jg
-from jaxgmm.report._merge import MergeTree
-from jaxgmm.report._select import Selection
-from jaxgmm.report._select_page import _code
+from jaxgmm.report.selection._merge import MergeTree
+from jaxgmm.report.selection._page import _code
+from jaxgmm.report.selection._selection import Selection
 
 FAITHFUL = jg.datasets.load("faithful").x
 GALAXIES = jg.datasets.load("galaxies").x
@@ -64,6 +64,7 @@ def test_galaxies_agree_with_mclust(galaxies):
     assert table["n_components"].tolist() == [1, 3, 1, 3]
 
 
+@pytest.mark.turn
 def test_criteria_are_their_formulas(galaxies):
     for (_, row), fit in zip(galaxies.table.iterrows(), galaxies.fits, strict=True):
         labels = np.asarray(fit.model.responsibilities(fit.params, GALAXIES))
@@ -79,6 +80,7 @@ def test_criteria_are_their_formulas(galaxies):
         assert row["bic"] <= row["icl"] <= row["icl_entropy"] + 1e-9
 
 
+@pytest.mark.turn
 def test_weights_count_as_rows():
     x, times = GALAXIES[::2], np.arange(41) % 2 + 1
     grid = models(("E",), (2,))
@@ -232,6 +234,7 @@ def test_models_of_one_shape_share_a_program(compilations):
 CODES = ("VVV", *(pytest.param(c, marks=pytest.mark.slow) for c in jg.model.STRUCTURES))
 
 
+@pytest.mark.turn
 @pytest.mark.parametrize("code", CODES)
 def test_room_for_more_components_changes_nothing(code):
     x, labels = jnp.asarray(SMALL), jnp.asarray(soft_labels(len(SMALL), 2))

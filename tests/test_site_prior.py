@@ -154,6 +154,7 @@ def test_one_density(name):
     _same_number(name, "float64", 1e-10)
 
 
+@pytest.mark.turn
 def test_one_density_in_float32():
     _same_number("full", "float32", 1e-5)
 
@@ -219,6 +220,7 @@ def _is_mode(fit):
     assert np.nanmax(gains) > 1
 
 
+@pytest.mark.turn
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[pytest.mark.slow] * (n != "diag")) for n in PRIORS]
 )

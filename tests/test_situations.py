@@ -62,6 +62,7 @@ def test_the_truth_is_checked_where_there_is_a_closed_form():
     assert found.laplace == pytest.approx(exact, abs=0.1)
 
 
+@pytest.mark.turn
 def test_how_far_an_early_stop_is_from_the_top():
     fit, _ = SITUATIONS["stopped_early"].stage()
     truth = truths.shape(staged.two(5.0).x, PRIOR, fit.params)
@@ -93,6 +94,7 @@ def test_how_much_lower_a_minor_mode_is():
     assert found.basins["log_joint"].tolist() == pytest.approx([low.height, high.height], abs=1e-4)
 
 
+@pytest.mark.turn
 @pytest.mark.parametrize("name", ["stuck_below", "stuck_above", "mirrored"])
 def test_what_each_mode_holds(name):
     data = staged.three() if name == "mirrored" else staged.lopsided()
@@ -118,6 +120,7 @@ def exact_errors(n, prior):
     return np.sqrt(at_mode / free), at_mode**1.5 / (free * np.sqrt(free - 2))
 
 
+@pytest.mark.turn
 @pytest.mark.parametrize(
     ("name", "prior", "n"),
     [

@@ -129,6 +129,7 @@ def check_bayesian(x, covariance_type, kind, names, rtol):
     return ours, theirs
 
 
+@pytest.mark.turn
 @pytest.mark.parametrize("covariance_type", ["full", pytest.param("tied", marks=pytest.mark.slow)])
 def test_variational_bayes_where_the_updates_are_the_same(covariance_type):
     """To its own optimum, from another start."""
@@ -161,6 +162,7 @@ def bayesian():
     return BayesianGaussianMixture(n_components=3, random_state=3, tol=1e-2).fit(SMALL)
 
 
+@pytest.mark.turn
 def test_what_comes_back_is_numpy(fitted):
     arrays = [value for value in vars(fitted).values() if hasattr(value, "shape")]
     arrays += [fitted.predict(SMALL), fitted.predict_proba(SMALL), *fitted.sample(5)]
@@ -182,6 +184,7 @@ def test_the_fit_goes_on_to_jaxgmm(fitted):
     assert fitted.aic(SMALL) == pytest.approx(found.aic)
 
 
+@pytest.mark.turn
 def test_a_copy_says_the_same(fitted, bayesian):
     for estimator in (fitted, bayesian):
         again = pickle.loads(pickle.dumps(estimator))
@@ -223,6 +226,7 @@ def test_warm_start_goes_on(fitted):
     np.testing.assert_allclose(at_once.lower_bounds_, bounds, rtol=1e-12)
 
 
+@pytest.mark.turn
 def test_a_warm_start_gives_a_component_without_rows_a_new_one():
     near, far = SMALL - SMALL.mean(axis=0), SMALL - SMALL.mean(axis=0) + [0, 500]
     mixture = GaussianMixture(2, random_state=0, warm_start=True, max_iter=500, tol=1e-6)
@@ -396,6 +400,7 @@ def test_refusals_of_variational_bayes():
             BayesianGaussianMixture(**options).fit(SMALL)
 
 
+@pytest.mark.turn
 def test_a_prior_leads_to_the_mode_of_the_posterior():
     mixture = GaussianMixture(2, prior="fraley-raftery", random_state=0, tol=1e-10, max_iter=1000)
     found = mixture.fit(SMALL).result_

@@ -69,7 +69,7 @@ def _tests():
             for name, test in vars(module).items():
                 if name.startswith("test_") and not _LEFT_OUT.fullmatch(name):
                     # Some names are in two of the files.
-                    yield f"{file.stem}__{name}", test if name in QUICK else pytest.mark.slow(test)
+                    yield f"{file.stem}__{name}", test if name in QUICK else pytest.mark.turn(test)
 
 
 TESTS = dict(_tests())
@@ -87,7 +87,7 @@ def test_exceptions_and_quick_tests_are_tests():
     assert {name.partition("__")[2] for name in TESTS} >= QUICK
 
 
-@pytest.mark.slow
+@pytest.mark.turn
 def test_more_starts_are_no_worse():
     """scikit-learn's `test_init`, up to rounding: a start alone and among ten differ by it."""
     for seed in range(15):
@@ -97,7 +97,7 @@ def test_more_starts_are_no_worse():
         assert ten >= one - 1e-14 * abs(one)
 
 
-@pytest.mark.slow
+@pytest.mark.turn
 @pytest.mark.parametrize(
     "covariance_type",
     [
@@ -122,7 +122,7 @@ def test_a_ridge_fits_equal_rows(covariance_type):
 
 
 # scikit-learn's own fixtures, which its `conftest.py` keeps.
-@pytest.fixture(params=[np.float64, pytest.param(np.float32, marks=pytest.mark.slow)])
+@pytest.fixture(params=[np.float64, pytest.param(np.float32, marks=pytest.mark.turn)])
 def global_dtype(request):
     return request.param
 

@@ -47,6 +47,7 @@ def test_draws_are_the_posterior():
     assert array_stats.rhat(post.log_joint) < 1.05
 
 
+@pytest.mark.turn
 def test_a_weight_is_a_power_of_the_density():
     copies = (2, 0, 1, 1, 3, 1, 0)
     truth = exact(np.repeat(X, copies, axis=0), 2).log_evidence
@@ -111,6 +112,7 @@ def test_what_smc_cannot_do_it_refuses():
         sample(n_steps=3)
 
 
+@pytest.mark.turn
 def test_a_prior_without_draws_is_named_and_what_to_use_instead():
     """Its measure does not integrate to one, so there is no evidence to climb to either."""
     model = jg.Mixture(jg.Gaussian("VEI"), 2, prior="fraley-raftery")

@@ -132,6 +132,7 @@ def test_a_subset_of_many_rows(key, weighted):
         assert len(np.unique(drawn)) == MOST_ROWS
 
 
+@pytest.mark.turn
 def test_no_start_holds_responsibilities_of_all_rows(key):
     """Memory of a compiled start: blocks, not (n, K) numbers."""
     x, k = jnp.zeros((2**19, 2), jnp.float32), 64
@@ -152,6 +153,7 @@ _PEAKS = {
 }
 
 
+@pytest.mark.turn
 @pytest.mark.parametrize("name", _PEAKS)
 def test_what_is_plain_to_see_is_found(key, name):
     """By every restart from clusters: what is far away does not blur what is near."""
@@ -244,6 +246,7 @@ def test_ward_of_few_distinct_rows(rows):
 # -- short runs ----------------------------------------------------------------------------
 
 
+@pytest.mark.turn
 def test_the_best_short_run_goes_on(key):
     """It starts above where the average random start is after as many steps."""
     x = DATA["iris"]

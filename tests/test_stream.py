@@ -449,6 +449,7 @@ def test_a_sample_is_drawn_evenly_and_keeps_the_order_of_rows():
     assert np.all(np.abs(counts.reshape(10, 100).sum(axis=1) - 500) < 4 * 21)
 
 
+@pytest.mark.turn
 def test_restarts_on_a_sample_end_at_the_optimum_of_all_rows(key):
     whole = jg.fit(MODEL, X, key=key, n_init=4)
     options = {"key": key, "n_init": 4, "subsample": 120}
@@ -594,6 +595,7 @@ def test_columns_that_are_not_there(tmp_path):
         jg.stream(path, columns=["depth"])
 
 
+@pytest.mark.turn
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -157,6 +157,7 @@ def test_an_orientation_ends_no_higher_than_the_one_before(name):
     np.testing.assert_array_less(after, cold + 1e-9)
 
 
+@pytest.mark.turn
 @pytest.mark.parametrize("d", [2, 5, 8])
 def test_turns_in_planes_find_what_newton_finds(d):
     rng = np.random.default_rng(d)
@@ -175,6 +176,7 @@ def test_turns_in_planes_find_what_newton_finds(d):
             assert gained < 1e-11
 
 
+@pytest.mark.turn
 @pytest.mark.parametrize("name", ["EVE", "VVE"])
 def test_many_angles_go_by_turns_in_planes(name):
     """As many as Newton's method is slow with; each step of EM still gains (law 3)."""
@@ -263,6 +265,7 @@ def test_a_support_knows_its_members(name):
     np.testing.assert_array_equal(holds(jnp.stack([site, other, -site])), [True, False, False])
 
 
+@pytest.mark.turn
 @each_curved
 def test_what_gibbs_and_the_prior_cannot_draw_says_so(name, key):
     model = jg.Mixture(jg.Gaussian(name), 2, prior="fraley-raftery").resolve(SMALL)

@@ -84,6 +84,7 @@ def test_outliers_count_less():
     np.testing.assert_array_equal(normal.row_weights(one, jnp.ones((3, 1))), 1.0)
 
 
+@pytest.mark.turn
 def test_light_tails_are_a_boundary():
     x = np.random.default_rng(1).uniform(size=(150, 1))
     fit = jg.fit(jg.Mixture(jg.families.StudentT(), 1), x, key=KEY, n_init=1)
@@ -94,6 +95,7 @@ def test_light_tails_are_a_boundary():
     assert errors.definite
 
 
+@pytest.mark.turn
 def test_one_density_in_all_units():
     fit = fitted(prior="weak")
     x, sites = jnp.asarray(X), fit.model.sites(fit.params)
@@ -284,6 +286,7 @@ def _by_site(x, sample):
     numpyro.factor("x", jnp.sum(jax.nn.logsumexp(jnp.log(weights) + rows, axis=1)))
 
 
+@pytest.mark.turn
 def test_distributions_by_site_are_one_density_and_its_mode():
     model = jg.Mixture(jg.families.StudentT(), 2, prior=SITES)
     fit, x = jg.fit(model, X, start=START, tol=1e-13, max_iter=3000), jnp.asarray(X)

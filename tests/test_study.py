@@ -63,6 +63,7 @@ def one_component():
     return made(methods={"em": "em", "too sure": too_sure})
 
 
+@pytest.mark.turn
 def test_one_component_has_the_coverage_of_normal_theory(one_component):
     """Of Wald's intervals, by Student's t and chi-squared."""
     coverage = one_component.coverage.loc["em"]
@@ -99,6 +100,7 @@ def test_standard_errors_too_small_by_a_fifth_are_caught_by_name(one_component):
     assert "too sure: " in repr(one_component)
 
 
+@pytest.mark.turn
 def test_estimates_and_errors_are_those_of_the_doors():
     """Of 37 rows, which three more fill up."""
     study, keys = made(n=37), _batches._keys(KEY, np.arange(2))
@@ -140,6 +142,7 @@ def test_the_first_sentence_is_what_may_be_concluded(one_component):
     )
 
 
+@pytest.mark.turn
 def test_how_often_criteria_pick_the_truth(tmp_path):
     """One component against one without correlation, which is 0.42."""
     models = [dataclasses.replace(TRUTH, family=jg.Gaussian(name)) for name in ("diag", "full")]

@@ -206,6 +206,7 @@ def test_one_component_has_the_posterior_of_its_plain_twin(name):
         assert abs(numbers.mean() - exact) < 5 * monte_carlo_error(numbers)
 
 
+@pytest.mark.turn
 @pytest.mark.parametrize("name", _lane(CURVED, ["VEE"]))
 def test_chains_agree_and_rarely_diverge(name):
     fit, post = _nuts(name, 2, 60)
@@ -260,6 +261,7 @@ def _numbers(drawn):
     return columns
 
 
+@pytest.mark.turn
 @pytest.mark.parametrize("name", _lane(CURVED, ["VVE"]))
 def test_draws_of_the_prior_agree_with_importance_sampling(name):
     structure = STRUCTURE_OF[name]
@@ -291,6 +293,7 @@ def test_draws_of_the_prior_agree_with_importance_sampling(name):
         assert abs(ours.mean() - mean) < 5 * np.hypot(monte_carlo_error(ours), error)
 
 
+@pytest.mark.turn
 @pytest.mark.parametrize("name", _lane(CURVED, ["EVE"]))
 def test_the_curvature_is_that_along_the_structure(name):
     x = SMALL[:60]

@@ -65,6 +65,7 @@ def test_the_elbo_is_below_the_sum_over_all_assignments(guide):
     assert post.pareto_k < 1
 
 
+@pytest.mark.turn
 def test_one_component_is_near_its_closed_form_under_sample_weights():
     """K = 1: the guide covers the posterior, so importance weights correct it to the truth."""
     x = np.random.default_rng(0).normal(size=(40, 2)) * [1.0, 30.0]

@@ -9,7 +9,7 @@ import pytest
 from posteriors import FAITHFUL, written
 
 import jaxgmm as jg
-from jaxgmm.report._targets import SAME_MODEL, SAME_TARGET, _points, alike, same_target
+from jaxgmm.report.verdict._targets import SAME_MODEL, SAME_TARGET, _points, alike, same_target
 
 PRIOR = jg.ConjugatePrior(
     concentration=2.0, mean=[3.5, 70.0], mean_precision=0.1, dof=5.0, scale=np.diag([1.0, 100.0])
@@ -33,6 +33,7 @@ def a_fit_and_draws(model, x, size=0.02):
     return fit, written(fit, params, x)
 
 
+@pytest.mark.turn
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(
     "change",
@@ -62,6 +63,7 @@ def spherical(**sites):
     return jg.Mixture(jg.Gaussian("spherical"), 2, prior=given | sites)
 
 
+@pytest.mark.turn
 @pytest.mark.parametrize(
     ("means", "same"),
     [

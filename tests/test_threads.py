@@ -96,22 +96,23 @@ def _on_two_threads(*command, timeout=120):
     )
 
 
-@pytest.mark.parametrize("prior", [pytest.param((), marks=pytest.mark.slow), ("fraley-raftery",)])
+@pytest.mark.turn
+@pytest.mark.parametrize("prior", [pytest.param((), marks=pytest.mark.turn), ("fraley-raftery",)])
 def test_em_under_the_users_own_jit(prior):
     _on_two_threads("-c", EM, *prior)
 
 
-@pytest.mark.slow
+@pytest.mark.turn
 def test_a_population_of_particles():
     _on_two_threads("-c", SMC)
 
 
-@pytest.mark.slow
+@pytest.mark.turn
 def test_fits_side_by_side():
     _on_two_threads("-c", FITS)
 
 
-@pytest.mark.slow
+@pytest.mark.turn
 def test_select_from_the_command_line(tmp_path):
     rng = np.random.default_rng(1)
     x = rng.standard_normal((800, 32)) + 6 * rng.standard_normal((8, 32))[np.arange(800) % 8]

@@ -394,6 +394,7 @@ def faithful_modes(x):
     return working, jax.tree.map(lambda leaf: jnp.stack([leaf] * 4), one)
 
 
+@pytest.mark.turn
 def test_draws_are_independent_and_of_the_density_that_is_said():
     """Importance sampling turns the bound into the evidence of the labelling it is around."""
     x = jnp.asarray(FAITHFUL)
@@ -473,6 +474,7 @@ def test_a_bound_that_is_not_finite_is_never_a_result():
 # -- sticks as a prior of the model --------------------------------------------------------
 
 
+@pytest.mark.turn
 def test_sticks_are_one_density_for_every_engine():
     model = the_model("diag", k=2, stick_breaking=True)
     fit = jg.fit(model, X, key=jax.random.key(0), n_init=4, tol=1e-14, max_iter=20_000)

@@ -11,7 +11,8 @@ from posteriors import FAITHFUL, old_faithful, written
 
 import jaxgmm as jg
 from jaxgmm.bayes._summary import moments, quantiles
-from jaxgmm.report._explain import adjusted_rand, drawn, together
+from jaxgmm.report._draws import together
+from jaxgmm.report.verdict._explain import adjusted_rand, drawn
 
 X = (FAITHFUL - FAITHFUL.mean(0)) / FAITHFUL.std(0)
 PRIOR = jg.ConjugatePrior(
@@ -115,6 +116,7 @@ def test_a_minor_mode_is_called_one():
     assert verdict.basins["found_by_restarts"].tolist() == [1, 0]
 
 
+@pytest.mark.turn
 @pytest.mark.parametrize("stuck", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_an_optimum_that_holds_much_and_has_no_draw_ends_the_comparison(stuck):
     """Chains in one of two modes: their draws agree with each other, and say nothing of shares."""
@@ -142,6 +144,7 @@ def test_an_optimum_that_holds_much_and_has_no_draw_ends_the_comparison(stuck):
     assert "the highest mode is not where the mass is" not in verdict.summary
 
 
+@pytest.mark.turn
 def test_masses_without_draws_are_near_those_of_long_runs():
     """Within a factor of two for the heavy ones; the formula alone gives the third optimum 44%.
 
@@ -230,6 +233,7 @@ def test_weights_count():
     assert "Its convergence: the engine does not say." in verdict.summary
 
 
+@pytest.mark.turn
 def test_an_approximation_with_a_heavy_tail_gives_no_verdict():
     choice = mixed(1.0)
     equal = np.full(choice.shape, -np.log(choice.size))

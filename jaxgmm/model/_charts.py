@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import abc
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
@@ -28,9 +28,7 @@ from numpyro.distributions import constraints
 from numpyro.distributions.transforms import Transform
 
 from jaxgmm.model._orientation import along, assembled, axes, shared_axes, turned
-
-if TYPE_CHECKING:
-    from jaxgmm.model._support import OfStructure
+from jaxgmm.model._support import OfStructure
 
 
 class Chart(Transform, abc.ABC):

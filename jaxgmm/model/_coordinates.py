@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 from numpyro.distributions import constraints
 
-from jaxgmm._contract import LatentModel, Sites
+from jaxgmm._contract import LatentModel
 
 
 def coordinates(
-    model: LatentModel, sites: Sites, feature_names: tuple[str, ...]
+    model: LatentModel, sites: Mapping[str, Any], feature_names: tuple[str, ...]
 ) -> Iterator[tuple[str, tuple[int, ...], str]]:
     """(site, index, label) of every number in the sites, symmetric ones once.
 
@@ -38,7 +38,7 @@ def coordinates(
             yield site, index, f"{site}[{', '.join(parts)}]" if parts else site
 
 
-def _of_correlations(conditional: Callable[[Sites], Any], sites: Sites) -> bool:
+def _of_correlations(conditional: Callable[[Any], Any], sites: Mapping[str, Any]) -> bool:
     found = []
     # Only traced: the distribution need not be computed to say where it lives.
     jax.eval_shape(lambda at: found.append(conditional(at).support), sites)

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jaxtyping import Array
 from numpyro.distributions import biject_to, constraints
-
-if TYPE_CHECKING:
-    from jaxgmm.model._charts import Chart
-    from jaxgmm.model._structure import Curved
+from numpyro.distributions.transforms import Transform
 
 
 class OfStructure(constraints.Constraint):
-    """All covariances of K components in D features that a structure allows."""
+    """All covariances of K components in D features that a (`Curved`) structure allows."""
 
-    def __init__(self, structure: Curved, k: int, d: int):
+    def __init__(self, structure: Any, k: int, d: int):
         self.structure, self.k, self.d = structure, k, d
 
     @property
@@ -50,7 +47,7 @@ class OfStructure(constraints.Constraint):
 
 
 @biject_to.register(OfStructure)
-def _chart(constraint: OfStructure) -> Chart:
+def _chart(constraint: OfStructure) -> Transform:
     return constraint.structure.chart(constraint)
 
 

@@ -171,3 +171,17 @@ def ambiguous_labels(seen: Seen, groups: Groups) -> float:
     probability = np.pad(probability, [(0, 0), (0, 0), (0, more)])  # no row, no direction
     as_they_are = np.broadcast_to(np.arange(probability.shape[1]), probability.shape[:2])
     return float(np.mean(np.asarray(clarity(probability, as_they_are, groups)) < AMBIGUOUS))
+
+
+def together(probability: np.ndarray) -> np.ndarray:
+    """(n, n) probability that two rows carry one label, over (S, n, K) of the labels."""
+    shared = pairs_of(probability)
+    np.fill_diagonal(shared, 1)
+    return shared
+
+
+def pairs_of(probability: np.ndarray) -> np.ndarray:
+    """`together` with two copies of a row on the diagonal."""
+    draws, n, _ = probability.shape
+    rows = np.moveaxis(probability, 1, 0).reshape(n, -1)
+    return rows @ rows.T / draws

@@ -13,8 +13,8 @@ from jaxtyping import Float, PRNGKeyArray
 from jaxgmm import em
 from jaxgmm._checks import check_name
 from jaxgmm._contract import LatentModel
-from jaxgmm.report._criteria import DECIDING
-from jaxgmm.report._select import select
+from jaxgmm.report.selection._criteria import DECIDING
+from jaxgmm.report.selection._select import select
 from jaxgmm.report.studies._case import Setting
 from jaxgmm.report.studies._criteria import CRITERIA
 

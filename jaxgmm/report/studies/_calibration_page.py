@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from jaxgmm.report._document import (
+from jaxgmm.report.page._document import (
     Block,
     Document,
     Illustration,
@@ -18,8 +18,8 @@ from jaxgmm.report._document import (
     Words,
     versions,
 )
-from jaxgmm.report._html import fragment, image
-from jaxgmm.report._json import rows
+from jaxgmm.report.page._html import fragment, image
+from jaxgmm.report.page._json import rows
 from jaxgmm.report.studies._plot_ranks import plot_ranks
 from jaxgmm.report.studies._reported import Report
 
@@ -102,6 +102,6 @@ def _conclusion(said: list[str], table: pd.DataFrame) -> list[Block]:
 
 
 def _picture(table: pd.DataFrame, ranks: np.ndarray, settings: dict[str, Any], dpi: int) -> bytes:
-    from jaxgmm.report._figure import png
+    from jaxgmm.report.plots._figure import png
 
     return png(plot_ranks(table, ranks, settings, None), dpi)

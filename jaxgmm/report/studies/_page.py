@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from jaxgmm.report._document import (
+from jaxgmm.report.page._document import (
     Block,
     Code,
     Document,
@@ -17,8 +17,8 @@ from jaxgmm.report._document import (
     Words,
     versions,
 )
-from jaxgmm.report._html import fragment
-from jaxgmm.report._json import rows
+from jaxgmm.report.page._html import fragment
+from jaxgmm.report.page._json import rows
 from jaxgmm.report.studies._plots import plot_coverage, plot_errors, plot_failures
 from jaxgmm.report.studies._reported import Report
 from jaxgmm.report.studies._scores import Scores
@@ -153,7 +153,7 @@ def _table(found: Scores) -> list[Block]:
 
 
 def _figures(found: Scores) -> list[Block]:
-    from jaxgmm.report._figure import png
+    from jaxgmm.report.plots._figure import png
 
     return [
         Illustration(

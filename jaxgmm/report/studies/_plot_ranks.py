@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from jaxgmm.report._canvas import COLOURS, GREY, TITLE, panels, plain
+from jaxgmm.report.plots._canvas import COLOURS, GREY, TITLE, panels, plain
 from jaxgmm.report.studies._ranks import bands, cumulative
 
 _COLUMNS = 3

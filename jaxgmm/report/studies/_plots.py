@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
-from jaxgmm.report._canvas import GREY, LEGEND, MARKERS, TITLE, canvas, colour, panels, plain
+from jaxgmm.report.plots._canvas import GREY, LEGEND, MARKERS, TITLE, canvas, colour, panels, plain
 
 # Bands and bars hold this share of what Monte-Carlo error alone does.
 _BAND = 0.95

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxgmm.files import Content
-from jaxgmm.report._document import Document
-from jaxgmm.report._written import written
+from jaxgmm.report.page._document import Document
+from jaxgmm.report.page._written import written
 
 
 class Report(NamedTuple):

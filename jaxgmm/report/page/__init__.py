@@ -1,0 +1,1 @@
+"""Documents as HTML, Markdown and JSON: sections, tables, figures and formulas of anything."""

@@ -1,0 +1,70 @@
+"""Reports as Markdown, the figures beside them as files."""
+
+from __future__ import annotations
+
+import re
+from html import unescape
+
+import pandas as pd
+
+from jaxgmm.report.page._document import (
+    Block,
+    Code,
+    Document,
+    Formulas,
+    Illustration,
+    Pairs,
+    Table,
+    Words,
+)
+
+
+def markdown(document: Document) -> str:
+    """The document in GitHub's dialect, which has tables."""
+    name, *more = document.subject
+    parts = [f"# {_plain(document.title)}", "  \n".join([f"`{name}`", *map(_plain, more)])]
+    for section in document.sections:
+        parts += [f"## {_plain(section.title)}", *map(_block, section.blocks)]
+    return "\n\n".join(parts) + "\n"
+
+
+def formula_text(markup: str) -> str:
+    """Mathematics in HTML as one line of plain text: ``x_i ~ N(μ_k, Σ_k)``."""
+    text = re.sub(r"<sub>(.*?)</sub>", r"_\1", markup)
+    text = re.sub(r"<sup>(.*?)</sup>", r"^\1", text)
+    text = unescape(re.sub(r"<[^>]*>", "", text)).replace("\xa0", " ")
+    return re.sub(r" {2,}", " ", text)
+
+
+def _block(block: Block) -> str:
+    match block:
+        case Words(text, "decided" | "undecided"):
+            return f"**{_plain(text)}**"
+        case Words(text, "tier"):
+            return f"### {_plain(text)}"
+        case Words(text, _):
+            return _plain(text)
+        case Table(frame, _):
+            return _table(frame)
+        case Pairs(rows, markup):
+            names = [formula_text(name) if markup else name for name, _ in rows]
+            values = [value for _, value in rows]
+            return _table(pd.DataFrame({"": values}, index=names))
+        case Formulas(lines):
+            return "```text\n" + "\n".join(map(formula_text, lines)) + "\n```"
+        case Code(text):
+            return f"```python\n{text.rstrip()}\n```"
+        case Illustration(_, title, caption, _):
+            return f"### {_plain(title)}\n\n![{_plain(title)}]({block.file})\n\n{_plain(caption)}"
+
+
+def _table(frame: pd.DataFrame) -> str:
+    row = lambda cells: "| " + " | ".join(_plain(str(cell)) for cell in cells) + " |"
+    lines = [row(["", *frame.columns]), "|" + " --- |" * (len(frame.columns) + 1)]
+    lines += [row([name, *cells]) for name, *cells in frame.itertuples()]
+    return "\n".join(lines)
+
+
+def _plain(text: str) -> str:
+    """Text in which nothing is markup."""
+    return re.sub(r"([\\`*<|$])", r"\\\1", text).replace("\n", " ")

@@ -1,0 +1,1 @@
+"""Figures of fits and posteriors. They know frames, arrays and models, and no verdict."""

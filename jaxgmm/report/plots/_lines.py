@@ -1,0 +1,86 @@
+"""Figure: the response over the covariates, with EM's lines and the posterior's bands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array
+
+from jaxgmm._contract import Params
+from jaxgmm._programs import program
+from jaxgmm.bayes import Posterior
+from jaxgmm.em import Fit
+from jaxgmm.report.plots._canvas import (
+    GREY,
+    LEGEND,
+    MOST_FEATURES,
+    MOST_ROWS,
+    TITLE,
+    colour,
+    dash,
+    panels,
+    plain,
+    span,
+    spread,
+)
+from jaxgmm.report.plots._columns import drawn, one
+
+_DRAWS = 200
+_BAND = 0.95
+_POINTS = 100
+
+
+def plot_lines(fit: Fit, post: Posterior, ax: Any = None) -> Any:
+    """Rows by EM's labels, EM's mean response and the 95% band of the posterior's."""
+    model: Any = fit.model
+    # A background stands around the regression, and has the last label.
+    family = getattr(model.family, "family", model.family)
+    covariates, response = family.positions
+    shown = covariates[:MOST_FEATURES]
+    x = np.asarray(post.x, np.float64)
+    weights = np.ones(len(x)) if post.sample_weight is None else np.asarray(post.sample_weight)
+    middle = np.average(x, axis=0, weights=weights)
+    rows = spread(np.flatnonzero(weights > 0), MOST_ROWS)
+    probability = np.asarray(model.responsibilities(fit.params, jnp.asarray(post.x)))
+    labels, params = np.argmax(probability, axis=1)[rows], drawn(post, _DRAWS)
+    columns = min(len(shown), 3)
+    shape = (-(-len(shown) // columns), columns)
+    size = (7.2, 4.8) if len(shown) == 1 else (max(3.4 * columns, 7.2), 3.0 * shape[0] + 0.6)
+    figure, grid = panels(ax, shape if ax is None else (1, len(shown)), size)
+    for axes, column in zip(grid.ravel(), shown, strict=False):
+        there = np.tile(middle, (_POINTS, 1))
+        there[:, column] = np.linspace(*span(x[:, column], 0.03), _POINTS)
+        at = jnp.asarray(there, fit.params.weights.dtype)
+        bands = np.quantile(
+            np.asarray(_means(family, params, at)), [(1 - _BAND) / 2, (1 + _BAND) / 2], axis=0
+        )
+        lines = np.asarray(_means(family, one(fit.params), at))[0]
+        shades = [colour(k) for k in range(len(lines))] + [GREY]
+        points = [shades[min(label, len(lines))] for label in labels]
+        axes.scatter(x[rows, column], x[rows, response], c=points, s=9, alpha=0.5, lw=0, zorder=1)
+        for k, line in enumerate(lines):
+            share = float(fit.params.weights[k])
+            label = f"EM, component {k} (weight {share:.2f})"
+            axes.fill_between(
+                there[:, column], *bands[:, k], color=colour(k), alpha=0.25, lw=0, zorder=2
+            )
+            axes.plot(
+                there[:, column], line, color=colour(k), lw=2, ls=dash(k), label=label, zorder=3
+            )
+        axes.fill_between([], [], [], color=GREY, alpha=0.4, label="posterior, 95%")
+        axes.set(xlabel=plain(fit.feature_names[column]), ylim=span(x[:, response]))
+    for axes in grid.ravel()[len(shown) :]:
+        axes.remove()
+    grid[0, 0].set(ylabel=plain(fit.feature_names[response]))
+    grid[0, 0].set_title("Lines: EM over the posterior", **TITLE)
+    grid[0, 0].legend(**LEGEND)
+    return figure if ax is None else ax
+
+
+@program()
+def _means(family: Any, params: Params, x: Array) -> Array:
+    """(S, K, m): mean responses at each draw."""
+    return lax.map(lambda p: family.mean_responses(p, x), params)
