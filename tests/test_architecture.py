@@ -137,6 +137,29 @@ def test_a_room_is_its_public_names(room):
             assert not any(name.startswith(f"jaxgmm.{room}._") for name in _imports(file)), file
 
 
+# How many names each piece of the contract has. These numbers may only fall.
+WIDTHS = {
+    "Definition": 6,
+    "EM": 14,
+    "Conjugate": 4,
+    "Health": 8,
+    "Local": 7,
+    "Names": 3,
+    "Labels": 8,
+    "Rows": 22,
+}
+
+
+def test_the_contract_comes_in_small_pieces():
+    pieces = {base.__name__: base for base in jaxgmm.LatentModel.__mro__[1:-2]}
+    own = lambda cls: {n for n in (*vars(cls), *cls.__annotations__) if n[0] != "_"}
+    assert {name: len(own(cls)) for name, cls in pieces.items()} == WIDTHS
+    # To define a model is to write five of them.
+    assert pieces["Definition"].__abstractmethods__ == {
+        "prior_sites", "likelihood", "sites", "from_sites", "n_parameters"
+    }  # fmt: skip
+
+
 def test_no_drawer_for_odds_and_ends():
     names = {part.strip("_").removesuffix(".py") for file in FILES for part in file.parts}
     assert not names & {"utils", "util", "helpers", "contrib", "misc", "common"}

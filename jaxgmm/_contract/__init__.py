@@ -1,15 +1,15 @@
 """The noun that every room agrees on, and what it says of itself."""
 
-from jaxgmm._contract._description import Description
-from jaxgmm._contract._latent_model import (
+from jaxgmm._contract._definition import (
     Assignment,
-    LatentModel,
     Params,
     Prior,
     Sites,
     Statistics,
     expected_labels,
 )
+from jaxgmm._contract._description import Description
+from jaxgmm._contract._latent_model import LatentModel
 from jaxgmm._contract._proper import described, innermost, instead, support_of
 from jaxgmm._contract._within import at_edge, freedom, held, inwards, least_share, stepped
 
