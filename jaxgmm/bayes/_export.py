@@ -36,12 +36,16 @@ def to_datatree(
         posterior = dataclasses.replace(posterior, sample_stats=stats).resample()
     x, d = np.asarray(posterior.x), len(posterior.feature_names)
     values = lambda rows: rows[..., :d] if x.ndim == 2 else rows  # without noise beside them
-    row_dims = ["obs", "feature"][: x.ndim]
+    named = posterior.model.coords(posterior.feature_names)
+    # Components need not have all columns as features.
+    whole = len(named.get("feature", ())) == d
+    row_dims = ["obs", "feature" if whole else "column"][: x.ndim]
     dims = {**posterior.model.site_dims(), "x": row_dims, "sample_weight": ["obs"]}
     dims["noise"] = ["obs", "of_noise"]
     coords = {
         "component": np.arange(posterior.model.n_components),
-        **posterior.model.coords(posterior.feature_names),
+        **named,
+        "column": list(posterior.feature_names),
         "obs": np.arange(x.shape[0]) if posterior.row_names is None else posterior.row_names,
     }
     groups = {

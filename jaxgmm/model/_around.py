@@ -141,6 +141,14 @@ class Around(Family):
     def code(self) -> str:
         return self.family.code
 
+    @property
+    def column_names(self) -> tuple[Any, ...] | None:  # type: ignore[override]
+        return self.family.column_names
+
+    @property
+    def given_names(self) -> tuple[Any, ...]:  # type: ignore[override]
+        return self.family.given_names
+
     def iterates(self, prior: Any) -> bool:
         return self.family.iterates(self._prior(prior))
 
@@ -182,6 +190,12 @@ class Around(Family):
         family, x = self.family.read(x)
         return self._around(family), x
 
+    def called(self, names: tuple[Any, ...]) -> Self:
+        return self._around(self.family.called(names))
+
+    def features_of(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        return self.family.features_of(names)
+
     def check_names(self, names: tuple[str, ...]) -> None:
         self.family.check_names(names)
 
@@ -193,6 +207,14 @@ class Around(Family):
 
     def given_rows(self, x: Any) -> Array:
         return self.family.given_rows(x)
+
+    @property
+    def positions(self) -> tuple[list[int], int]:
+        """Where the covariates and the response of a regression inside stand."""
+        return self.family.positions
+
+    def mean_responses(self, params: MixtureParams, x: Array) -> Float[Array, "k n"]:
+        return self.family.mean_responses(self.components(params), self._rows(x))
 
     def embed(self, x: Array) -> Float[Array, "n e"]:
         return self.family.embed(self._rows(x))

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from numpyro.distributions import constraints
 
@@ -103,6 +104,11 @@ class Family(Form):
     n_levels: int | ClassVar[int | None] | None = None
     # The distribution of a component in HTML, for reports.
     formula: ClassVar[str | None] = None
+    # Whether mixing weights are a site; else the family makes them of the rows.
+    has_weights: ClassVar[bool] = True
+    # What the columns of a row are called, where the family knows; and those that are given.
+    column_names: tuple[Any, ...] | None = None
+    given_names: tuple[Any, ...] = ()
     # Labels that are no components, the last ones, each of a kind of its own.
     labels_apart: ClassVar[tuple[str, ...]] = ()
     # What a row is.
@@ -206,6 +212,10 @@ class Family(Form):
         """The family that knows what the columns of a row are called."""
         return self
 
+    def features_of(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        """Those of the names of columns that are the features of components."""
+        return names
+
     def check_names(self, names: tuple[str, ...]) -> None:
         """Refuse, with a `ValueError`, columns that are not those of a row, in their order."""
 
@@ -226,6 +236,10 @@ class Family(Form):
     ) -> Float[Array, "n d"]:
         """The same with the columns that are not drawn taken from rows, in their order."""
         return self.sample(params, key, labels)
+
+    def log_weights(self, params: Params, x: Array) -> Float[Array, "*n k"]:
+        """Log mixing weights of all rows, or of each."""
+        return jnp.log(params.weights)
 
     def embed(self, x: Array) -> Float[Array, "n e"]:
         """Rows as vectors whose Euclidean distances make sense, for starts."""
@@ -464,6 +478,16 @@ class Family(Form):
     def from_coordinates(self, vector: Array, like: Statistics) -> Statistics:
         """The inverse of `coordinates`."""
         raise NotImplementedError
+
+
+def known_labels(labels: Float[Array, "k n"]) -> Assignment:
+    """The assignment of rows whose labels are known, for whoever makes statistics of them."""
+
+    def assign(logits: Array, first: Array | int) -> tuple[Array, Array]:
+        own = lax.dynamic_slice_in_dim(labels, first, logits.shape[1], axis=1)
+        return own, jnp.zeros_like(own[0])
+
+    return assign
 
 
 def labelled(

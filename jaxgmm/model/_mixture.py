@@ -35,6 +35,7 @@ from jaxgmm.labels import check_renaming
 from jaxgmm.model._background import Background, Uniform
 from jaxgmm.model._door import check_concentration, check_coordinates
 from jaxgmm.model._family import Family
+from jaxgmm.model._gates import Gated
 from jaxgmm.model._look import by_row, counts, fill, total
 from jaxgmm.model._noisy import with_noise
 from jaxgmm.model._origin import about, centred_rows, narrowed
@@ -72,6 +73,10 @@ class Mixture(LatentModel):
     background : Uniform, optional
         A density beside the components, for rows that belong to none: it is the last of the K
         labels, which keeps its name, so that there are K - 1 components.
+    gates : list of str, or list of int, optional
+        Covariates on which the weights of a row depend: columns of a table by name, which an
+        array has last, or of an array by place. Components do not see them, but for a regression
+        that has them among its own. The weights are then ``softmax([gates, 0] (1, covariates))``.
 
     Raises
     ------
@@ -84,7 +89,8 @@ class Mixture(LatentModel):
     ``params`` everywhere below is a `GaussianParams`, or of other families a `MixtureParams`, as
     made by `params`. The sites are ``weights`` (K,), or ``sticks`` (K - 1,) under a
     stick-breaking prior, unless they are fixed; and the family's own: of Gaussians ``means``
-    (K, D), and ``covariances`` in the structure's own shape.
+    (K, D), and ``covariances`` in the structure's own shape. With ``gates`` there is a site of
+    that name, (K - 1, 1 + m), in place of the weights: log odds of each label against the last.
 
     Of Gaussians a dictionary may declare ``scales``, standard deviations in the shape of the
     variances, in place of ``covariances``; of matrices with D > 1 also ``correlations`` (K, D, D),
@@ -118,14 +124,17 @@ class Mixture(LatentModel):
     n_features: int | None = dataclasses.field(default=None, metadata={"static": True})
     present: Any = None
     background: dataclasses.InitVar[Uniform | None] = None
+    gates: dataclasses.InitVar[Any] = None
 
-    def __post_init__(self, background: Uniform | None):
+    def __post_init__(self, background: Uniform | None, gates: Any):
         # Names and counts only: arrays pass through here under transformations.
         if not isinstance(self.family, Family):
             raise TypeError(f"family: needs a component family, found {self.family!r}")
         check_count("n_components", self.n_components, 1)
-        if background is not None:
-            object.__setattr__(self, "family", _with_background(self.family, background))
+        if background is not None or gates is not None:
+            object.__setattr__(self, "family", _with(self.family, background, gates))
+        if self.weights is not None and not self.family.has_weights:
+            raise ValueError("weights: are made by the gates; give one or the other")
         if self.n_components <= len(self.labels_apart):
             raise ValueError(
                 f"n_components: counts the background too, so at least 2, found {self.n_components}"
@@ -153,7 +162,9 @@ class Mixture(LatentModel):
 
     def __repr__(self) -> str:
         fixed = "" if self.weights is None else ", fixed weights"
-        fixed = "".join(f", a {name}" for name in self.family.beside) + fixed
+        with_article = {"background": "a background"}
+        beside = [with_article.get(name, name) for name in self.family.beside]
+        fixed = "".join(f", {name}" for name in beside) + fixed
         return (
             f"Mixture({self.family.label}, n_components={self.n_components}, "
             f"prior={self.prior_name}{fixed})"
@@ -176,7 +187,7 @@ class Mixture(LatentModel):
         if self.n_features is None:
             raise ValueError("the number of features is not known yet: call model.resolve(x)")
         sites = self.family.prior_sites(prior, self.n_components, self.n_features)
-        if self.weights is not None:
+        if not self._free_weights:
             return sites
         return {self._weighting.site: lambda _: self._prior_of_weights(prior), **sites}
 
@@ -185,6 +196,11 @@ class Mixture(LatentModel):
             return prior.of_weights(self.n_components)
         concentration = None if prior is None else prior.concentration
         return self._weighting.prior(concentration, self.n_components)
+
+    @property
+    def _free_weights(self) -> bool:
+        """Whether the weights are a site."""
+        return self.weights is None and self.family.has_weights
 
     @property
     def _weighting(self) -> Weighting:
@@ -203,7 +219,7 @@ class Mixture(LatentModel):
     def iterates(self) -> bool:  # type: ignore
         """Whether that maximum has no formula, and iterations on the statistics find it."""
         sites = self.prior if isinstance(self.prior, SitePrior) else None
-        weights = self.weights is None and sites is not None and sites.concentration is None
+        weights = self._free_weights and sites is not None and sites.concentration is None
         return weights or self.family.iterates(self.prior)
 
     @property
@@ -267,7 +283,7 @@ class Mixture(LatentModel):
                 f"prior: flat priors are not conjugate; use {self.family.conjugate_prior}"
             )
         self.family.check_conjugate(prior)
-        if self.weights is None and prior.concentration is None:
+        if self._free_weights and prior.concentration is None:
             raise ValueError(
                 f"prior: {self._weighting.site!r} need a Dirichlet distribution of 'weights', as "
                 'Gibbs and variational Bayes do; use method="nuts"'
@@ -296,18 +312,21 @@ class Mixture(LatentModel):
 
     def sites(self, params: Params) -> Sites:
         own = self.family.sites(params, self.prior)
-        if self.weights is not None:
+        if not self._free_weights:
             return own
         return {self._weighting.site: self._weighting.to_site(params.weights), **own}
 
     def from_sites(self, sites: Sites) -> Params:
-        if self.weights is not None:
+        if not self._free_weights:
             weights = self._fixed(jnp.result_type(*sites.values()))
         else:
             weights = self._weighting.from_site(sites[self._weighting.site])
         return self.family.from_sites(weights, sites, self.prior)
 
     def _fixed(self, dtype: Any) -> Float[Array, " k"]:
+        """Those that are no site; what a family makes of rows stands in their place."""
+        if self.weights is None:
+            return jnp.full(self.n_components, 1 / self.n_components, dtype)
         return jnp.asarray(self.weights, dtype)
 
     def log_units(self) -> Array | None:
@@ -435,7 +454,8 @@ class Mixture(LatentModel):
         if len(rows) != n:
             raise ValueError(f"given: needs {n} rows, found {len(rows)}")
         key_label, key_row = jax.random.split(key)
-        labels = jax.random.categorical(key_label, jnp.log(params.weights), shape=(n,))
+        log_weights = self.family.log_weights(params, rows)
+        labels = jax.random.categorical(key_label, log_weights, shape=(n,))
         return self.family.sample_given(params, key_row, labels, rows)
 
     # -- EM ------------------------------------------------------------------
@@ -495,7 +515,7 @@ class Mixture(LatentModel):
         update: Callable[..., Sites] = self.family.update
         part = {} if self.family.closed else {"share": share}
         own = update(statistics, prior, params, **part)
-        if self.weights is not None:
+        if not self._free_weights:
             weights = self._fixed(jnp.result_type(*own.values()))
         elif prior is None:
             weights = counts / jnp.sum(counts)
@@ -677,7 +697,7 @@ class Mixture(LatentModel):
             return resolved.translate(origin)[0]
         prior, family = self.prior, self.family.looked(rows, sample_weight)
         if isinstance(prior, PriorRule):
-            shape = self.n_components, self.weights is None
+            shape = self.n_components, self._free_weights
             known = on_rung(dataclasses.replace(self, family=family), rows, sample_weight)
             prior = _prior_by_rule(family, prior.name, *known, *shape)
         return dataclasses.replace(self, family=family, prior=prior)._sized(rows)
@@ -703,7 +723,7 @@ class Mixture(LatentModel):
             self.family.check_rule(self.prior.name, rows, total)
         elif self.prior is not None:
             shape = self.n_components, rows.shape[1]
-            self.family.check_prior(self.prior, *shape, free=self.weights is None)
+            self.family.check_prior(self.prior, *shape, free=self._free_weights)
         if not self.bounded():
             self.family.check_bounded(rows, self._n_present)
 
@@ -720,7 +740,7 @@ class Mixture(LatentModel):
     @property
     def _edges(self) -> np.ndarray | None:
         """How the density of the weights ends at the edges: its concentrations, where known."""
-        free = self.weights is None and self.n_components > 1
+        free = self._free_weights and self.n_components > 1
         if not free or not isinstance(self.prior, (ConjugatePrior, SitePrior)):
             return None
         concentration = self.prior.concentration
@@ -777,26 +797,26 @@ class Mixture(LatentModel):
         return self.family.spurious(params, statistics._replace(counts=counts))
 
     def bounded(self) -> bool:
-        return self.family.bounded(self.prior, free=self.weights is None)
+        return self.family.bounded(self.prior, free=self._free_weights)
 
     def ascends(self) -> Array:
         return self.family.ascends()
 
     @precise
     def retract(self, params: Params, tangent: Float[Array, " p"]) -> Params:
-        free, weights = 0, params.weights
-        if self.weights is None:
-            free = self.n_components - 1
-            # Logits of the other labels against the first one.
-            step = jnp.concatenate([jnp.zeros(1, tangent.dtype), tangent[:free]])
-            weights = weights * jnp.exp(step - jnp.max(step))
-            weights = weights / jnp.sum(weights)
+        if not self._free_weights:
+            return self.family.retract(params, tangent)
+        free = self.n_components - 1
+        # Logits of the other labels against the first one.
+        step = jnp.concatenate([jnp.zeros(1, tangent.dtype), tangent[:free]])
+        weights = params.weights * jnp.exp(step - jnp.max(step))
+        weights = weights / jnp.sum(weights)
         moved = self.family.retract(params, tangent[free:])
         return dataclasses.replace(moved, weights=weights)
 
     def edges(self, params: Params) -> Bool[Array, " p"]:
         own = self.family.edges(params)
-        if self.weights is not None:
+        if not self._free_weights:
             return own
         # Only of labels apart a weight may be on its edge.
         empty = self._apart & at_edge(constraints.unit_interval, params.weights)
@@ -809,7 +829,7 @@ class Mixture(LatentModel):
         return self.n_parameters(self.family.n_columns(params))
 
     def padded(self, n_components: int) -> Mixture | None:
-        if self.prior is not None or self.weights is not None or self.labels_apart:
+        if self.prior is not None or not self._free_weights or self.labels_apart:
             return None
         present = np.arange(n_components) < self.n_components
         return dataclasses.replace(self, n_components=n_components, present=present)
@@ -848,7 +868,7 @@ class Mixture(LatentModel):
 
     def derived_sites(self, params: Params) -> Sites:
         derived = self.family.derived_sites(params)
-        if self.weights is None and self._weighting is STICKS:
+        if self._free_weights and self._weighting is STICKS:
             derived["weights"] = params.weights
         return derived
 
@@ -861,7 +881,8 @@ class Mixture(LatentModel):
         }
 
     def coords(self, feature_names: tuple[str, ...]) -> dict[str, list[Any]]:
-        names = {**super().coords(feature_names), **self.family.coords()}
+        features = self.family.features_of(feature_names)
+        names = {**super().coords(features), **self.family.coords()}
         if self.labels_apart:
             names["component"] = list(range(self.n_placed))
             names["label"] = [*map(str, range(self.n_placed)), *self.labels_apart]
@@ -870,7 +891,7 @@ class Mixture(LatentModel):
     def n_parameters(self, n_features: int) -> int:
         """Free parameters of the weights and the components."""
         k = self._n_present
-        free_weights = k - 1 if self.weights is None else 0
+        free_weights = k - 1 if self._free_weights else 0
         return free_weights + self.family.n_parameters(k, n_features)
 
     # -- parameters ----------------------------------------------------------
@@ -908,6 +929,8 @@ class Mixture(LatentModel):
         (2, 1, 1)
         """
         k = self.n_components
+        if weights is not None and not self.family.has_weights:
+            raise TypeError("weights: are made by the gates; give gates=")
         sites = self.family.checked(own, k)
         if weights is None:
             weights = np.full(k, 1 / k) if self.weights is None else self.weights
@@ -922,12 +945,18 @@ def _prior_by_rule(
     return family.default_prior(rule, x, sample_weight, k, free)
 
 
-def _with_background(family: Family, background: Any) -> Background:
-    if not isinstance(background, Uniform):
-        raise TypeError(f"background: needs a jaxgmm.Uniform, found {background!r}")
-    if isinstance(family, Background):
+def _with(family: Family, background: Any, gates: Any) -> Family:
+    """A family with another background, or other gates, around what has none."""
+    if isinstance(family, Gated):
+        gates = list(family.on) if gates is None else gates
         family = family.family
-    return Background(family, background)
+    if background is not None:
+        if not isinstance(background, Uniform):
+            raise TypeError(f"background: needs a jaxgmm.Uniform, found {background!r}")
+        if isinstance(family, Background):
+            family = family.family
+        family = Background(family, background)
+    return family if gates is None else Gated.of(family, gates)
 
 
 def _labels(logits: Float[Array, "k n"]) -> Float[Array, "n k"]:

@@ -23,7 +23,7 @@ from jaxgmm._contract import Assignment, Params, Prior, Sites, Statistics
 from jaxgmm._numerics import sum_over_blocks
 from jaxgmm.files import Coded, ColumnRefused, numeric, stored
 from jaxgmm.model._coding import Categories, coded, decoded, is_table, joined, taken
-from jaxgmm.model._family import Family
+from jaxgmm.model._family import Family, known_labels
 from jaxgmm.model._prior import ConjugatePrior
 from jaxgmm.model._product_prior import ProductPrior
 from jaxgmm.model._site_family import MixtureParams
@@ -145,8 +145,13 @@ class Product(Family):
     # -- the parts -------------------------------------------------------------------
 
     @property
-    def column_names(self) -> tuple[str, ...]:
+    def column_names(self) -> tuple[str, ...]:  # type: ignore[override]
         return tuple(name for own in self.names for name in own)
+
+    @property
+    def given_names(self) -> tuple[str, ...]:  # type: ignore[override]
+        named = zip(self.column_names, self.kinds(len(self.column_names)), strict=True)
+        return tuple(name for name, kind in named if kind == "given")
 
     @property
     def each(self) -> list[_Part]:
@@ -506,12 +511,7 @@ class Product(Family):
 
         def block(rows: Array, weights: Array, first: Array | int) -> tuple[Joint, Array]:
             labels, value = assign(logits(rows), first)
-
-            def given(logits: Array, first: Array | int) -> tuple[Array, Array]:
-                own = lax.dynamic_slice_in_dim(labels, first, logits.shape[1], axis=1)
-                return own, jnp.zeros_like(own[0])
-
-            found = []
+            found, given = [], known_labels(labels)
             for i, part in enumerate(self.each):
                 family = part.family
                 if self.noise is not None:

@@ -138,7 +138,8 @@ class Regression(SiteFamily):
     def by_name(self) -> bool:
         return isinstance((*self.on, self.response)[0], str)
 
-    def _called(self) -> tuple[Any, ...]:
+    @property
+    def column_names(self) -> tuple[Any, ...]:  # type: ignore[override]
         """The columns of a row by the names that `on` uses."""
         if self.names is not None:
             return self.names
@@ -147,9 +148,13 @@ class Regression(SiteFamily):
         return (*self.on, "response" if self.response is None else self.response)
 
     @property
+    def given_names(self) -> tuple[Any, ...]:  # type: ignore[override]
+        return self.on
+
+    @property
     def positions(self) -> tuple[list[int], int]:
         """Where in a row the covariates and the response stand."""
-        names = self._called()
+        names = self.column_names
         others = [name for name in names if name not in self.on]
         response = self.response
         if response is None and len(others) == 1:
@@ -164,8 +169,9 @@ class Regression(SiteFamily):
         return [names.index(name) for name in self.on], names.index(response)
 
     def called(self, names: tuple[Any, ...]) -> Regression:
-        # Names of an array's columns are their places, unless they are called by text.
-        made = names if self.by_name or not self.on else tuple(range(len(names)))
+        # Text does not call columns that are known by their places.
+        known = self.by_name or not self.on or not isinstance(names[0], str)
+        made = names if known else tuple(range(len(names)))
         known = dataclasses.replace(self, names=tuple(made))
         known.positions  # noqa: B018 - refuses what does not fit
         return known
@@ -185,7 +191,7 @@ class Regression(SiteFamily):
         if not is_table(x) or not self.by_name:
             rows = x if isinstance(x, jax.Array) else numeric("x", x)
             rows = rows[:, None] if rows.ndim == 1 else rows
-            names = self._called()
+            names = self.column_names
             if rows.ndim != 2 or rows.shape[1] != len(names):
                 raise ValueError(
                     f"x: {self.label} needs a table, or {len(names)} column(s) in the order "
@@ -209,7 +215,7 @@ class Regression(SiteFamily):
         return known, joined(x, numbers, list(numbers.values()))
 
     def check_names(self, names: tuple[str, ...]) -> None:
-        needed = tuple(map(str, self._called()))
+        needed = tuple(map(str, self.column_names))
         if names not in (needed, tuple(f"x{j}" for j in range(len(needed)))):
             raise ValueError(
                 f"x: needs the columns {', '.join(map(repr, needed))} in this order, found "
@@ -369,11 +375,7 @@ class Regression(SiteFamily):
     def measured(self, x: Array, sample_weight: Array | None, responses: bool) -> Units:
         """Mean and spread of the columns; zero and root mean square where lines pass zero."""
         on, response = self.positions
-        total, mean, scatter = weighted_moments(x, sample_weight)
-        square = jnp.diagonal(scatter) / total
-        if not self.intercept:
-            mean, square = jnp.zeros_like(mean), square + mean**2
-        scale = jnp.where(square > 0, jnp.sqrt(square), 1)
+        mean, scale = spread(x, sample_weight, self.intercept)
         z = np.array(on, int)
         one = jnp.ones((), x.dtype)
         own = (mean[response], scale[response]) if responses else (0 * one, one)
@@ -389,17 +391,38 @@ class Regression(SiteFamily):
         The noise is the share of a column's length that may be its rounding.
         """
         on, _ = self.positions
-        z = np.asarray(x[:, on], float)
-        z = z - z.mean(axis=0) if self.intercept else z
-        size = np.sqrt(np.sum(z**2, axis=0))
-        noise = max(10, len(on)) * float(np.finfo(x.dtype).eps) * np.sqrt(len(x))
-        rank = np.linalg.matrix_rank(z / np.where(size > 0, size, 1), tol=noise) if on else 0
-        if rank < len(on) or len(x) < self.width:
+        z, noise, independent = about_means(x[:, on], self.intercept)
+        if not independent:
             raise ValueError(
                 f"{trouble}: {len(x)} row(s) do not tell {self.width} coefficients apart, as the "
                 f"covariates are linear in each other; drop a covariate, or {remedy}"
             )
         return z, noise
+
+
+def spread(
+    x: Array, sample_weight: Array | None, about_mean: bool
+) -> tuple[Float[Array, " d"], Float[Array, " d"]]:
+    """Mean and standard deviation of columns; or zero, and the root of their mean square."""
+    total, mean, scatter = weighted_moments(x, sample_weight)
+    square = jnp.diagonal(scatter) / total
+    if not about_mean:
+        mean, square = jnp.zeros_like(mean), square + mean**2
+    return mean, jnp.where(square > 0, jnp.sqrt(square), 1)
+
+
+def about_means(z: np.ndarray, intercept: bool) -> tuple[np.ndarray, float, bool]:
+    """Covariates about their means, the noise in them, and whether they are independent.
+
+    The noise is the share of a column's length that may be its rounding.
+    """
+    n, m = z.shape
+    noise = max(10, m) * float(np.finfo(z.dtype).eps) * np.sqrt(n)
+    z = np.asarray(z, float)
+    z = z - z.mean(axis=0) if intercept else z
+    size = np.sqrt(np.sum(z**2, axis=0))
+    rank = np.linalg.matrix_rank(z / np.where(size > 0, size, 1), tol=noise) if m else 0
+    return z, noise, rank == m and n >= m + intercept
 
 
 def _other(label: str, x: Any, on: tuple[str, ...]) -> str:

@@ -97,6 +97,9 @@ def _row_formula(model: Mixture) -> str:
         covariance, _, note = _covariance_symbols(model)
         component = f"N(<i>&mu;<sub>k</sub></i>, {covariance})"
     apart = "".join(f" + <i>w</i><sub>{name}</sub> uniform(box)" for name in model.labels_apart)
+    if not model.family.has_weights:
+        gated = "<i>w</i> = softmax([<i>gates</i>, 0] (1, <i>u<sub>i</sub></i>))"
+        note = f"{gated}, &nbsp; {note}" if note else gated
     return (
         "<i>x<sub>i</sub></i> ~ &sum;<sub><i>k</i></sub> <i>w<sub>k</sub></i> "
         f"{component}{apart}, &nbsp; <i>k</i> = 1, …, {model.n_placed}"

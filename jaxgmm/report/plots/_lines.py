@@ -36,8 +36,7 @@ _POINTS = 100
 def plot_lines(fit: Fit, post: Posterior, ax: Any = None) -> Any:
     """Rows by EM's labels, EM's mean response and the 95% band of the posterior's."""
     model: Any = fit.model
-    # A background stands around the regression, and has the last label.
-    family = getattr(model.family, "family", model.family)
+    family = model.family
     covariates, response = family.positions
     shown = covariates[:MOST_FEATURES]
     x = np.asarray(post.x, np.float64)

@@ -16,7 +16,7 @@ _HEIGHTS = ("log_joint", "log_likelihood")
 
 
 # First axes of the sites that belong to single components.
-_LABELLED = ("component", "label", "stick")
+_LABELLED = ("component", "label", "stick", "gate")
 
 
 def parameter_table(
