@@ -206,6 +206,17 @@ def test_page_says_what_was_done(verdict, page):
     assert re.search(r"M-step\s*closed form: the maximum of the expected log joint", text)
 
 
+def test_lines_that_do_not_apply_fold_away(verdict, folder, page):
+    apart = verdict.checks["verdict"] == "not applicable"
+    folded = re.findall(r"<details>.*?</details>", page, re.S)
+    assert len(folded) == verdict.checks["tier"][apart].nunique()
+    for name, away in apart.items():
+        cell = f"<th>{html.escape(name, quote=False)}</th>"
+        assert any(cell in part for part in folded) == away
+        assert cell in page
+    assert (folder / "report.md").read_text().count("<details>") == len(folded)
+
+
 def test_names_are_escaped(verdict, page):
     for text in (page, verdict._repr_html_()):
         assert "<b>eruptions" not in text

@@ -57,7 +57,14 @@ class Illustration(NamedTuple):
         return f"{self.name}.png"
 
 
-Block = Words | Table | Pairs | Formulas | Code | Illustration
+class Folded(NamedTuple):
+    """A table that opens under its title."""
+
+    title: str
+    table: Table
+
+
+Block = Words | Table | Pairs | Formulas | Code | Illustration | Folded
 
 
 class Section(NamedTuple):

@@ -12,6 +12,7 @@ from jaxgmm.report.page._document import (
     Block,
     Code,
     Document,
+    Folded,
     Formulas,
     Illustration,
     Pairs,
@@ -21,7 +22,7 @@ from jaxgmm.report.page._document import (
 )
 
 # Words that have a colour of their own in tables of checks.
-_STATES = ("ok", "warning", "fail", "not applicable")
+_STATES = ("ok", "warning", "fail")
 
 
 def page(document: Document) -> str:
@@ -69,10 +70,12 @@ def html(block: Block) -> str:
             return f"<pre><code>{escape(text)}</code></pre>"
         case Illustration(name, title, caption, png):
             return (
-                f'<figure id="figure-{escape(name)}">\n<h3>{escape(title)}</h3>\n'
+                f'<figure id="figure-{escape(name)}" {_width(png)}>\n<h3>{escape(title)}</h3>\n'
                 f'<div class="scroll">{image(png, title)}</div>\n'
                 f"<figcaption>{escape(caption)}</figcaption>\n</figure>"
             )
+        case Folded(title, inside):
+            return f"<details>\n<summary>{escape(title)}</summary>\n{html(inside)}\n</details>"
 
 
 def table(frame: pd.DataFrame, kind: str = "numbers") -> str:
@@ -80,16 +83,18 @@ def table(frame: pd.DataFrame, kind: str = "numbers") -> str:
     classes = "words" if checked else kind
     text = frame.to_html(escape=True, border=0, justify="unset", classes=classes)
     for name in _STATES if checked else ():
-        text = text.replace(f"<td>{name}</td>", f'<td class="{name.replace(" ", "-")}">{name}</td>')
+        text = text.replace(f"<td>{name}</td>", f'<td class="{name}">{name}</td>')
     return f'<div class="scroll">{text}</div>'
 
 
 def image(png: bytes, alt: str) -> str:
     data = base64.b64encode(png).decode("ascii")
-    # A size in proportion to that of the figure, so that letters are as large in all of them.
-    width = int.from_bytes(png[16:20], "big") // 3 * 2
-    size = f'style="--width: {width}px"'
-    return f'<img alt="{escape(alt)}" {size} src="data:image/png;base64,{data}">'
+    return f'<img alt="{escape(alt)}" {_width(png)} src="data:image/png;base64,{data}">'
+
+
+def _width(png: bytes) -> str:
+    """In proportion to that of the figure, so that letters are as large in all of them."""
+    return f'style="--width: {int.from_bytes(png[16:20], "big") // 3 * 2}px"'
 
 
 def style(name: str) -> str:

@@ -11,6 +11,7 @@ from jaxgmm.report.page._document import (
     Block,
     Code,
     Document,
+    Folded,
     Formulas,
     Illustration,
     Pairs,
@@ -54,6 +55,8 @@ def _block(block: Block) -> str:
             return "```text\n" + "\n".join(map(formula_text, lines)) + "\n```"
         case Code(text):
             return f"```python\n{text.rstrip()}\n```"
+        case Folded(title, inside):
+            return f"<details><summary>{_plain(title)}</summary>\n\n{_block(inside)}\n\n</details>"
         case Illustration(_, title, caption, _):
             return f"### {_plain(title)}\n\n![{_plain(title)}]({block.file})\n\n{_plain(caption)}"
 

@@ -9,6 +9,7 @@ from jaxgmm.report.page._document import (
     Block,
     Code,
     Document,
+    Folded,
     Formulas,
     Illustration,
     Pairs,
@@ -17,6 +18,7 @@ from jaxgmm.report.page._document import (
     Words,
     versions,
 )
+from jaxgmm.report.verdict._check import NOT_APPLICABLE
 from jaxgmm.report.verdict._findings import Findings
 from jaxgmm.report.verdict._text import labels_note, shown_basins, shown_checks, shown_table
 
@@ -86,7 +88,14 @@ def conclusion(verdict: Findings) -> Words:
 def checks(verdict: Findings) -> list[Block]:
     blocks: list[Block] = []
     for words, lines in shown_checks(verdict.checks).items():
-        blocks += [Words(words, "tier"), Table(lines, "checks")]
+        applies = lines["verdict"] != NOT_APPLICABLE
+        blocks.append(Words(words, "tier"))
+        if applies.any():
+            blocks.append(Table(lines[applies], "checks"))
+        if not applies.all():
+            rest = lines.loc[~applies, ["meaning"]]
+            title = f"{len(rest)} more that do not apply here"
+            blocks.append(Folded(title, Table(rest, "words")))
     return blocks
 
 
