@@ -364,6 +364,10 @@ def test_statistics_add():
     whole = model.e_step(params, x)
     parts = [model.e_step(params, rows) for rows in (x[:50], x[50:])]
     tree_allclose(whole[0], model.add(parts[0][0], parts[1][0]), 1e-9)
+    twice = model.add(whole[0], whole[0])
+    tree_allclose(
+        model.add(whole[0], twice, (2.0, 1.5)), model.add(twice, model.add(twice, whole[0])), 1e-9
+    )
     weight = jnp.asarray(np.arange(len(CLOUD)) % 3, float)
     copies = jnp.asarray(np.repeat(CLOUD, np.arange(len(CLOUD)) % 3, axis=0))
     tree_allclose(model.e_step(params, x, weight)[0], model.e_step(params, copies)[0], 1e-9)

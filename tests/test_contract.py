@@ -196,6 +196,10 @@ def test_statistics_add(structure):
     ):
         parts = model.add(whole(slice(0, 37)), whole(slice(37, None)))
         tree_allclose(parts, whole(slice(None)), rounding)
+        twice = model.add(parts, parts)
+        tree_allclose(
+            model.add(parts, twice, (2.0, 1.5)), model.add(twice, model.add(twice, parts)), rounding
+        )
     # 9,000 rows are several blocks and a tail of the library's own size.
     many, value = model.e_step(params, jnp.tile(x, (100, 1)), jnp.tile(weight, 100))
     once, one = model.e_step(params, x, weight)

@@ -167,6 +167,10 @@ def test_statistics_add(name):
     whole, value = e_step(x)
     parts = [e_step(rows)[0] for rows in (x[:20], x[20:])]
     tree_allclose(model.add(*parts), whole, 1e-13)
+    twice = model.add(whole, whole)
+    tree_allclose(
+        model.add(whole, twice, (2.0, 1.5)), model.add(twice, model.add(twice, whole)), 1e-13
+    )
     many, sum_of_many = e_step(jnp.tile(x, (200, 1)))  # several blocks
     tree_allclose((many.counts, sum_of_many), (200 * whole.counts, 200 * value), 1e-11)
 

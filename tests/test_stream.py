@@ -496,6 +496,150 @@ def test_lines_on_a_stream(key):
     np.testing.assert_allclose(streamed.trace, whole.trace, rtol=1e-10)
 
 
+# -- online EM ----------------------------------------------------------------------------
+
+
+def two_groups(n, seed=0):
+    generator = np.random.default_rng(seed)
+    first = generator.random(n) < 0.3
+    scale = np.where(first, 1.0, 2.0)[:, None]
+    return np.where(first[:, None], 0.0, [4.0, 2.0]) + scale * generator.normal(size=(n, 2))
+
+
+def distance(one, other):
+    """Of two fits with the same labels, in parameters."""
+    pairs = zip(jax.tree.leaves(one.params), jax.tree.leaves(other.params), strict=True)
+    return float(np.sqrt(sum(np.sum((np.asarray(a) - np.asarray(b)) ** 2) for a, b in pairs)))
+
+
+ONLINE = jg.Mixture(jg.Gaussian(), 2)
+NEAR = ONLINE.params(means=[[0.5, 0.5], [3.0, 1.0]], covariances=[np.eye(2), 3 * np.eye(2)])
+
+
+@pytest.mark.parametrize("averaging", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_one_pass_comes_close_to_batch_em(averaging):
+    x = two_groups(200_000)
+    whole = jg.fit(ONLINE, x, start=NEAR, tol=1e-8)
+    online = jg.em.Online(averaging=averaging)
+    rows = jg.stream(iter(np.split(x, 50)), block_rows=20_000)
+    fit = jg.fit(ONLINE, rows, start=NEAR, algorithm=online, subsample=2000)
+    assert fit.status == jg.Status.UNJUDGED
+    assert not fit.converged
+    # Standard errors of batch EM: 0.006 of a mean. The last steps alone are noisier.
+    np.testing.assert_allclose(
+        fit.params.means, whole.params.means, atol=0.02 if averaging else 0.1
+    )
+    np.testing.assert_allclose(fit.params.weights, whole.params.weights, atol=0.01)
+    assert (fit.n_rows, fit.total_weight) == (len(x), len(x))
+    assert fit.fingerprint == whole.fingerprint
+    assert len(fit.trace) == fit.n_iter + 1
+    assert fit.trace[-20:].mean() == pytest.approx(whole.log_likelihood / len(x), abs=0.02)
+    # The rows are gone.
+    assert np.isnan([fit.log_likelihood, fit.log_joint, fit.bic, fit.icl]).all()
+    assert "not known" in repr(fit)
+    again = jg.stream(iter(np.split(x, 50)), block_rows=20_000)
+    again = jg.fit(ONLINE, again, start=NEAR, algorithm=online, subsample=2000)
+    tree_allclose(again.params, fit.params, rtol=0)
+
+
+def test_online_em_where_rows_can_be_read_again(key):
+    x = two_groups(2000)
+    rows = jg.stream(x, block_rows=300)
+    online = jg.em.Online(batch_rows=100)
+    fit = jg.fit(ONLINE, rows, key=key, n_init=2, algorithm=online, subsample=500, passes=2)
+    assert fit.log_likelihood == pytest.approx(
+        float(ONLINE.log_likelihood(fit.params, x)), rel=1e-10
+    )
+    assert fit.log_joint == fit.log_likelihood + fit.log_prior
+    assert np.isfinite([fit.bic, fit.aic, fit.icl]).all()
+    # Two readings; the first begins with the sample. Each block has three batches.
+    assert fit.n_iter == 15 + 20
+    assert fit.row_sums.statistics.counts.sum() == pytest.approx(len(x))
+
+
+def test_absent_rows_are_not_learned():
+    x = two_groups(600)
+    present = np.random.default_rng(1).random(600) < 0.7
+    present[:200] = True
+    weight = present.astype(float)
+    online = jg.em.Online(batch_rows=50)
+    options = {"start": NEAR, "algorithm": online, "subsample": 200}
+    rows = jg.stream(x, weight=weight, block_rows=50)
+    fit = jg.fit(ONLINE, rows, **options)
+    assert fit.total_weight == present.sum()
+    assert fit.row_sums.statistics.counts.sum() == pytest.approx(present.sum())
+    x = np.where(present[:, None], x, 1e3)
+    again = jg.fit(ONLINE, jg.stream(x, weight=weight, block_rows=50), **options)
+    tree_allclose(again.params, fit.params, rtol=1e-12)
+
+
+def test_with_an_exponent_of_one_every_row_counts_the_same():
+    """Sums at labels made when each row came: those of one M-step where labels are known."""
+    x = two_groups(600)
+    model = jg.Mixture(jg.Gaussian(), 1, prior="fraley-raftery")
+    first = jg.fit(model, x[:200], start="hierarchical")
+    online = jg.em.Online(exponent=1.0, batch_rows=50, averaging=False)
+    rows = jg.stream(x, block_rows=100)
+    options = {"start": first.params, "algorithm": online, "subsample": 200}
+    fit = jg.fit(first.model, rows, **options)
+    whole = jg.fit(first.model, x, start=first.params)
+    tree_allclose(fit.params, whole.params, rtol=1e-9)
+    assert fit.log_joint == pytest.approx(whole.log_joint, rel=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, pytest.param(np.float32, marks=pytest.mark.slow)])
+def test_an_update_comes_closer_to_the_fit_of_all_rows(dtype):
+    x = two_groups(3000).astype(dtype)
+    old, new = x[:1000], x[1000:]
+    near = jax.tree.map(lambda leaf: np.asarray(leaf, dtype), NEAR)
+    whole = jg.fit(ONLINE, x, start=near)
+    fit = jg.fit(ONLINE, old, start=near)
+    updated = fit.update(new)
+    assert distance(updated, whole) < 0.5 * distance(fit, whole)
+    assert updated.status == jg.Status.UNJUDGED
+    assert (updated.n_rows, updated.total_weight) == (3000, 3000)
+    assert updated.trace.dtype == updated.params.means.dtype == dtype
+    # As a stream, and twice in turn.
+    streamed = fit.update(jg.stream(new, block_rows=2048))
+    tree_allclose(streamed.params, updated.params, rtol=1e-5)
+    twice = fit.update(new[:1024]).update(new[1024:])
+    assert twice.n_rows == 3000
+    assert distance(twice, whole) < 0.5 * distance(fit, whole)
+    # What was learned is a start like any other.
+    arrived = jg.fit(ONLINE, x, start=updated.params)
+    assert arrived.converged
+    assert arrived.log_joint == pytest.approx(whole.log_joint, rel=1e-6)
+
+
+def test_a_fit_that_was_saved_goes_on(tmp_path):
+    x = two_groups(400)
+    fit = jg.fit(ONLINE, x[:200], start=NEAR, max_iter=3)
+    kept = jg.load(fit.save(tmp_path / "fit.npz"))
+    tree_allclose(kept.update(x[200:]).params, fit.update(x[200:]).params, rtol=0)
+
+
+def test_what_online_em_refuses(key):
+    x = two_groups(100)
+    fit = jg.fit(ONLINE, x, start=NEAR, max_iter=1)
+    t = jg.Mixture(jg.families.StudentT(), 2)
+    for call, message in [
+        (lambda: jg.em.Online(exponent=0.5), "exponent: must be above 0.5"),
+        (lambda: jg.em.Online(batch_rows=0), "batch_rows: must be at least 1"),
+        (lambda: jg.fit(ONLINE, x, algorithm="online"), "algorithm: online EM reads a stream"),
+        (lambda: jg.fit(t, jg.stream(x), key=key, algorithm="online"), "M-step of this model is"),
+        (lambda: fit.update(x[:, :1]), r"x: needs the 2 column\(s\) of the fit, found 1"),
+        (lambda: fit.update(x, algorithm="em"), "algorithm: needs a jaxgmm.em.Online"),
+        (lambda: fit.update(jg.stream(x), sample_weight=x[:, 0]), "sample_weight: weights of a"),
+        (lambda: fit.moved(np.ones(2), "").update(x), "fit: keeps no sums over its rows"),
+        (
+            lambda: jg.fit(ONLINE, jg.stream(iter([x])), key=key, algorithm="online", passes=2),
+            "this stream can be read once",
+        ),
+    ]:
+        with pytest.raises((ValueError, TypeError), match=message):
+            call()
+
+
 # -- what is refused ----------------------------------------------------------------------
 
 

@@ -365,3 +365,10 @@ def test_weights_count_rows_and_statistics_add(holes):
     parts = [step(jnp.asarray(part), ones)[0] for part in (x[:30], x[30:])]
     whole = step(jnp.asarray(x), jnp.ones(60))[0]
     tree_allclose(working.add(*parts), whole, 1e-10, 1e-10)
+    twice = working.add(whole, whole)
+    tree_allclose(
+        working.add(whole, twice, (2.0, 1.5)),
+        working.add(twice, working.add(twice, whole)),
+        1e-10,
+        1e-10,
+    )

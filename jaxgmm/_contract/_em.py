@@ -73,9 +73,16 @@ class EM(Definition):
         first row, so that (n, K) numbers never exist at once.
         """
 
-    def add(self, one: Statistics, other: Statistics) -> Statistics:
-        """The statistics of two sets of rows together."""
-        return jax.tree.map(jnp.add, one, other)
+    def add(
+        self, one: Statistics, other: Statistics, shares: tuple[Array, Array] | None = None
+    ) -> Statistics:
+        """The statistics of two sets of rows together; each row counts ``shares`` times, or once.
+
+        Only online EM asks for shares.
+        """
+        if shares is None:
+            return jax.tree.map(jnp.add, one, other)
+        return jax.tree.map(lambda a, b: shares[0] * a + shares[1] * b, one, other)
 
     def coordinates(self, statistics: Statistics) -> Array:
         """Statistics as a vector that any real numbers may replace, for extrapolation."""

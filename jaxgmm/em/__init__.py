@@ -14,6 +14,7 @@ from jaxgmm.em._information import (
 from jaxgmm.em._kmeans import KMeans, KMeansRun, kmeans
 from jaxgmm.em._loop import default_tolerance, run
 from jaxgmm.em._lrt import LikelihoodRatioTest, bootstrap_lrt
+from jaxgmm.em._online import Online
 from jaxgmm.em._progress import bar
 from jaxgmm.em._readings import Block, Readings, check_no_weights
 from jaxgmm.em._results import (
@@ -45,6 +46,7 @@ __all__ = [
     "KMeansRun",
     "LikelihoodRatioTest",
     "LocalErrors",
+    "Online",
     "Readings",
     "Replicates",
     "Search",

@@ -20,10 +20,11 @@ from jaxgmm._contract import LatentModel, Params
 from jaxgmm._programs import in_slices, on_rung, program
 from jaxgmm.em._accelerate import ACCELERATIONS, accelerated
 from jaxgmm.em._loop import as_run, default_tolerance, number_of_slots, run_starts
+from jaxgmm.em._online import Online, fit_online, update
 from jaxgmm.em._passes import fit_stream
 from jaxgmm.em._readings import check_no_weights
 from jaxgmm.em._record import Rows, best_fit, certainty, distinct, ended_well, landmarks
-from jaxgmm.em._results import SAME_OPTIMUM, Fit, Run, Status, fingerprint
+from jaxgmm.em._results import SAME_OPTIMUM, Fit, RowSums, Run, Status, fingerprint
 from jaxgmm.em._saddle import Twins, freed, twins
 from jaxgmm.em._start import DETERMINISTIC, SHORT_RUNS, SHORT_STEPS, STARTS, ward_labels
 from jaxgmm.em._step import evaluate
@@ -43,10 +44,10 @@ def fit(
     sample_weight: Any = None,
     tol: float | None = None,
     max_iter: int = 1000,
-    algorithm: str = "em",
+    algorithm: str | Online = "em",
     acceleration: str | None = None,
     subsample: int = 65_536,
-    passes: int = 100,
+    passes: int | None = None,
 ) -> Fit:
     """Maximum likelihood or MAP by EM, all restarts in one compiled call.
 
@@ -80,14 +81,16 @@ def fit(
         until the parameters stop moving, and 0 never stops on a gain.
     max_iter : int
         Most M-steps per restart.
-    algorithm : {"em", "classification", "stochastic", "annealing"}
+    algorithm : {"em", "classification", "stochastic", "annealing", "online"}
         How rows are given to components: by posterior probabilities; wholly to the most
         probable component (Celeux and Govaert, 1992); wholly to one drawn at random
         (Celeux and Diebolt, 1985), for ``max_iter`` steps, of which the best is returned;
         or by probabilities that start soft and harden (Ueda and Nakano, 1998), then as EM.
         Weights count in all of them. ``trace`` is the algorithm's own objective (for
         classification the classification likelihood plus the log prior); every other
-        number is the model's, at the final parameters, and ranks the restarts.
+        number is the model's, at the final parameters, and ranks the restarts. Of a stream
+        ``"em"`` or ``"online"``, an M-step after every thousand rows, each of which is read
+        once; see `jaxgmm.em.Online`, a value of which says more.
     acceleration : None, "squarem" or "anderson"
         Leap ahead after every two steps of EM, never to a lower end (Varadhan and Roland,
         2008; Anderson, 1965). Worth it where ``fit.rate`` of plain EM is close to one.
@@ -95,8 +98,9 @@ def fit(
     subsample : int
         Of a stream: rows of the sample, drawn without replacement as the rows are read first.
     passes : int
-        Of a stream: most M-steps on all rows, each of which reads them once; ``max_iter`` is for
-        the sample. ``fit.restarts`` and ``fit.trace`` are those of all rows.
+        Of a stream: most M-steps on all rows, each of which reads them once (100); ``max_iter`` is
+        for the sample. ``fit.restarts`` and ``fit.trace`` are those of all rows. Of online EM, how
+        often the rows are read (once).
 
     Returns
     -------
@@ -136,17 +140,25 @@ def fit(
     check_count("n_init", n_init, 1)
     if isinstance(x, Stream):
         check_no_weights(sample_weight)
-        others = {"acceleration": acceleration}
-        for name, found in {
-            **others,
-            "algorithm": None if algorithm == "em" else algorithm,
-        }.items():
-            if found is not None:
-                raise ValueError(f"{name}: a stream is fitted by plain EM; found {name}={found!r}")
-        return fit_stream(
-            model, x, fit, key=key, n_init=n_init, start=start, tol=tol, max_iter=max_iter,
-            subsample=subsample, passes=passes,
-        )  # fmt: skip
+        if acceleration is not None:
+            raise ValueError(
+                f"acceleration: a stream is fitted by plain EM; found {acceleration!r}"
+            )
+        settings = {"key": key, "n_init": n_init, "start": start, "tol": tol, "max_iter": max_iter}
+        settings["subsample"] = subsample
+        if algorithm == "em":
+            return fit_stream(
+                model, x, fit, passes=_PASSES if passes is None else passes, **settings
+            )
+        how = Online() if algorithm == "online" else algorithm
+        if not isinstance(how, Online):
+            raise ValueError(
+                f"algorithm: a stream is fitted by plain EM or by online EM, found {algorithm!r}"
+            )
+        once = 1 if passes is None else passes
+        return fit_online(model, x, fit, passes=once, how=how, **settings)
+    if algorithm == "online" or isinstance(algorithm, Online):
+        raise ValueError("algorithm: online EM reads a stream; pass jaxgmm.stream(x)")
     if start is None:
         start = model.default_start if model.starts_from_labels else _PRIOR
     elif callable(start):
@@ -246,6 +258,12 @@ def fit(
         if not lifted:
             break
     return found
+
+
+Fit.going_on = staticmethod(update)
+
+# Readings of a stream by EM, if nobody says.
+_PASSES = 100
 
 
 def _fit_about(
@@ -515,14 +533,14 @@ def _off_saddle(found: Fit, twin: Twins, pushed: Run) -> tuple[Run, bool]:
 @program()
 def _labels_at(
     model: LatentModel, params: Params, x: Array, sample_weight: Array | None
-) -> tuple[Array, Array, Twins]:
+) -> tuple[Array, Array, Twins, RowSums]:
     """What the labels of all rows say.
 
     The sum over rows of the log probability of the most probable label, which labels no row has,
-    and the two that are most alike.
+    the two that are most alike, and the sums over the rows.
     """
     working = model.standardise(x, sample_weight)
     here = working.to_working(params)
     statistics, total = working.e_step(here, x, sample_weight, certainty)
     alike = twins(working, here, x, sample_weight)
-    return total, working.empty(here, statistics), alike
+    return total, working.empty(here, statistics), alike, RowSums(working, statistics)

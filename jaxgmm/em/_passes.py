@@ -16,9 +16,10 @@ from jaxgmm._checks import check_count, check_key, key_numbers
 from jaxgmm._contract import Assignment, LatentModel, Params, expected_labels
 from jaxgmm._programs import program
 from jaxgmm.em._loop import RUNNING, Ends, Slot, as_run, entered, verdict_on
+from jaxgmm.em._online import refuse_numerical
 from jaxgmm.em._progress import bar
 from jaxgmm.em._record import WELL, Rows, best_fit, certainty, landmarks
-from jaxgmm.em._results import Fit, Run, Status
+from jaxgmm.em._results import Fit, RowSums, Run, Status
 from jaxgmm.em._saddle import Twins, twins
 from jaxgmm.em._step import Move, choose, evaluated, next_params, unevaluated
 from jaxgmm.em._stream import Stream
@@ -45,11 +46,7 @@ def fit_stream(
     check_count("subsample", subsample, 1)
     check_count("passes", passes, 0)
     check_again(stream)
-    if not model.closed:
-        raise ValueError(
-            "x: the M-step of this model is numerical, for which EM needs all rows in memory; "
-            "fit a sample of the stream"
-        )
+    refuse_numerical(model)
     if isinstance(start, (list, np.ndarray, jax.Array)):
         raise ValueError(
             "start: responsibilities belong to rows in memory; for a stream give a name, "
@@ -97,7 +94,7 @@ def fit_stream(
             trace[here, np.asarray(slots.n_iter)[here]] = np.asarray(slots.point.objective)[here]
         record = _as_run(working, slots, trace)
 
-        def labels_at(params: Params) -> tuple[Array, Array, Twins]:
+        def labels_at(params: Params) -> tuple[Array, Array, Twins, RowSums]:
             one = jax.tree.map(lambda leaf: leaf[None], params)
             _, one = _in_working_units(model, stand_in, one)
             slots, nothing = _entered(working, one, sample)
@@ -212,6 +209,7 @@ def _as_run(model: LatentModel, slots: Slot, trace: Array) -> Run:
 @program()
 def _labels_at(
     model: LatentModel, params: Params, sums: Any, sample: Array, weights: Array | None
-) -> tuple[Array, Array, Twins]:
+) -> tuple[Array, Array, Twins, RowSums]:
     here, (statistics, total) = jax.tree.map(lambda leaf: leaf[0], (params, sums))
-    return total, model.empty(here, statistics), twins(model, here, sample, weights)
+    alike = twins(model, here, sample, weights)
+    return total, model.empty(here, statistics), alike, RowSums(model, statistics)

@@ -15,10 +15,10 @@ from jaxtyping import Array, Float
 from jaxgmm._checks import wider
 from jaxgmm._contract import LatentModel, Params, expected_labels
 from jaxgmm._programs import in_slices, program, rows_at
-from jaxgmm.em._results import SAME_OPTIMUM, Fit, Run, Status
+from jaxgmm.em._results import SAME_OPTIMUM, Fit, RowSums, Run, Status
 from jaxgmm.em._saddle import Twins
 
-WELL = (Status.CONVERGED, Status.OUT_OF_ITERATIONS, Status.SADDLE)
+WELL = (Status.CONVERGED, Status.OUT_OF_ITERATIONS, Status.SADDLE, Status.UNJUDGED)
 
 
 class Rows(NamedTuple):
@@ -35,14 +35,14 @@ def best_fit(
     model: LatentModel,
     record: Run,
     rows: Rows,
-    labels_at: Callable[[Params], tuple[Array, Array, Twins]],
+    labels_at: Callable[[Params], tuple[Any, Any, Twins, RowSums]],
     settings: dict[str, Any],
 ) -> tuple[Fit, Twins]:
     """The best restart that is neither collapsed nor spurious, with everything beside it.
 
     And the two of its labels that are most alike. ``labels_at`` says of parameters what the labels
     of all rows say: the sum over rows of the log probability of the most probable one
-    (`certainty`), which labels no row has, and the two most alike.
+    (`certainty`), which labels no row has, the two most alike, and the sums over the rows.
     """
     record = jax.tree.map(np.asarray, record)
     score = np.where(np.isnan(record.log_joint), -np.inf, record.log_joint)
@@ -62,7 +62,9 @@ def best_fit(
     total = rows.total_weight
     n_iter, n_parameters = int(record.n_iter[best]), model.n_parameters(rows.landmarks.shape[1])
     bic = n_parameters * math.log(rows.n_informative) - 2 * log_likelihood
-    log_certainty, empty, twin = labels_at(params)
+    log_certainty, empty, twin, sums = labels_at(params)
+    # Rows with holes come in patterns of their own, and numerical steps need more than sums.
+    keeps = model.closed and not (model.incomplete or model.imputes)
     found = Fit(
         model=model,
         params=params,
@@ -86,6 +88,7 @@ def best_fit(
         aic=2 * n_parameters - 2 * log_likelihood,
         icl=bic - 2 * float(log_certainty),
         fingerprint=rows.fingerprint,
+        row_sums=jax.tree.map(np.asarray, sums) if keeps else None,
         **settings,
     )
     return found, twin

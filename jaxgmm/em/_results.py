@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import enum
 import hashlib
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +41,7 @@ class Status(enum.IntEnum):
     NONFINITE_OBJECTIVE = 4
     NONFINITE_INPUT = 5
     SADDLE = 6
+    UNJUDGED = 7
 
     def __str__(self) -> str:
         return _SENTENCES[self]
@@ -55,6 +57,10 @@ _SENTENCES = {
     Status.NONFINITE_OBJECTIVE: "the objective is not finite: check the start and the prior",
     Status.NONFINITE_INPUT: "the data, weights or start hold non-finite values",
     Status.SADDLE: "a saddle: components coincide, or steps grow; use fewer components or a prior",
+    Status.UNJUDGED: (
+        "not judged: the rows are learned, and how far the optimum is nobody knows; plain EM from "
+        "here tells"
+    ),
 }
 
 
@@ -156,6 +162,22 @@ class Run(NamedTuple):
 
 
 @stored
+class RowSums(NamedTuple):
+    """Sums over the rows of a fit at its parameters: what EM needs of them to go on.
+
+    Attributes
+    ----------
+    model : LatentModel
+        In the working units of the sums.
+    statistics : pytree
+        K F numbers, where F is how many features of a row the model sums.
+    """
+
+    model: LatentModel
+    statistics: Any
+
+
+@stored
 @dataclasses.dataclass(frozen=True, repr=False)
 class Fit(Kept):
     """A point estimate with the record of every restart.
@@ -203,6 +225,9 @@ class Fit(Kept):
     origin : (D,) array or None
         What rows far from zero were measured from where JAX has no float64; means are then
         NumPy's float64.
+    row_sums : RowSums or None
+        What `update` goes on from; None where some of the rows' values were missing, where the
+        M-step is numerical, and where there is an ``origin``.
     """
 
     model: LatentModel
@@ -235,6 +260,58 @@ class Fit(Kept):
     start: str = "given"
     seed: tuple[int, ...] | None = None
     origin: np.ndarray | None = None
+    row_sums: RowSums | None = None
+
+    # Set by the room that knows how to go on.
+    going_on: ClassVar[Callable[..., Fit]]
+
+    def update(self, x: Any, *, sample_weight: Any = None, algorithm: Any = None) -> Fit:
+        """The fit after further rows, without the old ones: online EM from the sums it keeps.
+
+        Parameters
+        ----------
+        x : (m, D) or (m,) array, or Stream
+            Rows of the same columns; read once, in their order.
+        sample_weight : (m,) array, optional
+            Weights of the rows of an array.
+        algorithm : jaxgmm.em.Online, optional
+            Step sizes. By default each row counts the same (``Online(exponent=1.0,
+            averaging=False)``): after every ``batch_rows`` rows an M-step at all sums.
+
+        Returns
+        -------
+        Fit
+            ``n_rows``, ``total_weight`` and ``fingerprint`` are of old and new rows together.
+            Log likelihood and criteria are NaN, since the old rows are not there, and the status
+            is ``Status.UNJUDGED``.
+
+        Raises
+        ------
+        ValueError, TypeError
+            For rows that do not fit, and a fit that keeps no sums.
+
+        Notes
+        -----
+        Labels of the old rows stay what they were under the old parameters, so that the result
+        lies between the old fit and that of all rows: nearer to the latter, the less
+        information the labels take away (``1 - fit.rate`` of the way, at about the optimum). To
+        arrive, fit all rows with ``start=`` the result's parameters.
+
+        References
+        ----------
+        Neal and Hinton (1998), in Jordan (ed.), Learning in Graphical Models, 355-368; Cappé and
+        Moulines (2009), JRSS B 71:593-613.
+
+        Examples
+        --------
+        >>> import jax
+        >>> import jaxgmm as jg
+        >>> x = jg.datasets.load("faithful").x
+        >>> fit = jg.fit(jg.Mixture(jg.Gaussian(), 2), x[:200], key=jax.random.key(0), n_init=4)
+        >>> fit.update(x[200:]).n_rows
+        272
+        """
+        return type(self).going_on(self, x, sample_weight=sample_weight, algorithm=algorithm)
 
     def moved(self, offset: np.ndarray, digest: str) -> Fit:
         """The fit of rows moved by ``offset``, whose fingerprint is ``digest``."""
@@ -245,7 +322,7 @@ class Fit(Kept):
             origin, (model, params, ends) = None, narrowed((model, params, ends))
         record = self.restarts._replace(params=jax.tree.map(np.asarray, ends))
         changes = {"model": model, "params": params, "restarts": record, "origin": origin}
-        return dataclasses.replace(self, fingerprint=digest, **changes)
+        return dataclasses.replace(self, fingerprint=digest, row_sums=None, **changes)
 
     @property
     def near(self) -> Fit:
@@ -332,10 +409,15 @@ class Fit(Kept):
         n_starts = len(self.restarts.status)
         converged = int(np.sum(np.asarray(self.restarts.status) == Status.CONVERGED))
         same = int(np.sum(self.optimum_of == self.optimum_of[self.best]))
+        heights = "log likelihood not known: the rows are gone"
+        if np.isfinite(self.log_likelihood):
+            heights = (
+                f"log joint {self.log_joint:.4f} = log likelihood {self.log_likelihood:.4f}"
+                f" + log prior {self.log_prior:.4f}"
+            )
         return (
             f"Fit of {self.model!r}\n"
-            f"  log joint {self.log_joint:.4f} = log likelihood {self.log_likelihood:.4f}"
-            f" + log prior {self.log_prior:.4f}\n"
+            f"  {heights}\n"
             f"  {self.message} ({self.n_iter} iterations, {self._pace})\n"
             f"  {n_starts} start(s), {converged} converged, {len(self.optima)} distinct end(s), "
             f"this one reached {same} time(s)\n"
@@ -369,12 +451,12 @@ class Digest:
 def fingerprint(x: Any, sample_weight: Any) -> str:
     """A digest that tells whether a fit and a posterior saw the same data and weights."""
     rows = _digest_of(x)
-    return rows if sample_weight is None else with_weights(rows, _digest_of(sample_weight))
+    return rows if sample_weight is None else joined(rows, _digest_of(sample_weight))
 
 
-def with_weights(rows: str, weights: str) -> str:
-    """The fingerprint of weighted rows, from the digests of both."""
-    return hashlib.blake2b(f"{rows} {weights}".encode(), digest_size=16).hexdigest()
+def joined(one: str, other: str) -> str:
+    """The fingerprint of two things together: rows and their weights, old rows and new."""
+    return hashlib.blake2b(f"{one} {other}".encode(), digest_size=16).hexdigest()
 
 
 def _digest_of(arrays: Any) -> str:

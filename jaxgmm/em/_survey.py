@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from jaxgmm._contract import LatentModel
 from jaxgmm.em._readings import Block, Readings
-from jaxgmm.em._results import Digest, with_weights
+from jaxgmm.em._results import Digest, joined
 from jaxgmm.em._stream import Stream
 
 
@@ -68,7 +68,7 @@ class Survey(NamedTuple):
 
 def survey(stream: Stream, size: int, generator: np.random.Generator, shown: Any) -> Survey:
     """Read all rows once, and draw ``size`` of them, whatever blocks they come in."""
-    seen, total, n_present = _Seen(stream), 0.0, 0
+    seen, total, n_present = Seen(stream), 0.0, 0
     mean, scatter = np.zeros(stream.n_columns), np.zeros((stream.n_columns,) * 2)
     sample = _Sample(stream, size)
     for block in stream.blocks():
@@ -88,7 +88,7 @@ def survey(stream: Stream, size: int, generator: np.random.Generator, shown: Any
             total, n_present = both, n_present + len(rows)
         sample.offer(rows, weight, lots)
         shown.update(block.n_rows)
-    if not total:
+    if not seen.total_weight:
         raise ValueError("weight: all weights are zero, so there is no data to fit")
     drawn, weights = sample.rows()
     return Survey(
@@ -104,11 +104,11 @@ def survey(stream: Stream, size: int, generator: np.random.Generator, shown: Any
     )
 
 
-class _Seen:
+class Seen:
     """What tells one reading of a stream from another."""
 
     def __init__(self, stream: Stream) -> None:
-        self._stream, self.n_rows, self.checksum = stream, 0, 0
+        self._stream, self.n_rows, self.checksum, self.total_weight = stream, 0, 0, 0.0
         self._rows, self._weights = Digest(), Digest()
 
     def add(self, block: Block) -> tuple[np.ndarray, np.ndarray]:
@@ -126,6 +126,7 @@ class _Seen:
             bits = np.ascontiguousarray(numbers).view(f"u{numbers.itemsize}")
             self.checksum = (self.checksum + int(np.sum(bits, dtype=np.uint64))) % 2**64
         self.n_rows += block.n_rows
+        self.total_weight += float(weight.sum(dtype=np.float64))
         return rows, weight
 
     def fingerprint(self) -> str:
@@ -134,7 +135,7 @@ class _Seen:
         if not self._stream.weighted:
             return str(self._rows)
         self._weights.end(self._stream.dtype, (self.n_rows,))
-        return with_weights(str(self._rows), str(self._weights))
+        return joined(str(self._rows), str(self._weights))
 
 
 class _Sample:
@@ -165,9 +166,9 @@ class _Sample:
             self._most = self._lots.max()
 
 
-def again(stream: Stream, seen: Survey, shown: Any) -> Iterator[Block]:
+def again(stream: Stream, seen: Survey | Seen, shown: Any) -> Iterator[Block]:
     """Read all rows once more; a `ValueError` where they are not those that were seen."""
-    now = _Seen(stream)
+    now = Seen(stream)
     for block in stream.blocks():
         now.count(block)
         yield block
@@ -183,7 +184,7 @@ def again(stream: Stream, seen: Survey, shown: Any) -> Iterator[Block]:
 
 def rows_of(stream: Stream, digest: str, shown: Any) -> Iterator[Block]:
     """Read all rows; a `ValueError` at the end where their fingerprint is not ``digest``."""
-    now = _Seen(stream)
+    now = Seen(stream)
     for block in stream.blocks():
         now.add(block)
         yield block

@@ -328,6 +328,10 @@ class Family(Form):
         """The statistics of two sets of rows together."""
         return jax.tree.map(jnp.add, one, other)
 
+    def scaled(self, statistics: Statistics, share: Array | float) -> Statistics:
+        """The statistics of rows each of which counts ``share`` times as much."""
+        return jax.tree.map(lambda leaf: share * leaf, statistics)
+
     @abc.abstractmethod
     def update(self, statistics: Statistics, prior: Any, params: Params | None = None) -> Sites:
         """The sites of the components at the mode given labelled rows, with or without a prior.

@@ -417,6 +417,11 @@ class Gaussian(Family):
         """Moments of two sets of rows together."""
         return pool(self._structure, one, other)
 
+    def scaled(self, statistics: Moments, share: Array | float) -> Moments:
+        return statistics._replace(
+            counts=share * statistics.counts, scatter=share * statistics.scatter
+        )
+
     def shrunk(self, statistics: Moments) -> Moments:
         """Moments of clusters, their covariances moved towards the one within all of them.
 

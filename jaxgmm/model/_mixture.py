@@ -491,7 +491,12 @@ class Mixture(LatentModel):
     ) -> Params:
         return self.m_step(self.family.shrunk(self.statistics(labels, x, sample_weight)))
 
-    def add(self, one: Statistics, other: Statistics) -> Statistics:
+    def add(
+        self, one: Statistics, other: Statistics, shares: tuple[Array, Array] | None = None
+    ) -> Statistics:
+        if shares is not None:
+            pairs = zip((one, other), shares, strict=True)
+            one, other = (self.family.scaled(each, share) for each, share in pairs)
         return self.family.add(one, other)
 
     @property

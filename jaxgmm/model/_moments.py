@@ -11,9 +11,11 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxgmm.files import stored
 from jaxgmm.model._structure import Structure
 
 
+@stored
 class Moments(NamedTuple):
     """Effective rows of each component, their mean, and their scatter about it.
 

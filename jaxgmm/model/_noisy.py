@@ -520,6 +520,9 @@ class Noisy(Family):
     def add(self, one: Moments, other: Moments) -> Moments:
         return self.normal.add(one, other)
 
+    def scaled(self, statistics: Moments, share: Array | float) -> Moments:
+        return self.normal.scaled(statistics, share)
+
     def update(self, statistics: Moments, prior: Any, params: Any = None) -> Sites:
         return self.normal.update(statistics, prior, params)
 

@@ -556,6 +556,9 @@ class Product(Family):
     def add(self, one: Joint, other: Joint) -> Joint:
         return self._each_statistics(lambda family, *own: family.add(*own), one, other)
 
+    def scaled(self, statistics: Joint, share: Array | float) -> Joint:
+        return self._each_statistics(lambda family, own: family.scaled(own, share), statistics)
+
     def update(
         self,
         statistics: Joint,

@@ -17,12 +17,13 @@ from numpyro.distributions import constraints
 from jaxgmm._checks import check_names
 from jaxgmm._contract import Assignment, Sites, Statistics
 from jaxgmm._numerics import block_rows, sum_over_blocks, weighted_moments
-from jaxgmm.files import Coded, numeric, own_names
+from jaxgmm.files import Coded, numeric, own_names, stored
 from jaxgmm.model._coding import coded, is_table, joined, taken
 from jaxgmm.model._family import Site
 from jaxgmm.model._site_family import MixtureParams, SiteFamily
 
 
+@stored
 class Units(NamedTuple):
     """Where covariates and the response are measured from, and in which units."""
 
@@ -327,6 +328,9 @@ class Regression(SiteFamily):
     def add(self, one: Statistics, other: Statistics) -> Statistics:
         """Of rows seen from the same lines; sums that hold no rows yet are seen from none."""
         return jax.tree.map(jnp.add, one, other)._replace(at=other.at)
+
+    def scaled(self, statistics: Statistics, share: Array | float) -> Statistics:
+        return super().scaled(statistics, share)._replace(at=statistics.at)
 
     def shrunk(self, statistics: Statistics) -> Statistics:
         """Each cluster with one row more, the average one: there is a line through any."""

@@ -432,6 +432,10 @@ class StudentT(Unconjugate):
         counts = jnp.where(present, statistics.counts, moments.counts)
         return statistics._replace(counts=counts, moments=moments)
 
+    def scaled(self, statistics: Weighed, share: Array | float) -> Weighed:
+        moments = self.normal.scaled(statistics.moments, share)
+        return super().scaled(statistics, share)._replace(moments=moments)
+
     def add(self, one: Weighed, other: Weighed) -> Weighed:
         return Weighed(
             one.counts + other.counts,
