@@ -32,6 +32,7 @@ from jaxgmm.model import (
     NumericalModel,
     Uniform,
     from_numpyro,
+    repeated,
     rows,
 )
 from jaxgmm.report import (
@@ -92,6 +93,7 @@ __all__ = [
     "merge_components",
     "mixtures",
     "model",
+    "repeated",
     "report",
     "rows",
     "sample",

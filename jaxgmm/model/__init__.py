@@ -40,6 +40,7 @@ from jaxgmm.model._prior import ConjugatePrior
 from jaxgmm.model._product import Product
 from jaxgmm.model._program import from_numpyro
 from jaxgmm.model._registry import STRUCTURES, UNIVARIATE
+from jaxgmm.model._repeated import Repeated, repeated
 from jaxgmm.model._student import StudentT
 
 # The rest is for the rooms above.
@@ -71,11 +72,13 @@ __all__ = [
     "Poisson",
     "PoissonRegression",
     "Product",
+    "Repeated",
     "StudentT",
     "Sums",
     "Uniform",
     "VonMises",
     "Weibull",
     "from_numpyro",
+    "repeated",
     "rows",
 ]

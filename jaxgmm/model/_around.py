@@ -44,10 +44,6 @@ class Around(Family):
         """Its rows, which may be more than there are of these."""
         return x
 
-    def _weights(self, sample_weight: Any) -> Any:
-        """Their weights."""
-        return sample_weight
-
     def _prior(self, prior: Any) -> Any:
         """Its prior; none, or a rule, is that of all sites."""
         return prior
@@ -285,8 +281,7 @@ class Around(Family):
     # -- units ---------------------------------------------------------------------------
 
     def standardise(self, x: Array, sample_weight: Array | None, prior: Any) -> tuple[Self, Any]:
-        rows, weights = self._rows(x), self._weights(sample_weight)
-        family, prior = self.family.standardise(rows, weights, prior)
+        family, prior = self.family.standardise(self._rows(x), sample_weight, prior)
         return self._around(family), prior
 
     def in_user_units(self, prior: Any) -> tuple[Self, Any]:

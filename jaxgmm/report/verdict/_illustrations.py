@@ -219,7 +219,8 @@ _PICTURES = (
         "Missing values",
         _missing,
         lambda v: plot_missing(v.posterior, jax.random.key(_SEED)),
-        lambda v: v.fit.model.incomplete,
+        # Of repeats of regressions only whole ones are missing.
+        lambda v: v.fit.model.incomplete and kind_of(v.fit.model) is not None,
     ),
     _Picture(
         "basins",
