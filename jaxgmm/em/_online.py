@@ -25,8 +25,9 @@ from jaxgmm.em._step import choose
 from jaxgmm.em._stream import Stream, stream
 from jaxgmm.em._survey import Seen, again, check_again
 
-# Weights of the average grow with this power of the rows read (Shamir and Zhang, 2013).
-_FORGETTING = 3.0
+# Weights of the average grow with this power of the rows seen (Shamir and Zhang, 2013): a poor
+# start is forgotten, and three quarters of the rows count.
+_FORGETTING = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +106,6 @@ class _State(NamedTuple):
     statistics: Statistics  # scaled to the weight of all rows so far
     average: Statistics
     seen: Array  # that weight
-    read: Array  # the weight of those that came after the start
     status: Array
 
 
@@ -267,8 +267,7 @@ def _going_on(model: LatentModel, params: Params, statistics: Statistics, seen: 
 
 
 def _entered(params: Params, statistics: Statistics, seen: Array) -> _State:
-    none, running = jnp.zeros_like(seen), jnp.int32(RUNNING)
-    return _State(params, statistics, statistics, seen, none, running)
+    return _State(params, statistics, statistics, seen, jnp.int32(RUNNING))
 
 
 def _learned(
@@ -306,7 +305,7 @@ def _learn(
         x, w = batch
         more, log_likelihood = model.e_step(state.params, x, w)
         own = jnp.sum(w)
-        some, seen, read = jnp.where(own > 0, own, 1), state.seen + own, state.read + own
+        some, seen = jnp.where(own > 0, own, 1), state.seen + own
         # A batch with fewer rows is a part of a step; with an exponent of one, own / seen.
         step = jnp.minimum(own / size * (seen / size) ** -exponent, 1)
         grown = seen / state.seen
@@ -314,12 +313,12 @@ def _learn(
         statistics = model.add(state.statistics, more, shares)
         average = statistics
         if averaging:
-            share = own * (1 + _FORGETTING) / (read + _FORGETTING * size)
+            share = own * (1 + _FORGETTING) / (seen + _FORGETTING * size)
             share = jnp.minimum(share, 1)
             average = model.add(state.average, statistics, ((1 - share) * grown, share))
         params = model.m_step(statistics, state.params)
         status = _soundness(model, params, log_likelihood)
-        new = _State(params, statistics, average, seen, read, status)
+        new = _State(params, statistics, average, seen, status)
         new = choose(status == RUNNING, new, state._replace(status=status))
         learned = (own > 0) & (state.status == RUNNING)
         return choose(learned, new, state), (log_likelihood / some, learned)
