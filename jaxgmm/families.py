@@ -1,12 +1,14 @@
 """What the components of a mixture may be: ``jaxgmm.Mixture(jaxgmm.families.Poisson(), 3)``."""
 
 from jaxgmm.model import (
+    PPCA,
     Bernoulli,
     Beta,
     Binomial,
     Categorical,
     Custom,
     Exponential,
+    FactorAnalyser,
     Gamma,
     Gaussian,
     LinearRegression,
@@ -25,12 +27,14 @@ from jaxgmm.model import (
 )
 
 __all__ = [
+    "PPCA",
     "Bernoulli",
     "Beta",
     "Binomial",
     "Categorical",
     "Custom",
     "Exponential",
+    "FactorAnalyser",
     "Gamma",
     "Gaussian",
     "LinearRegression",

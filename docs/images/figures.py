@@ -79,3 +79,8 @@ post = jg.sample(
     fit.model, galaxies, key=jax.random.key(1), start=fit, method="laplace", progress=False
 )
 keep("row_weights", jg.report.plot_row_weights(fit, post), dpi=80)
+
+factors = jg.Mixture(jg.families.FactorAnalyser(1), 2, prior="weak")
+fit = jg.fit(factors, iris, key=jax.random.key(0), n_init=8)
+post = jg.sample(fit.model, iris, key=jax.random.key(1), start=fit, n_draws=300, progress=False)
+keep("communalities", jg.report.plot_communalities(fit, post), dpi=80)

@@ -492,8 +492,8 @@ _PUSHES = 3
 
 
 def _looks_like_saddle(found: Fit, twin: Twins) -> bool:
-    # Leaps hide the rate of EM.
-    grows = found.rate >= 1 and found.acceleration is None
+    # Leaps hide the rate of EM; a label by itself has none to coincide with.
+    grows = found.rate >= 1 and found.acceleration is None and found.model.n_placed > 1
     return found.converged and (twin.coincide or grows)
 
 

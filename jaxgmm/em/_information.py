@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
+from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from jaxgmm._checks import check_name
@@ -29,6 +30,9 @@ KINDS = ("information", "sandwich", "opg")
 # A fit this share of a standard error from the top of the local quadratic is at the top
 # as far as standard errors go.
 _STATIONARY = 0.1
+
+# Directions along which derivatives are taken side by side, and how many of more than these.
+_AT_ONCE, _FEW = 300, 64
 
 
 class Delta(NamedTuple):
@@ -429,8 +433,8 @@ def _sums(model: LatentModel, params: Params, x: Array, sample_weight: Array | N
     def block(rows: Array, weights: Array, _: Array | int) -> tuple[Array, Array, Array]:
         rows, weights = rows.astype(origin.dtype), weights.astype(origin.dtype)
         log_prob = lambda tangent: model.log_prob(at(tangent), rows)
-        scores = jax.jacfwd(log_prob)(origin)
-        hessian = jax.hessian(lambda tangent: weights @ log_prob(tangent))(origin)
+        scores = _derivatives(log_prob, origin)
+        hessian = _derivatives(jax.grad(lambda tangent: weights @ log_prob(tangent)), origin)
         return weights @ scores, hessian, (weights * scores.T) @ scores
 
     rows = block_rows(size * model.n_components, origin.dtype)
@@ -446,7 +450,7 @@ def _without_rows(model: LatentModel, params: Params) -> tuple[Array, Array, dic
     log_prior = lambda tangent: model.log_prior(at(tangent))
     all_sites = lambda params: {**model.sites(params), **model.derived_sites(params)}
     slopes = jax.jacfwd(lambda tangent: all_sites(at(tangent)))(origin)
-    return jax.grad(log_prior)(origin), jax.hessian(log_prior)(origin), slopes
+    return jax.grad(log_prior)(origin), _derivatives(jax.grad(log_prior), origin), slopes
 
 
 def _together(sums: _Sums, others: tuple[Any, Any, dict[str, Any]]) -> _Moments:
@@ -468,6 +472,17 @@ def _moments_of_stream(model: LatentModel, params: Params, stream: Stream, diges
 
 def _float64(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), tree)
+
+
+def _derivatives(
+    function: Callable[[Array], Array], at: Float[Array, " p"]
+) -> Float[Array, "... p"]:
+    """Along every direction; of many a few at a time, since each holds a block of rows."""
+    if at.size <= _AT_ONCE:
+        return jax.jacfwd(function)(at)
+    along = lambda way: jax.jvp(function, (at,), (way,))[1]
+    found = lax.map(along, jnp.eye(at.size, dtype=at.dtype), batch_size=_FEW)
+    return jnp.moveaxis(found, 0, -1)
 
 
 class _Spread(NamedTuple):

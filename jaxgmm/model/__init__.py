@@ -16,6 +16,7 @@ from jaxgmm.model._distributions import (
     Weibull,
 )
 from jaxgmm.model._exponential import Exponential
+from jaxgmm.model._factors import PPCA, FactorAnalyser
 from jaxgmm.model._family import Family
 from jaxgmm.model._gaussian import Gaussian, GaussianParams
 from jaxgmm.model._generalised import LogisticRegression, PoissonRegression
@@ -45,6 +46,7 @@ from jaxgmm.model._student import StudentT
 
 # The rest is for the rooms above.
 __all__ = [
+    "PPCA",
     "STRUCTURES",
     "UNIVARIATE",
     "Bernoulli",
@@ -55,6 +57,7 @@ __all__ = [
     "ConjugatePrior",
     "Custom",
     "Exponential",
+    "FactorAnalyser",
     "Family",
     "Gamma",
     "Gaussian",

@@ -104,6 +104,8 @@ class Family(Form):
     n_levels: int | ClassVar[int | None] | None = None
     # The distribution of a component in HTML, for reports.
     formula: ClassVar[str | None] = None
+    # And what their conjugate prior says, line by line; nothing of Gaussians, whose structures do.
+    prior_formulas: ClassVar[tuple[str, ...]] = ()
     # Whether mixing weights are a site; else the family makes them of the rows.
     has_weights: ClassVar[bool] = True
     # What the columns of a row are called, where the family knows; and those that are given.

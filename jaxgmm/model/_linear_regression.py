@@ -137,6 +137,11 @@ class LinearRegression(Regression):
     formula = (
         "N(<i>z</i><sup>T</sup><i>&beta;<sub>k</sub></i>, <i>&sigma;<sub>k</sub></i><sup>2</sup>)"
     )
+    prior_formulas = (
+        "<i>&beta;<sub>k</sub></i> | <i>&sigma;</i>²<sub><i>k</i></sub> ~ N(<i>m</i>, "
+        "<i>&sigma;</i>²<sub><i>k</i></sub> <i>&kappa;</i><sup>-1</sup>)",
+        "<i>&sigma;</i>²<sub><i>k</i></sub> ~ inverse-gamma(<i>&nu;</i>/2, <i>&Lambda;</i>/2)",
+    )
 
     # -- sites -------------------------------------------------------------------------
 

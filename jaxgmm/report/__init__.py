@@ -3,6 +3,7 @@
 from jaxgmm.report.page import _frame as _frame  # tables in files
 from jaxgmm.report.plots._basins import plot_basins
 from jaxgmm.report.plots._chains import plot_chains
+from jaxgmm.report.plots._communalities import plot_communalities
 from jaxgmm.report.plots._components import plot_components
 from jaxgmm.report.plots._density import plot_density
 from jaxgmm.report.plots._labels import (
@@ -60,6 +61,7 @@ __all__ = [
     "plot_basins",
     "plot_chains",
     "plot_co_clustering",
+    "plot_communalities",
     "plot_components",
     "plot_density",
     "plot_marginals",

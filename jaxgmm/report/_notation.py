@@ -118,20 +118,8 @@ def _joining(model: Mixture) -> list[str]:
 
 
 def _mixture_formulas(model: Mixture) -> list[str]:
-    mean = "<i>&mu;<sub>k</sub></i>"
-    covariance, own, form = _covariance_symbols(model)
-    if "&sigma;" not in own:
-        prior = f"{own} ~ inverse-Wishart(<i>&nu;</i>, <i>&Lambda;</i>)"
-    else:
-        scale = "<i>&Lambda;<sub>j</sub></i>" if np.ndim(model.prior.scale) else "<i>&Lambda;</i>"
-        prior = f"{own} ~ inverse-gamma(<i>&nu;</i>/2, {scale}/2)"
-    if "<i>A" in form:
-        prior += f", &nbsp; a density of {own} as it stands, on the covariances of this form"
-    lines = [
-        _row_formula(model),
-        f"{mean} | {covariance} ~ N(<i>m</i>, {covariance} / <i>&kappa;</i>)",
-        prior,
-    ]
+    own = model.family.prior_formulas or _gaussian_formulas(model)
+    lines = [_row_formula(model), *own]
     if model.weights is None:
         weights = "(<i>w</i><sub>1</sub>, …, <i>w<sub>K</sub></i>) ~ Dirichlet(<i>&alpha;</i>)"
         if model.prior.stick_breaking:
@@ -143,6 +131,20 @@ def _mixture_formulas(model: Mixture) -> list[str]:
             )
         lines.insert(1, weights)
     return lines
+
+
+def _gaussian_formulas(model: Mixture) -> tuple[str, str]:
+    """Of means and covariances."""
+    mean = "<i>&mu;<sub>k</sub></i>"
+    covariance, own, form = _covariance_symbols(model)
+    if "&sigma;" not in own:
+        prior = f"{own} ~ inverse-Wishart(<i>&nu;</i>, <i>&Lambda;</i>)"
+    else:
+        scale = "<i>&Lambda;<sub>j</sub></i>" if np.ndim(model.prior.scale) else "<i>&Lambda;</i>"
+        prior = f"{own} ~ inverse-gamma(<i>&nu;</i>/2, {scale}/2)"
+    if "<i>A" in form:
+        prior += f", &nbsp; a density of {own} as it stands, on the covariances of this form"
+    return f"{mean} | {covariance} ~ N(<i>m</i>, {covariance} / <i>&kappa;</i>)", prior
 
 
 def _site_formulas(model: LatentModel, sites: Sites) -> list[str]:

@@ -14,6 +14,7 @@ from jaxgmm.report.plots._basins import plot_basins
 from jaxgmm.report.plots._canvas import MOST_FEATURES, MOST_ROWS
 from jaxgmm.report.plots._chains import plot_chains
 from jaxgmm.report.plots._columns import DISCRETE, LINES, ONE_BY_ONE, PROFILES, kind_of
+from jaxgmm.report.plots._communalities import has_communalities, plot_communalities
 from jaxgmm.report.plots._components import ELLIPSE_MASS, has_components, plot_components
 from jaxgmm.report.plots._density import plot_density
 from jaxgmm.report.plots._labels import plot_background, plot_co_clustering, plot_uncertainty
@@ -270,6 +271,16 @@ _PICTURES = (
         ),
         lambda v: plot_row_weights(v.fit, v.posterior),
         lambda v: has_row_weights(v.fit),
+    ),
+    _Picture(
+        "communalities",
+        "What factors explain",
+        _said(
+            "The share of each column's variance that the factors of a component explain, which no "
+            "rotation of them changes: EM's (points) and the posterior's 95% intervals."
+        ),
+        lambda v: plot_communalities(v.fit, v.posterior),
+        lambda v: has_communalities(v.fit),
     ),
     _Picture(
         "predictive",
