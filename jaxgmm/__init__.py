@@ -17,6 +17,7 @@ from jaxgmm.em import (
     bootstrap_lrt,
     fit,
     kmeans,
+    share,
     standard_errors,
     stream,
 )
@@ -98,6 +99,7 @@ __all__ = [
     "rows",
     "sample",
     "select",
+    "share",
     "standard_errors",
     "stream",
     "study",

@@ -17,7 +17,20 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from jaxgmm._sharded import (
+    along_rows,
+    of_all,
+    pieces,
+    placed_as,
+    rows_here,
+    shared,
+    spans_processes,
+    total_over_rows,
+)
 from jaxgmm.files import column_called, numeric, own_names, place
+
+# Of each process, where its own rows are not enough for a check that more of them pass.
+_SOME_ROWS = 4096
 
 
 def unknown_name(argument: str, found: object, known: Iterable[str]) -> str:
@@ -98,7 +111,8 @@ def check_rows(x: Any, holes: bool = False) -> jax.Array:
     float32 and float64 are kept (float64 needs JAX's x64 switch), integers become
     JAX's default float; a vector is one feature.
     """
-    array = numeric("x", x)
+    x = along_rows(x)
+    array: Any = _of_devices(x) if shared(x) else numeric("x", x)
     if array.ndim == 1:
         array = array[:, None]
     if array.ndim != 2:
@@ -108,19 +122,25 @@ def check_rows(x: Any, holes: bool = False) -> jax.Array:
     if array.shape[0] == 0 or array.shape[1] == 0:
         raise ValueError(f"x: has no rows or no columns, found shape {array.shape}")
     empty = np.full(array.shape[1], holes)
-    for start, block in blocks(array):
-        finite = np.isfinite(block)
-        if np.all(finite):
-            empty[:] = False
-            continue
-        empty &= ~np.any(finite, axis=0)
-        wrong = np.isinf(block) if holes else ~finite
-        if np.any(wrong):
-            row, column = np.argwhere(wrong)[0]
-            raise ValueError(
-                f"x: non-finite value {block[row, column]} at "
-                f"{place(own_names(x), start + row, column)}; drop or impute such rows"
-            )
+
+    def values() -> None:
+        for start, block in blocks(array):
+            finite = np.isfinite(block)
+            if np.all(finite):
+                empty[:] = False
+                continue
+            empty[:] &= ~np.any(finite, axis=0)
+            wrong = np.isinf(block) if holes else ~finite
+            if np.any(wrong):
+                row, column = np.argwhere(wrong)[0]
+                raise ValueError(
+                    f"x: non-finite value {block[row, column]} at "
+                    f"{place(own_names(x), start + row, column)}; drop or impute such rows"
+                )
+
+    everywhere(array, values)
+    if spans_processes(array):
+        empty = np.all(of_all(empty[None]), axis=0)
     if np.any(empty):
         column = column_called(own_names(x), int(np.argmax(empty)))
         raise ValueError(f"x: {column} has no value at all; leave it out")
@@ -128,12 +148,59 @@ def check_rows(x: Any, holes: bool = False) -> jax.Array:
         warn_of_narrowing()
     # A JAX array that is right as it is need not be copied.
     kept = isinstance(x, jax.Array) and (x.shape, x.dtype) == (array.shape, array.dtype)
+    if shared(array):
+        return array
     # `jnp.asarray` would copy twice.
     return x if kept else jax.device_put(array)
 
 
+def _of_devices(x: jax.Array) -> jax.Array:
+    """Rows that stay on their devices, so that nothing is made of them."""
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(
+            f"x: rows that devices share need floating numbers, found {x.dtype}; use "
+            "x.astype(float)"
+        )
+    return x
+
+
+def everywhere(x: Any, check: Callable[[], None]) -> None:
+    """A check that each process makes of its own rows: where one refuses them, all do."""
+    if not spans_processes(x):
+        check()
+        return
+    refusal = None
+    try:
+        check()
+    except (ValueError, TypeError) as error:
+        refusal = error
+    refused = of_all(np.array([refusal is not None]))
+    if refusal is not None:
+        raise refusal
+    if refused.any():
+        raise ValueError(f"x: process {np.argmax(refused)} refused its rows, and says why")
+
+
+def on_enough(x: Any, rows: np.ndarray, check: Callable[[np.ndarray], None]) -> None:
+    """A check that more rows only help to pass: of the ``rows`` of ``x`` that are here.
+
+    Where no process has enough of them, it is of some of each.
+    """
+    if not spans_processes(x):
+        check(rows)
+        return
+    passed = len(rows) > 0
+    try:
+        check(rows) if passed else None
+    except ValueError:
+        passed = False
+    if not of_all(np.array([passed])).any():
+        some = np.unique(np.linspace(0, len(rows) - 1, _SOME_ROWS).astype(int))
+        check(of_all(rows[some]))
+
+
 @functools.cache  # once in a process
-def warn_of_narrowing(stacklevel: int = 6) -> None:
+def warn_of_narrowing(stacklevel: int = 7) -> None:
     warnings.warn(
         "x: float64 data, computed in float32 because JAX's 64-bit switch is off in this process. "
         'Turn it on with jax.config.update("jax_enable_x64", True) before anything is computed, or '
@@ -156,34 +223,48 @@ def wider(dtype: Any) -> str:
 def any_nan(x: Any) -> bool:
     """Whether a value is missing."""
     # By NumPy: under a `jit` around, JAX traces even what it knows.
-    return any(np.isnan(block).any() for _, block in blocks(np.asarray(x)))
+    found = any(np.isnan(block).any() for _, block in blocks(x))
+    return bool(of_all(np.array([found])).any()) if spans_processes(x) else found
 
 
-def blocks(array: np.ndarray, rows: int = 2**16) -> Iterator[tuple[int, np.ndarray]]:
-    """Blocks of rows with the index of their first, so that no check copies all the data."""
-    for start in range(0, len(array), rows):
-        yield start, array[start : start + rows]
+def blocks(x: Any, rows: int = 2**16) -> Iterator[tuple[int, np.ndarray]]:
+    """Blocks of the rows that are here, with the index of their first: no check copies them all."""
+    for first, piece in pieces(x):
+        for start in range(0, len(piece), rows):
+            yield first + start, piece[start : start + rows]
 
 
 def check_sample_weight(sample_weight: Any, x: jax.Array) -> jax.Array | None:
     """Weights (n,) in the dtype of the data: finite, not negative, not all zero."""
     if sample_weight is None:
         return None
-    weight = numeric("sample_weight", sample_weight)
+    spans = spans_processes(x)
+    if spans and not spans_processes(sample_weight):
+        raise ValueError(
+            "sample_weight: needs to be an array of the processes that share the rows, as x is"
+        )
+    weight = sample_weight if spans else numeric("sample_weight", sample_weight)
     if weight.shape != (x.shape[0],):
         raise ValueError(
             f"sample_weight: needs one number per row, shape ({x.shape[0]},), "
             f"found shape {weight.shape}"
         )
-    if not np.all(np.isfinite(weight)):
-        row = int(np.argmin(np.isfinite(weight)))
-        raise ValueError(f"sample_weight: non-finite value {weight[row]} at row {row}")
-    if np.any(weight < 0):
-        row = int(np.argmax(weight < 0))
-        raise ValueError(f"sample_weight: negative value {weight[row]} at row {row}")
-    if not np.any(weight > 0):
+
+    def values() -> None:
+        for first, own in pieces(weight):
+            for kind, wrong in (("non-finite", ~np.isfinite(own)), ("negative", own < 0)):
+                if np.any(wrong):
+                    row = int(np.argmax(wrong))
+                    raise ValueError(f"sample_weight: {kind} value {own[row]} at row {first + row}")
+
+    everywhere(x, values)
+    if not total_over_rows(x, rows_here(weight)) > 0:
         raise ValueError("sample_weight: all weights are zero, so there is no data to fit")
-    return jnp.asarray(weight, x.dtype)
+    return (
+        along_rows(sample_weight).astype(x.dtype)
+        if spans
+        else placed_as(np.asarray(weight, x.dtype), x)
+    )
 
 
 def check_axes(arrays: Mapping[str, tuple[Any, str]]) -> None:

@@ -13,6 +13,7 @@ from jax import lax
 from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from jaxgmm._sharded import along_rows, on_shares, rows_at, sharing_mesh, unplaced
 from jaxgmm.files import refuse_masked, stored
 
 # One block of rows and what is computed of it stay in the cache of a core; other devices
@@ -71,6 +72,7 @@ def precise(function: Callable[..., Any]) -> Callable[..., Any]:
 def as_rows(x: Array) -> Array:
     """Data with a column axis: a vector is one feature. JAX would forget a mask."""
     refuse_masked("x", x)
+    x = along_rows(x)
     return x[:, None] if x.ndim == 1 else x
 
 
@@ -164,7 +166,7 @@ def rounding_bound(objective: Array, total_weight: Array, cancellation: Array) -
 def weighted_moments(x: Array, sample_weight: Array | None) -> tuple[Array, Array, Array]:
     """Total weight, mean and scatter matrix about the mean (two passes, no cancellation)."""
     # One of the rows as provisional origin keeps the mean exact at large offsets.
-    origin = x[0 if sample_weight is None else jnp.argmax(sample_weight)]
+    origin = rows_at(x, 0 if sample_weight is None else jnp.argmax(sample_weight))
 
     def block_sum(block: Array, w: Array, _: Array | int) -> tuple[Array, Array]:
         return jnp.sum(w), w @ (block - origin)
@@ -220,12 +222,38 @@ def sum_over_blocks(
     Holds one block of intermediates at a time, by default of `block_rows` for the width of
     ``x``. The last block reaches back over rows that the one before has counted, and
     weighs them zero: nothing is padded or copied, and compiled code holds ``function`` once.
+    Where devices share the rows, each passes over its own.
     """
-    n = x.shape[0]
     block = block_rows(x.shape[1], x.dtype) if block is None else block
     weight = None if weight is None else weight.astype(x.dtype)
+    mesh = sharing_mesh(x)
+    if mesh is None:
+        return _summed(function, x, weight, block, add, 0)
+
+    def own(x: Array, weight: Array | None, first: Array | int) -> Any:
+        sums = _summed(function, x, weight, block, add, first)
+        return jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], sums)
+
+    shares = on_shares(mesh, own, x, weight)
+    if add is _added:
+        total = lambda leaf: jnp.sum(leaf, axis=0, dtype=leaf.dtype)
+        return unplaced(jax.tree.map(total, shares))
+    zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape[1:], leaf.dtype), shares)
+    return unplaced(lax.scan(lambda total, one: (add(total, one), None), zero, shares)[0])
+
+
+def _summed(
+    function: Callable[..., Any],
+    x: Array,
+    weight: Array | None,
+    block: int,
+    add: Callable[[Any, Any], Any],
+    before: Array | int,
+) -> Any:
+    """The sum over rows that one device has, ``before`` of which there are others."""
+    n = x.shape[0]
     if n <= block:
-        return function(x, jnp.ones(n, x.dtype) if weight is None else weight, 0)
+        return function(x, jnp.ones(n, x.dtype) if weight is None else weight, before)
 
     def part(index: Array | int) -> Any:
         begin = block * index
@@ -234,7 +262,7 @@ def sum_over_blocks(
         weights = (first + jnp.arange(block) >= begin).astype(x.dtype)
         if weight is not None:
             weights = weights * lax.dynamic_slice_in_dim(weight, first, block)
-        return function(rows, weights, first)
+        return function(rows, weights, before + first)
 
     zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(part, 0))
     onwards = lambda total, index: (add(total, part(index)), None)
@@ -247,8 +275,12 @@ def map_over_blocks(
     """What ``function`` makes of each row, one block of rows at a time.
 
     Beyond the result it holds one block of intermediates. The last block reaches back, as in
-    `sum_over_blocks`.
+    `sum_over_blocks`; where devices share the rows, each has the results of its own.
     """
+    mesh = sharing_mesh(x)
+    if mesh is not None:
+        own = lambda x, _, __: map_over_blocks(function, x, block)
+        return on_shares(mesh, own, x, None)
     n = x.shape[0]
     if n <= block:
         return function(x)

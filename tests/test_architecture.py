@@ -14,6 +14,7 @@ ROOT = Path(jaxgmm.__file__).parent
 # Each place imports from those before it alone; the ground ends with the contract.
 FLOORS = [
     "files",
+    "_sharded",
     "_numerics",
     "_checks",
     "_programs",
@@ -61,10 +62,10 @@ def test_imports_point_downwards(file):
         assert all(FLOOR[other] < FLOOR[place] for other in _own(file) - {place})
 
 
-def test_four_private_names_at_the_top():
-    """The contract, arithmetic, checks and programs; everything else is a room or a door."""
+def test_five_private_names_at_the_top():
+    """The contract, arithmetic, where rows lie, checks, programs; all else is a room or a door."""
     private = {_place(file) for file in FILES if _place(file)[0] == "_"} - {"__init__", "__main__"}
-    assert private == {"_contract", "_numerics", "_checks", "_programs"}
+    assert private == {"_contract", "_numerics", "_sharded", "_checks", "_programs"}
 
 
 def test_the_ground_stands_on_jax_and_numpyro_distributions():

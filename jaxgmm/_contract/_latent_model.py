@@ -22,6 +22,8 @@ from jaxgmm._contract._local import Local
 from jaxgmm._contract._names import Names
 from jaxgmm._contract._rows import Rows
 from jaxgmm._numerics import as_rows
+from jaxgmm._programs import program
+from jaxgmm._sharded import shared
 
 
 class LatentModel(EM, Conjugate, Health, Local, Names, Labels, Rows):
@@ -76,6 +78,8 @@ class LatentModel(EM, Conjugate, Health, Local, Names, Labels, Rows):
         found = self.responsibilities(params, x)
         if isinstance(found, Tracer):
             return jnp.argmax(found, axis=-1)
+        if shared(found):
+            return _most_probable(found)
         return jax.device_put(np.argmax(np.asarray(found), axis=-1))
 
     def draw_prior(self, key: PRNGKeyArray) -> Params:
@@ -133,3 +137,8 @@ class LatentModel(EM, Conjugate, Health, Local, Names, Labels, Rows):
     def _observe(self, params: Params, rows: Array | None, count: int | None) -> None:
         """The site ``x`` of `numpyro_model`, in its plate."""
         numpyro.sample("x", self.likelihood(params), obs=rows)
+
+
+@program()
+def _most_probable(responsibilities: Float[Array, "n k"]) -> Array:
+    return jnp.argmax(responsibilities, axis=-1)

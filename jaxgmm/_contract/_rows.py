@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxgmm._contract._definition import Definition, Params, Sites
 from jaxgmm._contract._proper import innermost, instead
+from jaxgmm._sharded import rows_here, total_over_rows
 from jaxgmm.files import Measured
 
 
@@ -61,8 +62,10 @@ class Rows(Definition):
 
     def n_informative(self, x: Array, sample_weight: Array | None) -> float:
         """How many rows there are, for criteria: of weights the sum, without rows of no value."""
-        there = ~np.all(np.isnan(x), axis=1) if self.incomplete else np.ones(len(x), bool)
-        return float(np.sum(there if sample_weight is None else np.asarray(sample_weight) * there))
+        here = rows_here(x)
+        there = ~np.all(np.isnan(here), axis=1) if self.incomplete else np.ones(len(here), bool)
+        weights = there if sample_weight is None else rows_here(sample_weight) * there
+        return total_over_rows(x, weights)
 
     def readable(self, x: Array) -> Array:
         """Whether all numbers are finite, or missing where the model knows of missing ones."""

@@ -11,6 +11,8 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxgmm._programs._store import program
+from jaxgmm._sharded import by_itself, shared
+from jaxgmm._sharded import rows_at as rows_where_they_are
 
 # More rows are worth a program of their own.
 _MOST_FILLED = 2**16
@@ -53,17 +55,16 @@ def on_rung(
     traced = isinstance(x, Tracer) or isinstance(sample_weight, Tracer)
     if traced or not model.fills_up or n > _MOST_FILLED:
         return x, sample_weight
-    where = _place(x)
-    if where is not None and len(where.device_set) > 1:
+    if shared(x):
         return x, sample_weight
     weight = np.ones(n, bool) if sample_weight is None else np.asarray(sample_weight)
     weight = np.concatenate([weight, np.zeros(size_for(n) - n, weight.dtype)])
-    return jax.device_put((filled(x, len(weight)), weight), where)
+    return jax.device_put((filled(x, len(weight)), weight), place_of(x))
 
 
-def _place(x: Any) -> Any:
-    """Where an array of JAX's is."""
-    return getattr(x, "sharding", None)
+def place_of(x: Any) -> Any:
+    """Where an array of JAX's is tied to; None where it may be anywhere."""
+    return x.sharding if getattr(x, "committed", False) else None
 
 
 def filled(values: Any, size: int) -> np.ndarray:
@@ -115,12 +116,14 @@ def in_slices(
 
 
 def rows_at(x: jax.Array, index: np.ndarray) -> jax.Array:
-    """Some rows; of many, taken where all of them are."""
+    """Some rows; of many, taken where they are."""
+    if shared(x):
+        return by_itself(_rows_at(x, index))
     if x.shape[0] > _MOST_FILLED:
         return _rows_at(x, index)
-    return jax.device_put(np.asarray(x)[index], _place(x))
+    return jax.device_put(np.asarray(x)[index], place_of(x))
 
 
 @program()
 def _rows_at(x: jax.Array, index: np.ndarray) -> jax.Array:
-    return x[index]
+    return rows_where_they_are(x, index)

@@ -16,6 +16,7 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxgmm._numerics import precise
+from jaxgmm._sharded import cut_along_rows, unplaced
 
 _OPTIONS = {
     # Where XLA still has two generators of CPU code, the newer one keeps 1.25 MB per kernel and
@@ -62,8 +63,9 @@ class Program:
             return self._part(*args, **kwargs)
         static = [args[place] for place in self._places if place < len(args)]
         static += [kwargs[name] for name in self._names if name in kwargs]
-        key = self, structure, *static, *map(_form, leaves)
-        return _stored(key, self._new)(*args, **kwargs)
+        rows = tuple(index for index, leaf in enumerate(leaves) if cut_along_rows(leaf))
+        key = self, structure, rows, *static, *map(_form, leaves)
+        return _stored(key, functools.partial(self._new, rows))(*args, **kwargs)
 
 
 def program(**statics: Any) -> Callable[[Callable[..., Any]], Program]:
@@ -84,9 +86,18 @@ def free_programs() -> None:
 class _Compiled:
     """A program for arguments of one form."""
 
-    def __init__(self, function: Callable[..., Any], statics: dict[str, Any]) -> None:
+    def __init__(
+        self, function: Callable[..., Any], statics: dict[str, Any], rows: tuple[int, ...]
+    ) -> None:
         # JAX forgets programs together with their function: each has its own.
-        own = functools.wraps(function)(lambda *args, **kwargs: function(*args, **kwargs))
+        @functools.wraps(function)
+        def own(*args: Any, **kwargs: Any) -> Any:
+            if rows:
+                leaves, structure = jax.tree.flatten((args, kwargs))
+                beside = [n if i in rows else unplaced(n) for i, n in enumerate(leaves)]
+                args, kwargs = jax.tree.unflatten(structure, beside)
+            return function(*args, **kwargs)
+
         self._run = jax.jit(own, compiler_options=_options(), **statics)
         self._ready, self._lock = False, threading.RLock()
 

@@ -15,6 +15,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array
 
 from jaxgmm._contract import Params
+from jaxgmm._sharded import sharing_mesh
 from jaxgmm.bayes._evidence import Evidence
 from jaxgmm.em import bar
 
@@ -108,12 +109,13 @@ def iterate(
     stop: Array | int,
     n_warmup: Array | int,
     thinning: Array | int,
+    x: Array,
 ) -> tuple[Any, Any]:
     """Iterations ``start`` to ``stop`` of all chains, with their records where kept.
 
     ``step`` takes an iteration and the state of the chains before it to the next state and
     a record. All counts may be traced. Several devices share the chains, and none waits for
-    the chains of another.
+    the chains of another; where they share the rows ``x``, each has its part in every chain.
     """
 
     def body(i: Array, carry: tuple[Any, Any]) -> tuple[Any, Any]:
@@ -126,7 +128,7 @@ def iterate(
     def loop(state: Any, kept: Any, start: Array | int, stop: Array | int) -> tuple[Any, Any]:
         return lax.fori_loop(start, stop, body, (state, kept))
 
-    mesh = device_mesh(jax.tree.leaves(kept)[0].shape[1])
+    mesh = device_mesh(jax.tree.leaves(kept)[0].shape[1], x)
     if mesh.size > 1:
         # A leaf of the state without axes is the same for all chains.
         of_state = jax.tree.map(lambda leaf: P("chains") if jnp.ndim(leaf) else P(), state)
@@ -137,9 +139,12 @@ def iterate(
     return loop(state, kept, start, stop)
 
 
-def device_mesh(n_chains: int) -> Mesh:
-    """As many of the process's devices as share the chains evenly; one where they share more."""
-    shared = bool(jax.sharding.get_abstract_mesh().manual_axes)
+def device_mesh(n_chains: int, x: Array) -> Mesh:
+    """As many of the process's devices as share the chains evenly; one where they share more.
+
+    Rows ``x``, that is, or what is around.
+    """
+    shared = bool(jax.sharding.get_abstract_mesh().manual_axes) or sharing_mesh(x) is not None
     devices = jax.local_devices()[: 1 if shared else None]
     count = max(c for c in range(1, len(devices) + 1) if n_chains % c == 0)
     return Mesh(np.array(devices[:count]), ("chains",))

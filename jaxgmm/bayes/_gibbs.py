@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Array, Float, Key, PRNGKeyArray
 
+from jaxgmm._checks import everywhere
 from jaxgmm._contract import Assignment, LatentModel, Params, Statistics
 from jaxgmm._numerics import normalise
 from jaxgmm._programs import program, rung
+from jaxgmm._sharded import of_block, rows_here
 from jaxgmm.bayes._chains import Draws, Schedule, Starts, chains_first, iterate, run, trail
 from jaxgmm.labels import row_keys, sampled_labels
 
@@ -46,12 +47,7 @@ def gibbs(
     """
     counted = sample_weight is not None and sample_weight.dtype != bool
     if counted:
-        check_copies(np.asarray(sample_weight))
-    if model.imputes and counted and np.any(np.asarray(sample_weight) > 1):
-        raise ValueError(
-            "sample_weight: Gibbs sampling imputes each row once, so that rows with missing values "
-            'or noise count once or not at all; repeat the rows, or use method="nuts"'
-        )
+        everywhere(x, lambda: check_copies(rows_here(sample_weight), model.imputes))
     chains = starts.n_chains
     state = Chain(starts.params, jax.random.split(key, chains), jnp.zeros(chains, bool))
     # A sweep records what it starts from: the first one, the start, is no draw.
@@ -65,12 +61,17 @@ def gibbs(
     return chains_first(kept, schedule.n_draws)._replace(n_warmup=schedule.n_warmup - 1)
 
 
-def check_copies(weight: np.ndarray) -> None:
+def check_copies(weights: np.ndarray, imputes: bool = False) -> None:
     """Refuse weights that are no numbers of copies."""
-    if np.any(weight % 1 != 0):
+    if np.any(weights % 1 != 0):
         raise ValueError(
             "sample_weight: Gibbs sampling labels each copy of a row, so weights must be whole "
             'numbers; use method="nuts"'
+        )
+    if imputes and np.any(weights > 1):
+        raise ValueError(
+            "sample_weight: Gibbs sampling imputes each row once, so that rows with missing values "
+            'or noise count once or not at all; repeat the rows, or use method="nuts"'
         )
 
 
@@ -132,7 +133,7 @@ def _labelled_copies(
 ) -> tuple[Array, Array]:
     """How many copies of each row each label gets, and log p(row) once per copy."""
     probability, log_density = normalise(logits)
-    copies = lax.dynamic_slice_in_dim(copies, first_row, logits.shape[1])
+    copies = of_block(copies, first_row, logits.shape[1])
     draw = functools.partial(jax.random.multinomial, dtype=logits.dtype)
     counts = jax.vmap(draw)(row_keys(key, logits, before + first_row), copies, probability.T)
     return counts.T, copies * log_density
@@ -159,4 +160,5 @@ def _advance(
 ) -> tuple[Chain, Draws]:
     sweep = functools.partial(_sweep, model, x, sample_weight)
     step = lambda _, state: jax.vmap(sweep)(state)
-    return iterate(step, state, kept, start, stop, *counts)
+    n_warmup, thinning = counts
+    return iterate(step, state, kept, start, stop, n_warmup, thinning, x)

@@ -190,7 +190,7 @@ def _advance(
         )
         return state._replace(adapted=adapted), _record(state)
 
-    return iterate(step, state, kept, start, stop, n_warmup, thinning)
+    return iterate(step, state, kept, start, stop, n_warmup, thinning, x)
 
 
 def _record(state: _Chain) -> dict[str, Any]:

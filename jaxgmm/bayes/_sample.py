@@ -12,12 +12,14 @@ from jaxtyping import PRNGKeyArray
 from jaxgmm import em
 from jaxgmm._checks import check_key, check_name, key_numbers
 from jaxgmm._contract import LatentModel
+from jaxgmm._sharded import in_company
 from jaxgmm.bayes._posterior import Posterior
 from jaxgmm.bayes._sampled import METHODS, sampled
 from jaxgmm.bayes._streamed import STREAMED, sample_stream
 from jaxgmm.em import bar, check_no_weights
 
 
+@in_company
 def sample(
     model: LatentModel,
     x: Any,

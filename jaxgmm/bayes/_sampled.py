@@ -99,7 +99,7 @@ def sampled(
     wide = widened((model, x))
     wide = wide[0], *on_rung(*wide, widened(sample_weight))
     params = widened(begun.starts.params)
-    mesh = device_mesh(begun.starts.n_chains)
+    mesh = device_mesh(begun.starts.n_chains, x)
     wide, params = on_all(mesh, (wide, params))
     working, params = to_working(*wide, params)
     working = working.settled(params)

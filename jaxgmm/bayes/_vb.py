@@ -20,6 +20,7 @@ from jaxgmm._checks import check_count
 from jaxgmm._contract import LatentModel, Params, Statistics
 from jaxgmm._numerics import as_rows, rounding_bound, then
 from jaxgmm._programs import program
+from jaxgmm._sharded import beside_rows
 from jaxgmm.bayes._chains import Draws, Schedule, Starts
 from jaxgmm.em import Status
 from jaxgmm.labels import row_keys
@@ -180,6 +181,7 @@ def variational(
     """
     x = as_rows(x)
     check_start(model, x, start, sample_weight, labels=False)
+    model, start = beside_rows(x, (model, start))
     working = model.standardise(x, sample_weight)
     statistics, _ = working.e_step(working.to_working(start), x, sample_weight)
     tol = default_tolerance(x.dtype) if tol is None else tol

@@ -29,6 +29,7 @@ from jaxgmm.em._results import (
     same_data,
 )
 from jaxgmm.em._search import Search, search
+from jaxgmm.em._share import share
 from jaxgmm.em._start import STARTS
 from jaxgmm.em._stream import Stream, stream
 from jaxgmm.em._survey import readings
@@ -64,6 +65,7 @@ __all__ = [
     "replicate",
     "run",
     "search",
+    "share",
     "standard_errors",
     "stream",
 ]

@@ -6,7 +6,9 @@ import dataclasses
 import functools
 import math
 import numbers
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,9 +19,19 @@ from jaxtyping import Array, PRNGKeyArray
 
 from jaxgmm._checks import check_count, check_key, check_name, key_numbers
 from jaxgmm._contract import LatentModel, Params
-from jaxgmm._programs import in_slices, on_rung, program
+from jaxgmm._programs import in_slices, on_rung, place_of, program
+from jaxgmm._sharded import in_company, rows_here, spans_processes, total_over_rows
 from jaxgmm.em._accelerate import ACCELERATIONS, accelerated
-from jaxgmm.em._loop import as_run, default_tolerance, number_of_slots, run_starts
+from jaxgmm.em._checkpoint import Checkpoint
+from jaxgmm.em._loop import (
+    Queue,
+    as_run,
+    default_tolerance,
+    led,
+    number_of_slots,
+    queued,
+    run_starts,
+)
 from jaxgmm.em._online import Online, fit_online, update
 from jaxgmm.em._passes import fit_stream
 from jaxgmm.em._readings import check_no_weights
@@ -34,6 +46,7 @@ from jaxgmm.files import feature_names, naming_columns, numeric
 from jaxgmm.model import centred_rows, forms_of_start, no_labels, prior_draws, stacked
 
 
+@in_company
 def fit(
     model: LatentModel,
     x: Any,
@@ -48,6 +61,8 @@ def fit(
     acceleration: str | None = None,
     subsample: int = 65_536,
     passes: int | None = None,
+    checkpoint: str | Path | None = None,
+    every: int = 100,
 ) -> Fit:
     """Maximum likelihood or MAP by EM, all restarts in one compiled call.
 
@@ -101,6 +116,11 @@ def fit(
         Of a stream: most M-steps on all rows, each of which reads them once (100); ``max_iter`` is
         for the sample. ``fit.restarts`` and ``fit.trace`` are those of all rows. Of online EM, how
         often the rows are read (once).
+    checkpoint : path, optional
+        A file into which the fit writes where it is, whole or not at all. The same call goes on
+        from there, to the same numbers; once it has ended, it comes back with the result.
+    every : int
+        Iterations of all restarts between two writings of it.
 
     Returns
     -------
@@ -138,12 +158,12 @@ def fit(
     if not isinstance(model, LatentModel):
         raise TypeError(f"model: needs a model such as jaxgmm.Mixture, found {model!r}")
     check_count("n_init", n_init, 1)
+    check_count("every", every, 1)
     if isinstance(x, Stream):
         check_no_weights(sample_weight)
-        if acceleration is not None:
-            raise ValueError(
-                f"acceleration: a stream is fitted by plain EM; found {acceleration!r}"
-            )
+        for name, found in {"acceleration": acceleration, "checkpoint": checkpoint}.items():
+            if found is not None:
+                raise ValueError(f"{name}: a stream is fitted by plain EM; found {found!r}")
         settings = {"key": key, "n_init": n_init, "start": start, "tol": tol, "max_iter": max_iter}
         settings["subsample"] = subsample
         if algorithm == "em":
@@ -157,6 +177,7 @@ def fit(
             )
         once = 1 if passes is None else passes
         return fit_online(model, x, fit, passes=once, how=how, **settings)
+    asked = model, start, key, n_init
     if algorithm == "online" or isinstance(algorithm, Online):
         raise ValueError("algorithm: online EM reads a stream; pass jaxgmm.stream(x)")
     if start is None:
@@ -170,6 +191,7 @@ def fit(
     if narrowed is not None:
         options = {"key": key, "n_init": n_init, "sample_weight": sample_weight, "tol": tol}
         options |= {"max_iter": max_iter, "algorithm": algorithm, "acceleration": acceleration}
+        options |= {"checkpoint": checkpoint, "every": every}
         found = _fit_about(model, *narrowed, start, options)
         found = found.moved(narrowed[1], fingerprint(rows, weight))
         return dataclasses.replace(found, feature_names=names)
@@ -211,6 +233,10 @@ def fit(
         elif not model.starts_from_labels:
             raise ValueError(no_labels(model))
         elif kind in DETERMINISTIC:
+            if spans_processes(x):
+                raise ValueError(
+                    f"start: {kind!r} needs all rows in one process; use another start"
+                )
             working = _standardised(model, x, sample_weight)
             draws = [ward_labels(working, x, sample_weight)[None]]
         else:
@@ -220,6 +246,11 @@ def fit(
     else:
         given, kind = _given_starts(model, x, start)
         draws = [given]
+
+    kept = None
+    if checkpoint is not None:
+        asked = *asked, float(tol), max_iter, algorithm, acceleration
+        kept = Checkpoint(checkpoint, _digest(asked, x, sample_weight), x)
 
     filled = _filled(model, x, sample_weight)
     if kind == "responsibilities" or kind in DETERMINISTIC:
@@ -232,7 +263,13 @@ def fit(
 
     def run_all(working: LatentModel, params: Params, most: int = max_iter) -> tuple[Run, Params]:
         settings = noise, tolerance, most, max_iter, algorithm, acceleration
-        return _run_all(working, *filled, params, *settings)
+        if kept is None or most < max_iter:
+            return _run_all(working, *filled, params, *settings)
+        data = working, *filled, params, *settings
+        like = jax.eval_shape(functools.partial(_onwards, *data), None, every)
+        more = lambda now: _onwards(*data, now, every)
+        end = kept.run(like, noise, more, lambda now: bool(now.going))
+        return _run_all(*data, end)
 
     (working, params), *others = [first(starts, kind) for starts in draws]
     if others:
@@ -335,20 +372,58 @@ def _run_all(
     max_iter: int,
     algorithm: str,
     acceleration: str | None,
+    end: Queue | None = None,
 ) -> tuple[Run, Params]:
     """Every start to its end, or ``most`` steps, in one call; and the ends in working units.
 
-    ``model`` and ``params`` are in working units.
+    ``model`` and ``params`` are in working units; ``end`` is where `_onwards` led.
     """
     step = ALGORITHMS[algorithm](model, x, sample_weight, noise)
     step = accelerated(model, step, acceleration)
-    ends = run_starts(model, step, x, params, sample_weight, tol, max_iter, most=most)
+    rows = x, params, sample_weight
+    ends = run_starts(model, step, *rows, tol, max_iter, most=most) if end is None else end.found
     if not step.declared:
         declared = functools.partial(evaluate, model, x=x, sample_weight=sample_weight)
         batch = _batch(model, x, len(ends.status))
         points = lax.map(declared, ends.point.params, batch_size=batch)
         ends = ends._replace(point=points, n_evaluations=ends.n_evaluations + 1)
     return as_run(model, ends), ends.point.params
+
+
+@program(static_argnames=("max_iter", "algorithm", "acceleration"))
+def _onwards(
+    model: LatentModel,
+    x: Array,
+    sample_weight: Array | None,
+    params: Params,
+    noise: PRNGKeyArray | None,
+    tol: Array,
+    most: int,
+    max_iter: int,
+    algorithm: str,
+    acceleration: str | None,
+    now: Queue | None,
+    count: int,
+) -> Queue:
+    """At most ``count`` iterations of `_run_all`, from its beginning or from ``now``."""
+    step = accelerated(model, ALGORITHMS[algorithm](model, x, sample_weight, noise), acceleration)
+    first, onwards = queued(model, step, x, params, sample_weight, tol, max_iter, most=most)
+    return led(onwards, first if now is None else now, count)
+
+
+def _digest(asked: Any, x: Array, sample_weight: Array | None) -> str:
+    """What tells one call of `fit` from another, in any process."""
+    leaves, structure = jax.tree.flatten(asked)
+    said = [leaf if isinstance(leaf, (str, int, float)) else _of_numbers(leaf) for leaf in leaves]
+    anywhere = re.sub(r" at 0x\w+", "", str(structure))
+    return f"{fingerprint(x, sample_weight)} {said} {anywhere}"
+
+
+def _of_numbers(leaf: Any) -> str:
+    """A random key is the numbers that it is made of; of a function nothing more is known."""
+    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        leaf = jax.random.key_data(leaf)
+    return type(leaf).__name__ if callable(leaf) else fingerprint(leaf, None)
 
 
 def _filled(
@@ -358,7 +433,7 @@ def _filled(
     x, weight = on_rung(model, x, sample_weight)
     if weight is None or weight.dtype != bool:
         return x, weight
-    return x, jax.device_put(np.asarray(weight, x.dtype), x.sharding)
+    return x, jax.device_put(np.asarray(weight, x.dtype), place_of(x))
 
 
 def _batch(model: LatentModel, x: Array, n_starts: int) -> int:
@@ -442,6 +517,11 @@ def _is_array(start: Any) -> bool:
 def _given_starts(model: LatentModel, x: Array, start: Any) -> tuple[Any, str]:
     """The user's starts with a leading axis, checked, and what they are."""
     is_array = _is_array(start)
+    if is_array and spans_processes(x):
+        raise ValueError(
+            "start: responsibilities are of rows that other processes have; start by name or at "
+            "parameters"
+        )
     if is_array and not model.starts_from_labels:
         raise ValueError(no_labels(model))
     if is_array:
@@ -473,7 +553,9 @@ def _select(
 
     ``filled`` are the rows and weights that its program is compiled for.
     """
-    total = float(len(x) if sample_weight is None else np.sum(np.asarray(sample_weight)))
+    total = float(len(x))
+    if sample_weight is not None:
+        total = total_over_rows(x, rows_here(sample_weight))
     rows = Rows(
         len(x),
         total,

@@ -17,6 +17,7 @@ from jaxgmm._checks import check_name
 from jaxgmm._contract import LatentModel, Params, held
 from jaxgmm._numerics import as_rows, block_rows, precise, sum_over_blocks
 from jaxgmm._programs import on_rung, program
+from jaxgmm._sharded import beside_rows, in_company
 from jaxgmm.em._progress import bar
 from jaxgmm.em._readings import check_no_weights
 from jaxgmm.em._results import Fit, check_precision, same_data
@@ -184,6 +185,7 @@ class StandardErrors:
         return f"{table}<p>{self.kind}: {self.status}</p>"
 
 
+@in_company
 def standard_errors(
     fit: Fit, x: Any, *, kind: str = "information", sample_weight: Any = None
 ) -> StandardErrors:
@@ -385,6 +387,7 @@ def local_errors(
         lambda leaf: jnp.asarray(leaf, jnp.result_type(float)),
         (model, params, as_rows(jnp.asarray(x)), sample_weight),
     )
+    model, params = beside_rows(x, (model, params))
     moments = _moments(model, params, x, sample_weight)
     root, definite = inverse_root(-(moments.likelihood + moments.prior), single)
     along = lambda tangent: function(model.retract(params, tangent))

@@ -15,8 +15,9 @@ from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from jaxgmm._checks import check_count, check_key, check_rows, check_sample_weight
-from jaxgmm._numerics import sum_over_blocks
+from jaxgmm._numerics import map_over_blocks, sum_over_blocks
 from jaxgmm._programs import program
+from jaxgmm._sharded import beside_rows, highest, rows_at, rows_below
 from jaxgmm.model import centred_rows
 
 # Rows that starts are looked for on: enough to see every cluster that a mixture can hold on to.
@@ -222,7 +223,7 @@ def _run_all(
     def block(rows: Array) -> Array:
         return nearest(chart.apply(rows), centres)
 
-    return restarts, _by_block(block, x, n_clusters), best
+    return restarts, map_over_blocks(block, x, _block_rows(n_clusters)), best
 
 
 def map_restarts(one: Callable[[Array], Any], starts: Array, n_rows: int) -> Any:
@@ -255,11 +256,11 @@ def centring(x: Float[Array, "n d"], weight: Float[Array, " n"]) -> tuple[Chart,
     """The chart of the data, and the mean variance of a column in its units."""
     total = jnp.sum(weight)
     # A first row as provisional origin keeps the mean exact at large offsets.
-    origin = x[0]
+    origin = rows_at(x, 0)
     shift = origin + sum_over_blocks(lambda rows, w, _: w @ (rows - origin), x, weight) / total
     largest = jnp.maximum(jnp.max(x, axis=0) - shift, shift - jnp.min(x, axis=0))
     _, exponent = jnp.frexp(jnp.max(largest))
-    chart = Chart(shift, jnp.ldexp(jnp.ones((), x.dtype), exponent))
+    chart = beside_rows(x, Chart(shift, jnp.ldexp(jnp.ones((), x.dtype), exponent)))
     scatter = sum_over_blocks(lambda rows, w, _: w @ chart.apply(rows) ** 2, x, weight)
     return chart, jnp.mean(scatter) / total
 
@@ -354,11 +355,11 @@ def _relocate(
         square = _to_nearest(z, centres)
         return jnp.where(square > _rounding(z), square, 0)
 
-    distance = jnp.where(weight > 0, _by_block(block, x, k), 0)
+    distance = jnp.where(weight > 0, map_over_blocks(block, x, _block_rows(k)), 0)
     # The r-th empty cluster takes the r-th farthest row.
     rank = jnp.cumsum(~occupied) - 1
-    far, index = lax.top_k(distance, min(k, x.shape[0]))
-    far, rows = far[rank], chart.apply(x[index])[rank]
+    far, index = highest(distance, min(k, x.shape[0]))
+    far, rows = far[rank], chart.apply(rows_at(x, index))[rank]
     return jnp.where((~occupied & (far > 0))[:, None], rows, centres)
 
 
@@ -376,22 +377,6 @@ def _inertia(x: Array, weight: Array, centres: Float[Array, "k d"], chart: Chart
 
 def _block_rows(k: int) -> int:
     return max(min(_BLOCK_ROWS, _BLOCK_SCORES // k), 256)
-
-
-def _by_block(function: Callable[[Array], Array], x: Array, k: int) -> Array:
-    """``function``, a number per row, of all rows, one block at a time."""
-    n, size = x.shape[0], _block_rows(k)
-    if n <= size:
-        return function(x)
-    kind = jax.eval_shape(function, x[:size])
-
-    def fill(whole: Array, first: Array) -> tuple[Array, None]:
-        part = function(lax.dynamic_slice_in_dim(x, first, size))
-        return lax.dynamic_update_slice_in_dim(whole, part, first, 0), None
-
-    # The last block ends at the last row, so that it overlaps the one before.
-    firsts = jnp.minimum(size * jnp.arange(-(-n // size)), n - size)
-    return lax.scan(fill, jnp.zeros(n, kind.dtype), firsts)[0]
 
 
 # -- seeds ---------------------------------------------------------------------------
@@ -417,7 +402,7 @@ def some_rows(
     else:
         place = (jnp.arange(m) + jax.random.uniform(key, (m,), x.dtype)) / m
         index = _at_share(sample_weight, place)
-    return x[index], jnp.ones(m, x.dtype)
+    return rows_at(x, index), jnp.ones(m, x.dtype)
 
 
 def spread_rows(
@@ -441,28 +426,26 @@ def spread_rows(
     def draw(key: PRNGKeyArray, mass: Array, count: int) -> Array:
         return _at_share(mass, jax.random.uniform(key, (count,), rows.dtype))
 
-    first = rows[draw(keys[0], weight, 1)]
+    first = rows_at(rows, draw(keys[0], weight, 1))
 
     def add(near: Array, key: PRNGKeyArray) -> tuple[Array, Array]:
         # With fewer distinct rows than seeds every distance is zero: take any row.
         mass = weight * near
         mass = jnp.where(jnp.any(mass > 0), mass, weight)
-        candidates = rows[draw(key, mass, n_candidates)]
+        candidates = rows_at(rows, draw(key, mass, n_candidates))
         then = jnp.minimum(near, distances(candidates))
         best = jnp.argmin(then @ weight)
         return then[best], candidates[best]
 
     _, others = lax.scan(add, distances(first)[0], keys[1:])
-    return jnp.concatenate([first, others])
+    return beside_rows(rows, jnp.concatenate([first, others]))
 
 
 def _at_share(mass: Float[Array, " n"], share: Float[Array, " m"]) -> Int[Array, " m"]:
     """The rows at which the cumulative mass reaches these shares of the total."""
-    cumulative = jnp.cumsum(mass)
-    reach = share * cumulative[-1]
-    index = jnp.minimum(jnp.searchsorted(cumulative, reach, side="right"), mass.shape[0] - 1)
+    index = jnp.minimum(rows_below(mass, share), mass.shape[0] - 1)
     # Rounding of the sums may point between two rows: never at a row without mass.
-    return jnp.where(mass[index] > 0, index, jnp.argmax(mass))
+    return jnp.where(rows_at(mass, index) > 0, index, jnp.argmax(mass))
 
 
 def _rounding(z: Float[Array, "n d"]) -> Float[Array, " n"]:

@@ -13,6 +13,7 @@ from jaxtyping import Array
 
 from jaxgmm._contract import LatentModel, Params
 from jaxgmm._numerics import anywhere, as_rows, at_once, precise, rounding_bound
+from jaxgmm._sharded import beside_rows
 from jaxgmm.em._accelerate import accelerated
 from jaxgmm.em._results import Run, Status
 from jaxgmm.em._step import Move, Point, Step, choose, em_step, unevaluated
@@ -94,6 +95,8 @@ def run(
     """
     x = as_rows(x)
     check_start(model, x, start, sample_weight, labels=True)
+    model = beside_rows(x, model)
+    start = start if _is_responsibilities(start) else beside_rows(x, start)
     working = model.standardise(x, sample_weight)
     if _is_responsibilities(start):
         params = working.m_step(working.statistics(start, x, sample_weight))
@@ -144,6 +147,29 @@ class Ends(NamedTuple):
     trace: Array
 
 
+class Queue(NamedTuple):
+    """All starts on their way.
+
+    A fixed number of slots holds one live restart each. A slot whose restart ended writes
+    its record and takes the next start, so that nobody waits for the slowest: the time is
+    that of all iterations together, the memory that of the slots and the records.
+    """
+
+    slots: Slot
+    taken: Array  # how many starts have had a slot
+    ends: _End
+    trace: Array
+
+    @property
+    def going(self) -> Array:
+        """Whether a restart is live."""
+        return jnp.any(self.slots.start < self.trace.shape[0])
+
+    @property
+    def found(self) -> Ends:
+        return Ends(*self.ends, self.trace)
+
+
 def run_starts(
     model: LatentModel,
     step: Step,
@@ -158,11 +184,38 @@ def run_starts(
     """Every start to its end; ``starts`` are a stack of parameters in working units.
 
     ``max_iter`` is the length of the trace, and the most steps unless ``most`` says fewer.
-
-    A fixed number of slots holds one live restart each. A slot whose restart ended writes
-    its record and takes the next start, so that nobody waits for the slowest: the time is
-    that of all iterations together, the memory that of the slots and the records.
     """
+    first, onwards = queued(model, step, x, starts, sample_weight, tol, max_iter, finite, most)
+    return led(onwards, first).found
+
+
+def led(onwards: Callable[[Queue], Queue], now: Queue, count: Array | int | None = None) -> Queue:
+    """To the end of all starts, or by at most ``count`` iterations."""
+    if count is None:
+        going, step, state = (
+            lambda state: state[0].going,
+            lambda state: (onwards(state[0]),),
+            (now,),
+        )
+    else:
+        going = lambda state: state[0].going & (state[1] < count)
+        step = lambda state: (onwards(state[0]), state[1] + 1)
+        state = now, jnp.int32(0)
+    return lax.while_loop(going, step, state)[0]
+
+
+def queued(
+    model: LatentModel,
+    step: Step,
+    x: Array,
+    starts: Params,
+    sample_weight: Array | None,
+    tol: Array | float,
+    max_iter: int,
+    finite: Array | bool = True,
+    most: Array | int | None = None,
+) -> tuple[Queue, Callable[[Queue], Queue]]:
+    """How `run_starts` begins, and how it goes on."""
     n_starts = jax.tree.leaves(starts)[0].shape[0]
     n_slots = number_of_slots(model, x, n_starts)
     most = max_iter if most is None else most
@@ -177,8 +230,8 @@ def run_starts(
     def advance(slot: Slot) -> Slot:
         return verdict(slot, *step.update(slot.point, slot.memory))
 
-    def body(carry: tuple[Slot, Array, _End, Array]) -> tuple[Slot, Array, _End, Array]:
-        slots, taken, ends, trace = carry
+    def onwards(now: Queue) -> Queue:
+        slots, taken, ends, trace = now
         slots = jax.vmap(advance)(slots)
         # Slots that found no start left go on idly; their start lies outside the record.
         ended = slots.status != RUNNING
@@ -190,19 +243,14 @@ def run_starts(
         )
         fresh = jax.vmap(enter)(taken + jnp.cumsum(ended, dtype=jnp.int32) - 1)
         slots = jax.vmap(choose)(ended, fresh, slots)
-        return slots, taken + jnp.sum(ended, dtype=jnp.int32), ends, trace
+        return Queue(slots, taken + jnp.sum(ended, dtype=jnp.int32), ends, trace)
 
     slots = jax.vmap(enter)(jnp.arange(n_slots, dtype=jnp.int32))
     ends = jax.tree.map(
         lambda leaf: jnp.zeros((n_starts, *leaf.shape[1:]), leaf.dtype), _end(slots, slots.point)
     )
     trace = jnp.full((n_starts, max_iter + 1), jnp.nan, slots.gain.dtype)
-    _, _, ends, trace = lax.while_loop(
-        lambda carry: jnp.any(carry[0].start < n_starts),
-        body,
-        (slots, jnp.int32(n_slots), ends, trace),
-    )
-    return Ends(*ends, trace)
+    return Queue(slots, jnp.int32(n_slots), ends, trace), onwards
 
 
 def _end(slot: Slot, point: Point) -> _End:

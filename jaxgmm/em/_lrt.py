@@ -9,12 +9,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxgmm._checks import check_count, check_key
 from jaxgmm._contract import LatentModel, Params
 from jaxgmm._programs import program
+from jaxgmm._sharded import of_block
 from jaxgmm.em._bootstrap import map_in_batches, total_rows, written_out
 from jaxgmm.em._fit import fit
 from jaxgmm.em._loop import default_tolerance, run
@@ -273,7 +273,7 @@ def _larger_starts(
         found = labels
         for one in jax.random.split(key, larger.n_components - null.n_components):
             found = _split(one, found, rows, weight, null.n_components - null.n_placed)
-        return lambda rows, first: lax.dynamic_slice_in_dim(found, first, len(rows))
+        return lambda rows, first: of_block(found, first, len(rows))
 
     split = _begun(larger, x, sample_weight, grown, jax.random.split(key_split, n_init))
     return _stacked(split, _draws(larger, x, sample_weight, key_draw, n_init))

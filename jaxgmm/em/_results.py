@@ -15,6 +15,7 @@ from jax.core import Tracer
 from jaxtyping import Array, PRNGKeyArray
 
 from jaxgmm._contract import LatentModel, Params
+from jaxgmm._sharded import of_all, pieces, shared, spans_processes
 from jaxgmm.em._html import fit_html
 from jaxgmm.files import Kept, stored
 from jaxgmm.model import about, coordinates, narrowed
@@ -462,9 +463,13 @@ def joined(one: str, other: str) -> str:
 def _digest_of(arrays: Any) -> str:
     digest = Digest()
     for leaf in jax.tree.leaves(arrays):
-        array = np.asarray(leaf)
-        digest.add(array)
-        digest.end(array.dtype, array.shape)
+        for _, piece in pieces(leaf):
+            digest.add(piece)
+        digest.end(leaf.dtype if shared(leaf) else np.asarray(leaf).dtype, np.shape(leaf))
+    if any(map(spans_processes, jax.tree.leaves(arrays))):
+        each = of_all(np.frombuffer(bytes.fromhex(str(digest)), np.uint8))
+        digest = Digest()
+        digest.add(each)
     return str(digest)
 
 

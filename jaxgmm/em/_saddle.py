@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from jaxgmm._contract import LatentModel, Params
+from jaxgmm._sharded import rows_at
 from jaxgmm.em._kmeans import some_rows
 from jaxgmm.em._start import Labeller, embedded, nearest_centre, seeds
 
@@ -48,8 +49,9 @@ def twins(model: LatentModel, params: Params, x: Array, sample_weight: Array | N
     """The two labels most alike at ``params``, on at most some hundred rows."""
     first, second = map(jnp.asarray, _pairs(model.label_groups))
     some = np.unique(np.linspace(0, len(x) - 1, _ROWS).astype(int))
-    labels = model.responsibilities(params, x[some])
-    weight = jnp.ones(len(some), labels.dtype) if sample_weight is None else sample_weight[some]
+    labels = model.responsibilities(params, rows_at(x, some))
+    weight = jnp.ones(len(some), labels.dtype)
+    weight = weight if sample_weight is None else rows_at(sample_weight, some)
     ratio = lambda part, whole: part / jnp.where(whole > 0, whole, 1)
     one, other = labels[:, first], labels[:, second]
     # With q the probability of the first of a pair: the sum of q (1 - q) over the rows of the

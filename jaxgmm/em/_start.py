@@ -13,10 +13,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from jaxgmm._contract import LatentModel
+from jaxgmm._sharded import highest, of_block, rows_at
 from jaxgmm.em._kmeans import centring, lloyd, some_rows, spread_rows
 
 Labeller = Callable[[Array, Array | int], Array]
@@ -55,8 +55,9 @@ def _draw_rows(
     key: PRNGKeyArray, rows: Float[Array, "n d"], weight: Float[Array, " n"], k: int
 ) -> Float[Array, "k d"]:
     """``k`` different rows, with probability proportional to their weight."""
-    share = weight / jnp.sum(weight)
-    return jax.random.choice(key, rows, (k,), replace=False, p=share)
+    # The largest sums of Gumbel noise and log shares, as in `jax.random.choice`.
+    noise = jax.random.gumbel(key, weight.shape, weight.dtype)
+    return rows_at(rows, highest(noise + jnp.log(weight / jnp.sum(weight)), k)[1])
 
 
 def seeds(
@@ -144,7 +145,7 @@ def _given_labels(
     """Labels that were found beforehand."""
 
     def label(rows: Array, first: Array | int) -> Array:
-        block = lax.dynamic_slice_in_dim(labels, first, rows.shape[0])
+        block = of_block(labels, first, rows.shape[0])
         return jax.nn.one_hot(block, model.n_placed, dtype=x.dtype)
 
     return _in_full(model, label)

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 
 from jaxgmm._contract import Assignment, LatentModel, Params, Statistics, expected_labels
 from jaxgmm._numerics import rounding_bound, then
+from jaxgmm._sharded import of_block
 
 
 class Point(NamedTuple):
@@ -130,7 +131,7 @@ def _held_labels(model: LatentModel, params: Params, x: Array) -> Assignment:
     """The labels of EM at ``params``, wherever the E-step is made."""
 
     def assign(logits: Float[Array, "k n"], first_row: Array | int) -> tuple[Array, Array]:
-        rows = lax.dynamic_slice_in_dim(x, first_row, logits.shape[1])
+        rows = of_block(x, first_row, logits.shape[1])
         return model.responsibilities(params, rows).T, expected_labels(logits, first_row)[1]
 
     return assign

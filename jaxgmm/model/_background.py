@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxgmm._contract import Assignment, Params, Sites, Statistics
 from jaxgmm._numerics import sum_over_blocks
+from jaxgmm._sharded import of_all, of_block, rows_here, spans_processes
 from jaxgmm.files import ColumnRefused, numeric, stored
 from jaxgmm.model._around import Around
 from jaxgmm.model._family import View
@@ -219,13 +220,15 @@ class Background(Around):
         if not uniform.known:
             rows = x
             if not isinstance(x, Tracer):
-                rows = np.asarray(x)
-                held = None if sample_weight is None else np.asarray(sample_weight) > 0
-                rows = rows if held is None else rows[held]
+                rows = rows_here(x)
+                rows = rows if sample_weight is None else rows[rows_here(sample_weight) > 0]
             elif sample_weight is not None:
                 rows = jnp.where(sample_weight[:, None] > 0, x, jnp.nan)
             xp = jnp if isinstance(rows, Tracer) else np
-            uniform = Uniform(xp.nanmin(rows, axis=0), xp.nanmax(rows, axis=0))
+            edges: Any = xp.nanmin(rows, axis=0), xp.nanmax(rows, axis=0)
+            if spans_processes(x):
+                edges = of_all(edges[0][None]).min(axis=0), of_all(edges[1][None]).max(axis=0)
+            uniform = Uniform(*edges)
         family = self.family.looked(x, sample_weight)
         return dataclasses.replace(self, family=family, uniform=uniform)
 
@@ -353,7 +356,7 @@ class Background(Around):
         background = log_weights[-1] + self.log_uniform(x)
 
         def to_components(logits: Array, first: Array | int) -> tuple[Array, Array]:
-            own = lax.dynamic_slice_in_dim(background, first, logits.shape[1])
+            own = of_block(background, first, logits.shape[1])
             labels, value = assign(jnp.concatenate([logits, own[None]]), first)
             return labels[:-1], value
 

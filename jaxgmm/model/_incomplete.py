@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxgmm._checks import blocks
 from jaxgmm._numerics import Affine, block_rows, map_over_blocks, sum_over_blocks
+from jaxgmm._sharded import of_all, spans_processes
 from jaxgmm.model._family import Form
 from jaxgmm.model._moments import Moments, about_their_means
 from jaxgmm.model._structure import Structure
@@ -33,12 +34,13 @@ def patterns_of(x: Any) -> Bool[np.ndarray, "p d"] | None:
     The complete pattern is always among them. It also fills the table up to a power of two, so
     that data with a few more patterns share compiled programs.
     """
-    x = np.asarray(x)
     seen = np.ones((1, x.shape[1]), bool)
     for _, block in blocks(x):
         packed = np.packbits(~np.isnan(block), axis=1)
         _, first = np.unique(packed, axis=0, return_index=True)
         seen = np.unique(np.concatenate([seen, ~np.isnan(block[first])]), axis=0)
+    if spans_processes(x):
+        seen = np.unique(of_all(seen), axis=0)
     if len(seen) == 1:
         return None
     spare = 2 ** math.ceil(math.log2(len(seen))) - len(seen)

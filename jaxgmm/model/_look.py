@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxgmm._contract import Params
 from jaxgmm._numerics import map_over_blocks, normalise, sum_over_blocks, total_log_sum_exp
+from jaxgmm._sharded import beside_rows
 from jaxgmm.model._family import Family, View
 
 
@@ -27,6 +28,7 @@ def by_row(
     see: Callable[[Float[Array, "k n"]], Array],
 ) -> Float[Array, "n ..."]:
     """``see`` of log p(label, row) for each row."""
+    family, params = beside_rows(x, (family, params))
     log_weights = jnp.log(params.weights)[:, None]
 
     def of(view: View) -> Array:
@@ -41,6 +43,7 @@ def total(
     family: Family, params: Params, x: Array, sample_weight: Array | None
 ) -> Float[Array, ""]:
     """Weighted sum of the rows' log densities, one block at a time."""
+    family, params = beside_rows(x, (family, params))
     log_weights = jnp.log(params.weights)[:, None]
 
     def of(view: View) -> Array:

@@ -11,12 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pandas as pd
-from jax import lax
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from numpyro.distributions import constraints
 
-from jaxgmm._checks import any_nan, check_count, check_name
+from jaxgmm._checks import any_nan, check_count, check_name, everywhere, on_enough
 from jaxgmm._contract import (
     Assignment,
     LatentModel,
@@ -30,6 +29,7 @@ from jaxgmm._contract import (
 )
 from jaxgmm._numerics import as_rows, log_sum_exp, normalise, precise
 from jaxgmm._programs import of_each_row, on_rung, program
+from jaxgmm._sharded import beside_rows, by_itself, of_block, rows_here, shared, total_over_rows
 from jaxgmm.files import Coded, numeric, stored
 from jaxgmm.labels import check_renaming
 from jaxgmm.model._background import Background, Uniform
@@ -468,8 +468,9 @@ class Mixture(LatentModel):
         sample_weight: Array | None = None,
         assign: Assignment = expected_labels,
     ) -> tuple[Statistics, Array]:
-        log_weights = jnp.log(params.weights)
-        return self.family.e_step(log_weights, params, as_rows(x), sample_weight, assign)
+        x = as_rows(x)
+        family, params = beside_rows(x, (self.family, params))
+        return family.e_step(jnp.log(params.weights), params, x, sample_weight, assign)
 
     @precise
     def statistics(
@@ -481,7 +482,7 @@ class Mixture(LatentModel):
         def labels(rows: Array, first: Array | int) -> Array:
             if callable(responsibilities):
                 return responsibilities(rows, first)
-            return lax.dynamic_slice_in_dim(responsibilities, first, rows.shape[0])
+            return of_block(responsibilities, first, rows.shape[0])
 
         return self.family.at_labels(labels, as_rows(x), sample_weight, self.n_components)
 
@@ -705,6 +706,7 @@ class Mixture(LatentModel):
             shape = self.n_components, self._free_weights
             known = on_rung(dataclasses.replace(self, family=family), rows, sample_weight)
             prior = _prior_by_rule(family, prior.name, *known, *shape)
+            prior = by_itself(prior) if shared(rows) else prior
         return dataclasses.replace(self, family=family, prior=prior)._sized(rows)
 
     def _sized(self, rows: Array) -> Mixture:
@@ -719,18 +721,24 @@ class Mixture(LatentModel):
         return super().check_data(self.read(x)[1], sample_weight)
 
     def check_model(self, x: Array, sample_weight: Array | None = None) -> None:
-        rows = np.asarray(x)
-        rows = rows if sample_weight is None else rows[np.asarray(sample_weight) > 0]
-        self.family.check_rows(np.asarray(x))
-        self.family.check_present(rows)
+        here = rows_here(x)
+        weight = None if sample_weight is None else rows_here(sample_weight)
+        rows = here if weight is None else here[weight > 0]
+
+        def values() -> None:
+            self.family.check_rows(here)
+            self.family.check_present(rows)
+
+        everywhere(x, values)
         if isinstance(self.prior, PriorRule):
-            total = len(rows) if sample_weight is None else float(np.sum(np.asarray(sample_weight)))
-            self.family.check_rule(self.prior.name, rows, total)
+            total = float(len(x)) if weight is None else total_over_rows(x, weight)
+            name = self.prior.name
+            on_enough(x, rows, lambda rows: self.family.check_rule(name, rows, total))
         elif self.prior is not None:
             shape = self.n_components, rows.shape[1]
             self.family.check_prior(self.prior, *shape, free=self._free_weights)
         if not self.bounded():
-            self.family.check_bounded(rows, self._n_present)
+            on_enough(x, rows, lambda rows: self.family.check_bounded(rows, self._n_present))
 
     def check_mode(self) -> None:
         if self._edges is not None:

@@ -21,6 +21,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from jaxgmm._contract import Assignment, Prior, Sites
 from jaxgmm._numerics import Affine, block_rows, map_over_blocks, normal
+from jaxgmm._sharded import of_block
 from jaxgmm.files import Coded, Measured, feature_names, numeric, row_names, stored
 from jaxgmm.model._background import Background
 from jaxgmm.model._family import Family, Form, View, labelled
@@ -507,7 +508,7 @@ class Noisy(Family):
         """Before there are parameters, noise is taken for a part of the components."""
 
         def of_rows(values: Array, first: Array | int) -> Array:
-            return labels(lax.dynamic_slice_in_dim(x, first, len(values)), first)
+            return labels(of_block(x, first, len(values)), first)
 
         return self.normal.at_labels(of_rows, self.values(x), sample_weight, k)
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgmm._sharded import shared
 from jaxgmm.files import numeric
 
 # Columns further from zero than so many times their range lose digits in float32; further than
@@ -22,10 +23,13 @@ def centred_rows(
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """float64 data as float32 rows about an origin, which keeps the digits that differ.
 
-    None where JAX keeps them anyway: it did not narrow the data when it made ``rows``, or
-    no column lies far from zero, of those that are ``places``. The origin is a number of float32.
+    None where JAX keeps them anyway: it did not narrow the data when it made ``rows``, devices
+    share them, or no column lies far from zero, of those that are ``places``. The origin is a
+    number of float32.
     Warns where the digits were lost before.
     """
+    if shared(rows):
+        return None
     wide = wide_rows(x)
     if rows.dtype != np.float32:
         return None
@@ -80,5 +84,5 @@ def _warn_of_steps(distance: np.ndarray, spread: np.ndarray) -> None:
             f"over {spread[column]:g}; give float64 numbers (NumPy's), which are centred before "
             "JAX narrows them, or turn on JAX's x64 switch, "
             'jax.config.update("jax_enable_x64", True)',
-            stacklevel=4,
+            stacklevel=5,
         )
