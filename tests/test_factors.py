@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+import pandas as pd
 import pytest
 from helpers import tree_allclose
 from numpyro.distributions import biject_to
@@ -416,9 +417,10 @@ def test_samplers_and_their_verdict(name, tmp_path):
 def test_parts_of_products_a_background_and_select():
     rng = np.random.default_rng(0)
     codes = (rng.random((120, 1)) < START[:, :1]).astype(float)
-    x = np.concatenate([X, codes], axis=1)
+    names = tuple("abcdef")
+    x = pd.DataFrame(np.concatenate([X, codes], axis=1), columns=[*names, "code"])
     family = jg.families.Product(
-        {(0, 1, 2, 3, 4, 5): jg.families.FactorAnalyser(2), 6: jg.families.Bernoulli()}
+        {names: jg.families.FactorAnalyser(2), "code": jg.families.Bernoulli()}
     )
     fit = jg.fit(jg.Mixture(family, 2, prior="weak"), x, start=START)
     assert fit.converged
