@@ -51,6 +51,10 @@ class Around(Family):
     def _around(self, family: Family) -> Self:
         return dataclasses.replace(self, family=family)
 
+    def scaled(self, statistics: Any, share: Array | float) -> Any:
+        own = self.family.scaled(statistics.components, share)
+        return super().scaled(statistics, share)._replace(components=own)
+
     def _mapped(self, params: MixtureParams, change: Callable[[Params], Params]) -> MixtureParams:
         own = self.family.sites(change(self.components(params)))
         return dataclasses.replace(params, own={**params.own, **own})

@@ -391,10 +391,6 @@ class Background(Around):
         both = self.family.add(one.components, other.components)
         return Beside(one.counts + other.counts, both)
 
-    def scaled(self, statistics: Beside, share: Array | float) -> Beside:
-        both = self.family.scaled(statistics.components, share)
-        return Beside(share * statistics.counts, both)
-
     # -- priors --------------------------------------------------------------------------
 
     def default_prior(
