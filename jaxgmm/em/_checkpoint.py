@@ -77,7 +77,8 @@ class Checkpoint:
 
     def _read(self) -> dict[str, np.ndarray]:
         try:
-            with np.load(self._path, allow_pickle=False) as file:
+            content = io.BytesIO(self._path.read_bytes())
+            with np.load(content, allow_pickle=False) as file:
                 kept = dict(file)
                 of = str(kept.pop(_OF))
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
