@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import os
+import pathlib
 import subprocess
 import sys
 import zipfile
@@ -113,21 +114,69 @@ def test_other_families_come_back(name, tmp_path):
     returned(jg.fit(model, rows, key=jax.random.key(0), n_init=1), tmp_path)
 
 
+UNIT = np.array([0.2, 0.7, 0.4, 0.9, 0.6, 0.3])
+SLOPED = np.column_stack([np.arange(6.0), UNIT])
+# What a family is made of, and rows that suit it, where it is not plain numbers between 0 and 1.
+MADE_OF = {
+    "Bernoulli": ((), np.round(UNIT)),
+    "Binomial": ((4,), np.round(UNIT)),
+    "Categorical": ((3,), np.round(UNIT)),
+    "LinearRegression": (([0],), SLOPED),
+    "LogisticRegression": (([0],), np.round(SLOPED)),
+    "Multinomial": ((), np.array([[2, 1], [1, 2], [3, 0], [0, 3]], float)),
+    "NegativeBinomial": ((), np.round(UNIT)),
+    "Poisson": ((), np.round(UNIT)),
+    "PoissonRegression": (([0],), np.round(SLOPED)),
+    "Product": (
+        ({"a": jg.Gaussian(), "b": jg.families.StudentT()},),
+        pd.DataFrame(SLOPED, columns=["a", "b"]),
+    ),
+}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("prior", [None, "weak"])
 @pytest.mark.parametrize(
     "name", sorted(set(jg.families.__all__) - {"Custom", "Gaussian", "MixtureParams"})
 )
 def test_every_family_comes_back(name, prior, tmp_path):
-    options = {"Categorical": (3,), "Binomial": (4,)}.get(name, ())
-    family = getattr(jg.families, name)(*options)
-    x = np.array([0.2, 0.7, 0.4, 0.9, 0.6, 0.3])[:, None]
-    if name in ("Bernoulli", "Categorical", "Poisson", "NegativeBinomial", "Binomial"):
-        x = np.round(x)
-    if name == "Multinomial":
-        x = np.array([[2, 1], [1, 2], [3, 0], [0, 3]], float)
-    model = jg.Mixture(family, 1, prior=prior)
+    options, x = MADE_OF.get(name, ((), UNIT))
+    model = jg.Mixture(getattr(jg.families, name)(*options), 1, prior=prior)
     returned(jg.fit(model, x, key=jax.random.key(0), n_init=1, max_iter=5), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("structure", jg.model.STRUCTURES)
+def test_t_components_come_back_in_every_structure(structure, tmp_path):
+    model = jg.Mixture(jg.families.StudentT(structure), 2, prior="weak")
+    returned(jg.fit(model, X, key=jax.random.key(0), n_init=1, max_iter=5), tmp_path)
+
+
+HOLES = np.where(np.arange(80).reshape(40, 2) % 7, X, np.nan)
+WORDS = pd.DataFrame({"size": X[:, 0], "kind": pd.Categorical(["a", "b", "c", "b"] * 10)})
+WORDS.loc[3, "kind"] = np.nan
+BY_KIND = jg.families.Product({"size": jg.Gaussian(), "kind": jg.families.Categorical(3)})
+LINE = jg.families.LinearRegression(on=[0])
+ALL_THAT_GOES_WITH_ROWS = {
+    "holes": (jg.Mixture(jg.Gaussian(), 2, prior="weak"), HOLES, "gibbs"),
+    "words": (jg.Mixture(BY_KIND, 2, prior="weak"), WORDS, "gibbs"),
+    "noise": (jg.Mixture(jg.Gaussian(), 2, prior="weak"), jg.rows(X, noise=0.1 * X**2), "gibbs"),
+    "background": (jg.Mixture(LINE, 2, prior="weak", background=jg.Uniform()), X, "laplace"),
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] * (n != "words")) for n in ALL_THAT_GOES_WITH_ROWS],
+)
+def test_rows_of_every_kind_come_back_with_their_posterior(name, tmp_path):
+    model, x, method = ALL_THAT_GOES_WITH_ROWS[name]
+    fit = jg.fit(model, x, key=jax.random.key(0), n_init=1, max_iter=30)
+    returned(fit, tmp_path)
+    few = {"n_draws": 20, "n_chains": 2, "progress": False}
+    post = jg.sample(fit.model, x, key=jax.random.key(1), method=method, start=fit, **few)
+    again = returned(post, tmp_path)
+    np.testing.assert_array_equal(again.log_prob(x), post.log_prob(x))
 
 
 def test_fixed_weights_come_back(tmp_path):
@@ -169,6 +218,24 @@ def test_the_arrays_are_numpys(tmp_path):
     with np.load(path, allow_pickle=False) as arrays:
         names = [name for name in arrays.files if name != "record.json"]
         assert any(np.array_equal(arrays[name], fitted().trace) for name in names)
+
+
+# -- files of other versions ---------------------------------------------------------
+
+
+def kept(version):
+    return pathlib.Path(__file__).parent / "data" / f"kept-{version}.npz"
+
+
+@pytest.mark.parametrize("version", ["3.11", "3.13"])
+def test_a_file_of_another_python_and_its_libraries_is_read(version, tmp_path):
+    verdict = jg.load(kept(version))
+    fit, post = verdict.fit, verdict.posterior
+    np.testing.assert_allclose(fit.model.log_joint(fit.params, X), fit.log_joint, rtol=1e-12)
+    near = [post.summary().loc["means[0, x0]", "mean"], verdict.table.loc["means[0, x0]", "mean"]]
+    np.testing.assert_allclose(near, post.draws["means"][..., 0, 0].mean(), rtol=1e-12)
+    np.testing.assert_allclose(fit.log_joint, fitted().log_joint, rtol=1e-9)
+    returned(verdict, tmp_path)
 
 
 # -- what is refused -----------------------------------------------------------------
@@ -257,3 +324,32 @@ def test_double_precision_needs_its_switch(tmp_path):
     )
     assert "ValueError" in run.stderr
     assert "JAX_ENABLE_X64=1" in run.stderr
+
+
+def test_what_a_class_has_gained_since_has_its_default():
+    from jaxgmm.files import _archive
+
+    @_archive.stored
+    @dataclasses.dataclass(frozen=True)
+    class Grown:
+        before: int
+        since: str | None = None
+
+    try:
+        grown = _archive._KINDS["Grown"].together
+        assert grown({"before": 1}) == Grown(1)
+        for parts in ({"since": "a"}, {"before": 1, "later": 2}):
+            with pytest.raises(_archive._Unreadable, match="of another version"):
+                grown(parts)
+    finally:
+        del _archive._KINDS["Grown"]
+
+
+if __name__ == "__main__":
+    # Writes the file of this Python: python tests/test_archive.py
+    jax.config.update("jax_enable_x64", True)
+    made = fitted()
+    short = {"n_chains": 2, "n_draws": 10, "n_warmup": 10, "progress": False}
+    drawn = jg.sample(made.model, X, key=jax.random.key(1), method="gibbs", start=made, **short)
+    version = ".".join(map(str, sys.version_info[:2]))
+    print(jg.compare(made, drawn).save(kept(version)))

@@ -51,9 +51,14 @@ def stored(kind: Kind) -> Kind:
         store(kind, lambda value: {"name": value.name}, lambda parts: make[parts["name"]])
         return kind
     plain = dataclasses.is_dataclass(kind)
-    names = [field.name for field in dataclasses.fields(make)] if plain else list(make._fields)
+    fields = dataclasses.fields(make) if plain else ()
+    names = [field.name for field in fields] if plain else list(make._fields)
+    # What a kind has gained with a default may be missing from files of before.
+    given = {f.name: f.default for f in fields if f.default is not dataclasses.MISSING}
+    defaults = given if plain else make._field_defaults
 
     def together(parts: dict[str, Any]) -> Any:
+        parts = defaults | parts
         if set(parts) != set(names):
             raise _Unreadable(f"has a {kind.__name__} of another version of jaxgmm")
         if not plain:
