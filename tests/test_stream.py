@@ -611,10 +611,13 @@ def test_an_update_comes_closer_to_the_fit_of_all_rows(dtype):
     assert arrived.log_joint == pytest.approx(whole.log_joint, rel=1e-6)
 
 
-def test_groups_are_learned_as_rows_are():
-    """Whose statistics are those of the repeats inside."""
+@pytest.mark.parametrize(
+    "family", [jg.families.Repeated(jg.Gaussian("diag"), 2), jg.families.PPCA(1)], ids=repr
+)
+def test_groups_and_factors_are_learned_as_rows_are(family):
+    """Whose statistics are moments, or those of the repeats inside."""
     x = np.hstack([two_groups(300), two_groups(300)])
-    model = jg.Mixture(jg.families.Repeated(jg.Gaussian("diag"), 2), 1)
+    model = jg.Mixture(family, 1)
     first = jg.fit(model, x[:100], start="hierarchical")
     whole = jg.fit(first.model, x, start="hierarchical")
     tree_allclose(first.update(x[100:]).params, whole.params, rtol=1e-9)

@@ -34,7 +34,7 @@ from jaxgmm.model._low_rank import (
     own_noise,
     shared_noise,
 )
-from jaxgmm.model._moments import Moments
+from jaxgmm.model._moments import Moments, times
 from jaxgmm.model._origin import wide_origin
 from jaxgmm.model._prior import ConjugatePrior, improper
 from jaxgmm.model._registry import structure_named
@@ -320,6 +320,9 @@ class LowRank(Unconjugate):
 
     def filled(self, statistics: Moments, present: Array) -> Moments:
         return self._whole(statistics.means).filled(statistics, present)
+
+    def scaled(self, statistics: Moments, share: Array | float) -> Moments:
+        return times(statistics, share)
 
     def add(self, one: Moments, other: Moments) -> Moments:
         return self._whole(one.means).add(one, other)

@@ -44,7 +44,7 @@ from jaxgmm.model._incomplete import (
     without_holes,
 )
 from jaxgmm.model._look import log_density
-from jaxgmm.model._moments import Moments, about_their_means, pool
+from jaxgmm.model._moments import Moments, about_their_means, pool, times
 from jaxgmm.model._origin import wide_origin
 from jaxgmm.model._prior import ConjugatePrior, improper
 from jaxgmm.model._registry import STRUCTURES, UNIVARIATE, structure_named
@@ -418,9 +418,7 @@ class Gaussian(Family):
         return pool(self._structure, one, other)
 
     def scaled(self, statistics: Moments, share: Array | float) -> Moments:
-        return statistics._replace(
-            counts=share * statistics.counts, scatter=share * statistics.scatter
-        )
+        return times(statistics, share)
 
     def shrunk(self, statistics: Moments) -> Moments:
         """Moments of clusters, their covariances moved towards the one within all of them.

@@ -55,3 +55,8 @@ def pool(structure: Structure, one: Moments, other: Moments) -> Moments:
     between = structure.outer(apart * jnp.sqrt(one.counts * share)[:, None])
     means = one.means + share[:, None] * apart
     return Moments(counts, means, one.scatter + other.scatter + between)
+
+
+def times(moments: Moments, share: Array | float) -> Moments:
+    """Moments of rows each of which counts ``share`` times as much."""
+    return moments._replace(counts=share * moments.counts, scatter=share * moments.scatter)
