@@ -191,6 +191,7 @@ def rows_shared(asked, folder):
     on_devices(8, ROWS, str(folder), asked, flags=flags)
 
 
+@pytest.mark.turn
 def test_eight_devices_share_the_rows(tmp_path):
     rows_shared("run", tmp_path)
 

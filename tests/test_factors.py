@@ -216,6 +216,7 @@ def test_a_rotation_changes_nothing():
 # -- laws 4 to 6 -----------------------------------------------------------------------------------
 
 
+@pytest.mark.turn
 @each_model
 def test_a_fit_moves_with_the_data_and_labels_mean_nothing(name, prior):
     scale = np.array([300.0, 0.01, 1.0, 2.0, 5.0, 0.1]) if name == "factors" else 7.0
@@ -351,6 +352,7 @@ def test_names_files_and_formulas(tmp_path):
 # -- many columns, small numbers, samplers -------------------------------------------------------
 
 
+@pytest.mark.turn
 @pytest.mark.parametrize(("d", "n"), [(10, 150), pytest.param(200, 200, marks=pytest.mark.slow)])
 def test_two_components_are_found(d, n):
     x = np.concatenate([simulated(n, d, 2, seed=s) for s in (3, 4)])
