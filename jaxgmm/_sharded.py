@@ -6,7 +6,7 @@ import contextlib
 import functools
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,8 @@ from jaxtyping import Array
 
 # What the axis of a mesh that rows are cut along is called: within `jax.jit` nothing else tells.
 ROWS = "rows"
+
+Call = TypeVar("Call", bound=Callable[..., Any])
 
 
 def sharing_mesh(x: Any) -> Any:
@@ -267,7 +269,7 @@ def spans_processes(x: Any) -> bool:
     return there and not x.is_fully_addressable
 
 
-def in_company(call: Callable[..., Any]) -> Callable[..., Any]:
+def in_company(call: Call) -> Call:
     """A call whose second argument is rows, which says so where another process was lost."""
 
     @functools.wraps(call)
@@ -283,7 +285,7 @@ def in_company(call: Callable[..., Any]) -> Callable[..., Any]:
                 f"all of them again (a fit with checkpoint= goes on where it was). JAX: {reason}"
             ) from error
 
-    return wrapped
+    return wrapped  # type: ignore[return-value]
 
 
 def of_all(here: np.ndarray) -> np.ndarray:
