@@ -55,11 +55,12 @@ def concluded(line, verdict, value=0.5, point="mode", n_negative=0, **others):
         checks.loc[other, "verdict"] = warns
     shape = SimpleNamespace(n_negative=n_negative, n_flat=0, newton_decrement=1e-6)
     basins, fit = others.get("basins", found.basins), others.get("fit", found.fit)
+    post = dataclasses.replace(found.posterior, method=others.get("method", "nuts"))
     if line.startswith("mass of"):  # which speaks of an optimum
         missed = basins.assign(visited=0, share=0.0, log_joint=basins["log_joint"] - 1.0)
         basins = pd.concat([basins, missed], ignore_index=True)
         basins["laplace_share"] = 0.5
-    return conclude(point, checks, shape, basins, found.table, fit, found.posterior)
+    return conclude(point, checks, shape, basins, found.table, fit, post)
 
 
 def test_every_clause_has_its_lines_and_every_line_its_clause():
@@ -140,6 +141,12 @@ def test_what_to_do_follows_from_what_failed(line):
     assert CURES[line] in summary
     assert not [cure for cure in set(CURES.values()) - {CURES[line]} if cure in summary]
     assert "the two agree" not in summary
+
+
+def test_divergent_moves_of_particles_ask_for_what_smc_has():
+    summary = concluded("divergences", "fail", method="smc")[1]
+    assert "n_moves" in summary
+    assert "target_acceptance" not in summary
 
 
 @pytest.mark.parametrize("line", [SAME_TARGET, SAME_MODEL])

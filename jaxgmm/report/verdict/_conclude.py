@@ -177,8 +177,10 @@ def _cure(failed: list[str], post: Posterior) -> str:
         )
     if DIVERGENCES in failed:
         cures.append(
-            "Divergent transitions ask for a higher target_acceptance and n_warmup, not for more "
-            "draws."
+            "Divergent moves ask for more of them (n_moves) and more particles (n_draws)."
+            if post.method == "smc"
+            else "Divergent transitions ask for a higher target_acceptance and n_warmup, not for "
+            "more draws."
         )
     if ENERGY in failed:
         cures.append("Slow energy asks for a higher n_warmup and a tighter prior.")
