@@ -43,6 +43,7 @@ def test_a_tenth_of_the_evaluations_to_the_same_optimum(acceleration):
     assert 10 * fast.n_evaluations <= plain.n_evaluations
 
 
+@pytest.mark.turn
 def test_the_rate_of_em_is_the_fraction_of_missing_information():
     x, model, start = slow_case()
     fit = jg.fit(model, x, start=start, tol=1e-14, max_iter=10000)

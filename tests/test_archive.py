@@ -165,6 +165,7 @@ ALL_THAT_GOES_WITH_ROWS = {
 }
 
 
+@pytest.mark.turn
 @pytest.mark.parametrize(
     "name",
     [pytest.param(n, marks=[pytest.mark.slow] * (n != "words")) for n in ALL_THAT_GOES_WITH_ROWS],

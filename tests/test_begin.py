@@ -75,6 +75,7 @@ def test_optima_without_a_chain_are_said():
 # -- the user's own points -------------------------------------------------------------
 
 
+@pytest.mark.turn
 def test_a_stack_of_parameters_is_a_chain_each():
     """Also at an optimum that no chain of the fit's would begin at."""
     fit, post = two_optima(), gibbs_of_blobs()

@@ -164,6 +164,7 @@ def test_the_table_and_float32(key):
     assert np.all(boot.table["eti95_low"] < boot.table["eti95_high"])
 
 
+@pytest.mark.turn
 def test_new_data_of_the_same_shape_compile_nothing(key, compilations):
     fit, x = small_fit()
     jg.bootstrap(fit, x, key=key, n_replicates=7)

@@ -129,6 +129,7 @@ def test_a_kernel_that_leaves_the_numbers_has_no_ranks():
     assert "Data sets without ranks: " in repr(found)
 
 
+@pytest.mark.turn
 def test_the_report_stands_alone(wrong, tmp_path):
     page = wrong.save(tmp_path)
     refuse = lambda constant: pytest.fail(f"{constant} is no JSON")

@@ -242,6 +242,7 @@ def test_whole_numbers_collapse_or_end_well(key):
     assert np.all(np.isin(record.status, well))
 
 
+@pytest.mark.turn
 @pytest.mark.parametrize("structure", ["full", "EII"])
 def test_converged_means_that_nothing_moves(structure):
     model = _model(structure, "fraley-raftery")

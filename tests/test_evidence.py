@@ -71,6 +71,7 @@ def test_draws_of_nuts_serve_as_well():
     agrees(jg.evidence(posterior(2, "nuts"), key=jax.random.key(2)), exact(X, 2).log_evidence)
 
 
+@pytest.mark.turn
 def test_chains_in_one_labelling_are_enough():
     """The prior treats labels alike, so what the chains did not visit is known."""
     x = X + 20.0 * (X[:, :1] > 2)

@@ -259,6 +259,7 @@ def heywood():
     return rng.standard_normal((40, 2)) @ rng.standard_normal((2, 6)) + rng.standard_normal((40, 6))
 
 
+@pytest.mark.turn
 def test_a_noise_variance_of_zero_is_a_boundary():
     x, start = heywood(), np.ones((40, 1))
     fit = jg.fit(jg.Mixture(jg.families.FactorAnalyser(2), 1), x, start=start)

@@ -174,6 +174,7 @@ def test_names_of_labels_mean_nothing(prior):
     tree_allclose(back, fit.params, 1e-9)
 
 
+@pytest.mark.turn
 def test_statistics_add_and_blocks_too():
     fit = fitted("weak")
     x = rows_of(fit.model, COUNTS)
@@ -320,6 +321,7 @@ def _post(method, **options):
     )
 
 
+@pytest.mark.turn
 def test_draws_are_renamed_as_a_whole():
     post = _post("nuts", n_draws=60, n_warmup=60, n_chains=2)
     x = rows_of(post.model, COUNTS)

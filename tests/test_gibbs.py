@@ -254,6 +254,7 @@ def test_the_posterior_is_the_same_noun():
     assert tree["sample_stats"]["diverging"].dtype == bool
 
 
+@pytest.mark.turn
 def test_thinning_keeps_every_third_draw_and_a_bar_changes_none():
     every, third = faithful(), faithful(thinning=3, progress=True)
     for one, other in ((third.draws_raw["means"], every.draws_raw["means"]),

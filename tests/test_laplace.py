@@ -90,6 +90,7 @@ def test_newton_climbs_from_a_start_that_is_no_mode(measure):
         np.testing.assert_allclose(value[order], expected["centre"][name][right], atol=1e-8)
 
 
+@pytest.mark.turn
 def test_a_saddle_is_told():
     even = np.full((len(STANDARD), 2), 0.5)
     between = jg.fit(the_fit().model, STANDARD, start=even, max_iter=0)

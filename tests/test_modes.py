@@ -29,6 +29,7 @@ def test_one_component_is_near_its_closed_form(dtype):
     assert found[0] == pytest.approx(one_component(ROWS, PRIOR), abs=0.1)
 
 
+@pytest.mark.turn
 def test_weights_are_copies():
     copies = np.arange(60) % 3
     model = jg.Mixture(jg.Gaussian("full"), 1, prior=PRIOR)

@@ -126,6 +126,7 @@ def is_that_of_one(found, one):
     np.testing.assert_allclose(found["means"], one.params.means, rtol=1e-6)
 
 
+@pytest.mark.turn
 def test_two_processes_fit_rows_of_their_own(folder):
     both = in_processes(2, "fit", folder)
     for name, value in both[0].items():

@@ -362,6 +362,7 @@ def test_doors_of_its_prior_and_parameters():
         jg.fit(model, jg.stream(pd.DataFrame({"b": [1.0, 2.0], "a": [0.0, 1.0]})), key=KEY)
 
 
+@pytest.mark.turn
 def test_code_and_files_make_it_again(tmp_path):
     from jaxgmm.report._notation import formulas, model_code
 

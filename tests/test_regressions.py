@@ -347,6 +347,7 @@ def test_lines_beside_other_columns():
     assert "y:v.coefficients[0, u]" in jg.standard_errors(fit, table).table.index
 
 
+@pytest.mark.turn
 def test_lines_beside_other_columns_in_blocks(monkeypatch):
     """Sums of a block are seen from lines of their own."""
     table = pd.DataFrame(X, columns=["u", "y", "v"])
@@ -378,6 +379,7 @@ def test_rows_off_all_lines():
     np.testing.assert_array_equal(drawn[:, [0, 2]], x[:, [0, 2]])
 
 
+@pytest.mark.turn
 def test_the_page():
     page = pathlib.Path(__file__).parents[1] / "docs" / "regressions.md"
     assert doctest.testfile(str(page), module_relative=False).failed == 0

@@ -140,6 +140,7 @@ def test_what_repeats_cannot_be_is_refused():
         fit(model(3, F.Poisson()), wrong)
 
 
+@pytest.mark.turn
 def test_gibbs_draws_labels_of_groups():
     prior = {"weights": dist.Dirichlet(jnp.ones(2)), "rates": dist.Gamma(2.0, 0.5)}
     model = jg.Mixture(F.Repeated(F.Poisson(), M), 2, prior=prior)

@@ -45,6 +45,7 @@ def test_a_fit_is_pushed_off_a_saddle():
     np.testing.assert_allclose(several.log_joint, truth.log_joint, atol=1e-6)
 
 
+@pytest.mark.turn
 def test_a_fit_beside_a_saddle_is_pushed_off():
     """Where gains are as good as none though the steps grow."""
     middle = GROUPS[LABELS < 2].mean()

@@ -105,6 +105,7 @@ def test_integrated_criteria_at_one_component_are_the_exact_evidence():
     assert (row["reason"], row["note"]) == ("", "")
 
 
+@pytest.mark.turn
 def test_evidence_by_a_function_of_the_users_own(galaxies):
     class Found:
         log_evidence, error = -7.0, 0.5

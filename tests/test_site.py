@@ -56,6 +56,7 @@ def test_links_and_what_lies_beside_are_fine(offline, tmp_path):
     assert not list(offline.missing(tmp_path))
 
 
+@pytest.mark.turn
 def test_the_page_on_modes_runs():
     found = doctest.testfile("../docs/modes.md")
     assert found.attempted

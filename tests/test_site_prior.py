@@ -228,6 +228,7 @@ def test_em_climbs_to_a_mode(name):
     _is_mode(tight_fit(name))
 
 
+@pytest.mark.turn
 def test_other_hyper_parameters_compile_nothing(compilations):
     tight_fit("diag")
     prior = {

@@ -298,6 +298,7 @@ def test_float32_stays(fitted):
     np.testing.assert_allclose(found.lower_bound_, fitted.lower_bound_, rtol=1e-3)
 
 
+@pytest.mark.turn
 def test_variational_bayes_labels_rows(bayesian):
     assert bayesian.predict_proba(SMALL).shape == (90, 3)
     assert bayesian.weights_.sum() == pytest.approx(1)

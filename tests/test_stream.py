@@ -198,6 +198,7 @@ def test_a_weighted_stream_is_fitted_as_in_memory():
     same_run(streamed, whole, len(X))
 
 
+@pytest.mark.turn
 def test_restarts_of_a_weighted_stream(key):
     weight = 1.5 * WEIGHT
     whole = jg.fit(MODEL, X, key=key, n_init=4, sample_weight=weight)
@@ -307,6 +308,7 @@ SAMPLED = {
 }
 
 
+@pytest.mark.turn
 @pytest.mark.parametrize(
     ("method", "weight"),
     [
@@ -367,6 +369,7 @@ def test_what_is_said_of_a_sample_is_not_said_of_all_rows(key, monkeypatch):
             use()
 
 
+@pytest.mark.turn
 def test_models_of_a_stream_are_compared(key):
     models = [jg.Mixture(jg.Gaussian("tied"), k) for k in (1, 2)]
     options = {"key": key, "n_init": 1, "progress": False}
@@ -573,6 +576,7 @@ def test_absent_rows_are_not_learned():
     tree_allclose(again.params, fit.params, rtol=1e-12)
 
 
+@pytest.mark.turn
 def test_with_an_exponent_of_one_every_row_counts_the_same():
     """Sums at labels made when each row came: those of one M-step where labels are known."""
     x = two_groups(600)
@@ -587,6 +591,7 @@ def test_with_an_exponent_of_one_every_row_counts_the_same():
     assert fit.log_joint == pytest.approx(whole.log_joint, rel=1e-10)
 
 
+@pytest.mark.turn
 @pytest.mark.parametrize("dtype", [np.float64, pytest.param(np.float32, marks=pytest.mark.slow)])
 def test_an_update_comes_closer_to_the_fit_of_all_rows(dtype):
     x = two_groups(3000).astype(dtype)

@@ -83,6 +83,7 @@ def test_one_component_has_the_coverage_of_normal_theory(one_component):
                 assert found["n_used"] == SETS
 
 
+@pytest.mark.turn
 def test_means_are_unbiased_and_their_errors_honest(one_component):
     table = one_component.table.loc["em"].loc["means[0, x0]"]
     assert abs(table["bias"]) < SIGMAS * table["bias_error"]

@@ -409,6 +409,7 @@ WORDS = {
 }
 
 
+@pytest.mark.turn
 @pytest.mark.parametrize("case", WORDS, ids=lambda case: case.__name__)
 def test_called_what_it_is_with_the_number_of_its_check(case):
     verdict = jg.compare(*case())
