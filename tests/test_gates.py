@@ -242,7 +242,7 @@ def test_regressions_share_covariates_by_place():
         jg.fit(by_place, array, key=KEY, n_init=4),
     ]
     assert fits[0].log_joint == pytest.approx(fits[1].log_joint, abs=1e-6)
-    boot = jg.bootstrap(fits[1], array, key=KEY, n_replicates=10, method="parametric")
+    boot = jg.bootstrap(fits[1], array, key=KEY, n_replicates=10, kind="parametric")
     assert boot.draws["gates"].shape == (10, 1, 3)
 
 
@@ -373,4 +373,6 @@ def test_criteria_tests_and_a_background_know_them():
     assert choice.best.model.n_components == 2
     assert models[2].label_groups == (0, 0, 1)
     test = jg.bootstrap_lrt(models[0], COUNTS, key=KEY, n_replicates=19, n_init=4)
-    assert test.p_value == pytest.approx(0.05)
+    # Flat gates are separated in some replicates, which then count neither way.
+    assert test.statistic > test.statistics.max()
+    assert len(test.statistics) > 10
