@@ -21,7 +21,7 @@ from jaxgmm.bayes._summary import constant, health, moments, quantiles, spread_k
 from jaxgmm.bayes._vb import Variational, variational
 from jaxgmm.labels import data_based, ecr, ordering, pivotal, stephens
 
-# The rest is for the rooms above.
+# What is not named here is for the rooms above.
 __all__ = [
     "METHODS",
     "RELABELLINGS",

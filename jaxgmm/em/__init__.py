@@ -35,7 +35,7 @@ from jaxgmm.em._stream import Stream, stream
 from jaxgmm.em._survey import readings
 from jaxgmm.em._variants import ALGORITHMS
 
-# The rest is for the rooms above.
+# What is not named here is for the rooms above.
 __all__ = [
     "ACCELERATIONS",
     "ALGORITHMS",

@@ -44,7 +44,7 @@ from jaxgmm.model._registry import STRUCTURES, UNIVARIATE
 from jaxgmm.model._repeated import Repeated, repeated
 from jaxgmm.model._student import StudentT
 
-# The rest is for the rooms above.
+# What is not named here is for the rooms above.
 __all__ = [
     "PPCA",
     "STRUCTURES",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
@@ -38,7 +38,7 @@ from jaxgmm.model._moments import Moments, times
 from jaxgmm.model._origin import wide_origin
 from jaxgmm.model._prior import ConjugatePrior, improper
 from jaxgmm.model._registry import structure_named
-from jaxgmm.model._site_family import MixtureParams
+from jaxgmm.model._site_family import MixtureParams, moved_site
 from jaxgmm.model._unconjugate import Unconjugate
 from jaxgmm.model._weights import in_full
 
@@ -474,11 +474,7 @@ class LowRank(Unconjugate):
         return self._noise.moved_prior(prior, offset)
 
     def moved(self, params: Any, offset: Any) -> Any:
-        # By NumPy, as in `Gaussian.moved`.
-        moved = lambda own: {**own, "means": np.asarray(own["means"], np.float64) + offset}
-        if isinstance(params, MixtureParams):
-            return dataclasses.replace(params, own=moved(params.own))
-        return moved(params) if isinstance(params, Mapping) else params
+        return moved_site(params, "means", offset)
 
     def origin(self, params: MixtureParams) -> np.ndarray | None:
         return wide_origin(params.own["means"])

@@ -36,7 +36,7 @@ class OfGroups(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, repr=False)
 class Repeated(Around):
-    """OfGroups of repeats of one family, all of a group under one label.
+    """Groups of repeats of one family, all of a group under one label.
 
     Parameters
     ----------

@@ -221,3 +221,11 @@ class SiteFamily(Family):
     def inwards(self, params: MixtureParams, margin: Array | float) -> MixtureParams:
         own = {name: inwards(*site, margin) for name, site in self._supports(params).items()}
         return dataclasses.replace(params, own=own)
+
+
+def moved_site(params: Any, site: str, offset: Any) -> Any:
+    """Parameters, or sites by name, one of the sites moved by NumPy, as in `Gaussian.moved`."""
+    moved = lambda own: {**own, site: np.asarray(own[site], np.float64) + offset}
+    if isinstance(params, MixtureParams):
+        return dataclasses.replace(params, own=moved(params.own))
+    return moved(params) if isinstance(params, Mapping) else params

@@ -29,7 +29,7 @@ from jaxgmm.model._incomplete import Incomplete, imputed
 from jaxgmm.model._moments import Moments
 from jaxgmm.model._origin import wide_origin
 from jaxgmm.model._prior import ConjugatePrior, improper
-from jaxgmm.model._site_family import MixtureParams
+from jaxgmm.model._site_family import MixtureParams, moved_site
 from jaxgmm.model._site_prior import SitePrior, inside
 from jaxgmm.model._unconjugate import Unconjugate
 
@@ -538,11 +538,7 @@ class StudentT(Unconjugate):
         return dataclasses.replace(prior, components=components)
 
     def moved(self, params: Any, offset: Any) -> Any:
-        # By NumPy, as in `Gaussian.moved`.
-        moved = lambda own: {**own, "locations": np.asarray(own["locations"], np.float64) + offset}
-        if isinstance(params, MixtureParams):
-            return dataclasses.replace(params, own=moved(params.own))
-        return moved(params) if isinstance(params, Mapping) else params
+        return moved_site(params, "locations", offset)
 
     def origin(self, params: MixtureParams) -> np.ndarray | None:
         return wide_origin(params.own["locations"])
