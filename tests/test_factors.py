@@ -333,8 +333,6 @@ def test_doors():
 
 
 def test_names_files_and_formulas(tmp_path):
-    from jaxgmm.report._notation import formulas, model_code
-
     fit = fitted("factors", "weak")
     table = jg.standard_errors(fit, X).table
     assert "loadings[1, x1, 1]" in table.index
@@ -342,10 +340,10 @@ def test_names_files_and_formulas(tmp_path):
     assert np.all(table["standard_error"] > 0)
     kept = jg.load(fit.save(tmp_path / "fit.npz"))
     tree_allclose((kept.model, kept.params), (fit.model, fit.params), 0.0)
-    again = eval(model_code(fit.model, "2"), {"jg": jg})
+    again = eval(fit.model.describe().code(2), {"jg": jg})
     tree_allclose(again.resolve(X).prior, fit.model.prior, 0.0)
     assert again.family == jg.families.FactorAnalyser(2)
-    lines = formulas(fit.model, fit.model.sites(fit.params))
+    lines = fit.model.describe().formulas
     assert "up to rotation" in "".join(lines)
     assert "Wishart" not in "".join(lines)
 

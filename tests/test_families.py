@@ -544,13 +544,12 @@ def test_an_edge_has_finite_derivatives(name):
 
 
 def test_code_that_makes_the_model_again():
-    from jaxgmm.report._notation import model_code
-
     model = mixture("multinomial", "sites").resolve(FAMILIES["multinomial"].x)
-    again = eval(model_code(model, "2"), {"jg": jg, "dist": dist, "np": np})
+    again = eval(model.describe().code(2), {"jg": jg, "dist": dist, "np": np})
     tree_allclose(again.prior, model.prior, 0.0)
     assert again.family == jg.families.Multinomial()
-    assert model_code(mixture("geometric"), "k") == "jg.Mixture(Geometric(), n_components=k)"
+    geometric = mixture("geometric").describe()
+    assert geometric.code("k") == "jg.Mixture(Geometric(), n_components=k)"
 
 
 @each_family

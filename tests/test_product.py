@@ -364,13 +364,11 @@ def test_doors_of_its_prior_and_parameters():
 
 @pytest.mark.turn
 def test_code_and_files_make_it_again(tmp_path):
-    from jaxgmm.report._notation import formulas, model_code
-
     fit = _fit()
     model = jg.Mixture(FAMILY, 2, prior=PRIOR).resolve(TABLE)
-    again = eval(model_code(model, "2"), {"jg": jg, "dist": dist, "np": np})
+    again = eval(model.describe().code(2), {"jg": jg, "dist": dist, "np": np})
     tree_allclose(again.resolve(TABLE).prior, model.prior, 1e-12)
-    lines = formulas(model, fit.model.sites(fit.params))
+    lines = model.describe().formulas
     assert any("income:height" in line and "ConjugatePrior" in line for line in lines)
     kept = jg.load(fit.save(tmp_path / "fit.npz"))
     tree_allclose((kept.model, kept.params), (fit.model, fit.params), 0.0)

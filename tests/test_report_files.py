@@ -21,9 +21,9 @@ from scipy import stats
 
 import jaxgmm as jg
 from jaxgmm._checks import key_numbers
-from jaxgmm.report._notation import formulas, hyper_parameters, key_code
+from jaxgmm.report._code import key_code
+from jaxgmm.report.page._formula import formula_html
 from jaxgmm.report.page._html import page as html_page
-from jaxgmm.report.page._markdown import formula_text
 from jaxgmm.report.plots._figure import png
 from jaxgmm.report.plots._gaussians import Gaussians
 from jaxgmm.report.plots._prior_density import prior_density
@@ -246,18 +246,18 @@ def test_snippet_builds_the_same_model(verdict, page):
 NOTATION = {
     "VVV": "Σ_k ~ inverse-Wishart(",
     "EEE": "N(μ_k, Σ), k = 1, …, 2, one for all components",
-    "VVI": "Σ_k = diag(σ²_k1, …, σ²_k2)",
+    "VVI": "Σ_k = diag(σ²_k1, …, σ²_kD)",
     "VII": "Σ_k = σ²_k I",
-    "EEI": "Σ = diag(σ²_1, …, σ²_2)",
+    "EEI": "Σ = diag(σ²_1, …, σ²_D)",
     "EII": "σ² I",
     "VEI": "Σ_k = λ_k A, A diagonal, |A| = 1",
     "EVI": "Σ_k = λ A_k,",
-    "VEE": "Σ_k = λ_k D A D^T",
-    "EVE": "Σ_k = λ D A_k D^T",
-    "VVE": "Σ_k = λ_k D A_k D^T",
-    "EEV": "Σ_k = λ D_k A D_k^T",
-    "VEV": "Σ_k = λ_k D_k A D_k^T",
-    "EVV": "Σ_k = λ D_k A_k D_k^T",
+    "VEE": "Σ_k = λ_k D A Dᵀ",
+    "EVE": "Σ_k = λ D A_k Dᵀ",
+    "VVE": "Σ_k = λ_k D A_k Dᵀ",
+    "EEV": "Σ_k = λ D_k A D_kᵀ",
+    "VEV": "Σ_k = λ_k D_k A D_kᵀ",
+    "EVV": "Σ_k = λ D_k A_k D_kᵀ",
 }
 
 
@@ -265,12 +265,20 @@ NOTATION = {
 def test_notation_of_each_structure(structure, words):
     x = jg.datasets.load("faithful").x
     model = jg.Mixture(jg.Gaussian(structure), 2, prior="fraley-raftery").resolve(x)
-    lines = formulas(model, {})
-    assert len(lines) == 4
-    assert any(words in formula_text(line) for line in lines)
-    for line in lines:
-        Tags(line)
-    assert len(hyper_parameters(model)) == 5
+    found = model.describe()
+    assert len(found.formulas) == 4
+    assert any(words in line for line in found.formulas)
+    for line in found.formulas:
+        Tags(formula_html(line))
+    assert len(found.hyper) == 5
+
+
+def test_a_formula_is_a_line_of_text():
+    shown = formula_html("σ²_kj ~ N(m, Λ_{a <b>}/κ), log_rate & t(μ_k)")
+    assert shown == (
+        "<i>σ</i>²<sub><i>kj</i></sub> ~ N(<i>m</i>, <i>Λ</i><sub><i>a</i> &lt;<i>b</i>&gt;</sub>"
+        "/<i>κ</i>), log_rate &amp; t(<i>μ</i><sub><i>k</i></sub>)"
+    )
 
 
 @pytest.mark.parametrize("split", [False, True])

@@ -15,7 +15,6 @@ from numpyro.infer.util import log_density
 from scipy.optimize import minimize
 
 import jaxgmm as jg
-from jaxgmm.report import _notation
 
 X = DATA["faithful"]
 WEIGHTS = dist.Dirichlet(np.array([2.0, 3.0]))
@@ -431,12 +430,11 @@ def test_a_component_that_shrinks_onto_a_row_has_a_status():
 
 def test_the_report_writes_it_down():
     model = model_of("full").resolve(X)
-    lines = _notation.formulas(model, model.sites(some_params(model)))
-    text = "\n".join(lines)
+    text = "\n".join(model.describe().formulas)
     assert "LKJ(concentration=1.5)" in text
     assert "HalfNormal(scale=(2, 20))" in text
-    assert "diag(<i>scales</i>) <i>correlations</i> diag(<i>scales</i>)" in text
-    assert "LogNormal" in str(_notation.formulas(model_of("spherical").resolve(X), {}))
+    assert "Σ_k = diag(scales) correlations diag(scales)" in text
+    assert "LogNormal" in str(model_of("spherical").resolve(X).describe().formulas)
 
 
 @pytest.mark.slow

@@ -8,14 +8,16 @@ from jaxgmm._contract._definition import (
     Statistics,
     expected_labels,
 )
-from jaxgmm._contract._description import Description
+from jaxgmm._contract._description import Description, Hyper
 from jaxgmm._contract._latent_model import LatentModel
+from jaxgmm._contract._notation import distribution_code, distribution_text, number_text
 from jaxgmm._contract._proper import described, innermost, instead, support_of
 from jaxgmm._contract._within import at_edge, freedom, held, inwards, least_share, stepped
 
 __all__ = [
     "Assignment",
     "Description",
+    "Hyper",
     "LatentModel",
     "Params",
     "Prior",
@@ -23,6 +25,8 @@ __all__ = [
     "Statistics",
     "at_edge",
     "described",
+    "distribution_code",
+    "distribution_text",
     "expected_labels",
     "freedom",
     "held",
@@ -30,6 +34,7 @@ __all__ = [
     "instead",
     "inwards",
     "least_share",
+    "number_text",
     "stepped",
     "support_of",
 ]

@@ -4,8 +4,18 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 _OWN = "each with a meaning of its own"
+
+
+class Hyper(NamedTuple):
+    """A number, or an array of them, in a prior; in the units of the data."""
+
+    name: str
+    symbol: str
+    value: Any
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -24,6 +34,15 @@ class Description:
         ``"closed form"`` or ``"numerical"``.
     how : str
         What the M-step does with the expected log joint.
+    formulas : tuple of str
+        The density of a row and the prior, lines in which ``_`` opens a subscript.
+    hyper : tuple of Hyper
+        Name, symbol and value of each number in a conjugate prior.
+    code : callable
+        Python that makes the model, from its number of components, or the name of that.
+    prior : callable
+        From a site and the index of a number in it, what the number is distributed like: a NumPyro
+        distribution of the site, a density along an array, or None where neither is known.
     """
 
     model: str
@@ -31,6 +50,10 @@ class Description:
     label_groups: tuple[int, ...]
     m_step: str
     how: str
+    formulas: tuple[str, ...]
+    hyper: tuple[Hyper, ...]
+    code: Callable[[object], str]
+    prior: Callable[[str, tuple[int, ...]], Any]
 
     def __repr__(self) -> str:
         sizes = collections.Counter(self.label_groups).values()

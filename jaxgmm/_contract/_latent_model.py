@@ -20,6 +20,7 @@ from jaxgmm._contract._health import Health
 from jaxgmm._contract._labels import Labels
 from jaxgmm._contract._local import Local
 from jaxgmm._contract._names import Names
+from jaxgmm._contract._notation import site_formulas
 from jaxgmm._contract._rows import Rows
 from jaxgmm._numerics import as_rows
 from jaxgmm._programs import program
@@ -48,9 +49,21 @@ class LatentModel(EM, Conjugate, Health, Local, Names, Labels, Rows):
         return jax.eval_shape(first, shape)
 
     def describe(self) -> Description:
-        """What the model is, and whether its M-step has a closed form or is numerical."""
+        """What the model is: in words, in formulas, as code."""
+        sites = self.prior_sites()
+
+        def prior(site: str, _: tuple[int, ...]) -> Any:
+            try:
+                return sites[site]({})
+            except KeyError:  # it depends on the sites before it
+                return None
+
+        formulas, code = site_formulas(sites), f"...  # {self!r}"
+        return self._described(formulas, (), lambda _: code, prior)
+
+    def _described(self, *facts: Any) -> Description:
         climbs = how_it_climbs(self.closed, self.iterates, self.newton)
-        return Description(repr(self), self.n_components, self.label_groups, *climbs)
+        return Description(repr(self), self.n_components, self.label_groups, *climbs, *facts)
 
     def log_prior(self, params: Params) -> Array:
         """Log density of the sites under the prior, constants included."""

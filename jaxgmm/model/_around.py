@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from numpyro.distributions import constraints
 
 from jaxgmm._contract import Params, Prior, Sites, Statistics
-from jaxgmm.model._family import Family
+from jaxgmm.model._family import Density, Family
 from jaxgmm.model._site_family import MixtureParams
 
 
@@ -122,8 +122,12 @@ class Around(Family):
         return self.family.n_levels
 
     @property
-    def formula(self) -> str | None:  # type: ignore[override]
+    def formula(self) -> str:  # type: ignore[override]
         return self.family.formula
+
+    @property
+    def constraint(self) -> str:  # type: ignore[override]
+        return self.family.constraint
 
     @property
     def row_support(self) -> constraints.Constraint:  # type: ignore[override]
@@ -272,6 +276,12 @@ class Around(Family):
 
     def ascends(self) -> Array:
         return self.family.ascends()
+
+    def prior_formulas(self, prior: Any) -> tuple[str, ...]:
+        return self.family.prior_formulas(self._prior(prior))
+
+    def prior_density(self, prior: Any, site: str, index: tuple[int, ...]) -> Density | None:
+        return self.family.prior_density(self._prior(prior), site, index)
 
     def check_conjugate(self, prior: Any) -> None:
         self.family.check_conjugate(prior)

@@ -47,7 +47,7 @@ class Bernoulli(ConjugateFamily):
     holes = True
     columns = "levels"
     n_levels = 2
-    formula = "&prod;<sub><i>j</i></sub> Bernoulli(<i>p<sub>kj</sub></i>)"
+    formula = "∏_j Bernoulli(p_kj)"
     row_support = constraints.independent(constraints.boolean, 1)
 
     def features(self, x: Array) -> Float[Array, "f n"]:

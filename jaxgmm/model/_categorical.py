@@ -49,7 +49,7 @@ class Categorical(ConjugateFamily):
     conjugate: ClassVar = {"probs": dist.Dirichlet}
     holes = True
     columns = "levels"
-    formula = "&prod;<sub><i>j</i></sub> Categorical(<i>p<sub>kj</sub></i>)"
+    formula = "∏_j Categorical(p_kj)"
     dims = ("component", "feature", "level")
 
     def __post_init__(self):

@@ -46,7 +46,7 @@ class Exponential(ConjugateFamily):
     conjugate: ClassVar = {"rates": dist.Gamma}
     holes = True
     columns = "positives"
-    formula = "&prod;<sub><i>j</i></sub> Exponential(<i>&lambda;<sub>kj</sub></i>)"
+    formula = "∏_j Exponential(λ_kj)"
     row_support = constraints.independent(constraints.nonnegative, 1)
 
     def features(self, x: Array) -> Float[Array, "f n"]:

@@ -76,22 +76,19 @@ class LowRank(Unconjugate):
         "a component lost its rows, or its noise vanished, where the likelihood has no bound; use "
         'a proper prior (prior="weak"), fewer factors, or fewer components'
     )
-    formula = (
-        "N(<i>&mu;<sub>k</sub></i>, <i>&Sigma;<sub>k</sub></i> = <i>L<sub>k</sub>L<sub>k</sub></i>"
-        "<sup>T</sup> + <i>&Psi;<sub>k</sub></i>)"
-    )
-    prior_formulas = (
-        "<i>&mu;<sub>k</sub></i> | <i>&Sigma;<sub>k</sub></i> ~ N(<i>m</i>, "
-        "<i>&Sigma;<sub>k</sub></i> / <i>&kappa;</i>)",
-        "<i>L<sub>kj</sub></i> | <i>&psi;<sub>kj</sub></i> ~ N(0, <i>&psi;<sub>kj</sub> I</i> / "
-        "<i>&kappa;</i>), up to rotation",
-        "<i>&psi;</i> ~ inverse-gamma(<i>&nu;</i>/2, <i>&Lambda;</i>/2)",
-    )
+    formula = "N(μ_k, Σ_k = L_k L_kᵀ + Ψ_k)"
     # The structure of Gaussians that the noise has.
     noise_structure: ClassVar[str]
 
     def __post_init__(self):
         check_count("n_factors", self.n_factors, 1)
+
+    def prior_formulas(self, prior: Any) -> tuple[str, ...]:
+        return (
+            "μ_k | Σ_k ~ N(m, Σ_k / κ)",
+            "L_kj | ψ_kj ~ N(0, ψ_kj I / κ), up to rotation",
+            "ψ ~ inverse-gamma(ν/2, Λ/2)",
+        )
 
     @property
     def name(self) -> str:

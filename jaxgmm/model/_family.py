@@ -20,6 +20,9 @@ from jaxgmm._contract import Assignment, Params, Prior, Sites, Statistics
 from jaxgmm._numerics import sum_over_blocks
 from jaxgmm.files import numeric
 
+# Of one number, along a grid.
+Density = Callable[[np.ndarray], np.ndarray]
+
 
 class Site(NamedTuple):
     """What a site holds, and how many of its last axes make one value of its support."""
@@ -102,10 +105,10 @@ class Family(Form):
     columns: ClassVar[str | None] = None
     # How many values a column of codes has.
     n_levels: int | ClassVar[int | None] | None = None
-    # The distribution of a component in HTML, for reports.
-    formula: ClassVar[str | None] = None
-    # And what their conjugate prior says, line by line; nothing of Gaussians, whose structures do.
-    prior_formulas: ClassVar[tuple[str, ...]] = ()
+    # The distribution of a component, for reports, and what its parameters have in common:
+    # formulas, in which ``_`` opens a subscript.
+    formula: ClassVar[str] = "p(x_i | θ_k)"
+    constraint: ClassVar[str] = ""
     # Whether mixing weights are a site; else the family makes them of the rows.
     has_weights: ClassVar[bool] = True
     # What the columns of a row are called, where the family knows; and those that are given.
@@ -125,6 +128,14 @@ class Family(Form):
     def label(self) -> str:
         """The family as a user writes it, without its room."""
         return repr(self)
+
+    def prior_formulas(self, prior: Any) -> tuple[str, ...]:
+        """Formulas of a conjugate prior, or of how declared sites make the parameters."""
+        return ()
+
+    def prior_density(self, prior: Any, site: str, index: tuple[int, ...]) -> Density | None:
+        """Of one number of a site under a conjugate prior, where it has a closed form."""
+        return None
 
     @property
     def code(self) -> str:

@@ -81,15 +81,14 @@ class GatedPrior(SitePrior):
     components: Any = None
 
     @property
+    def nested(self) -> tuple[Any, ...]:
+        return (self.components,)
+
+    @property
     def by_site(self) -> dict[str, Any]:
         inner = self.components
         own = inner.by_site if isinstance(inner, SitePrior) else {_COMPONENTS: inner}
         return {**self.distributions, **own}
-
-    def check_samplable(self) -> None:
-        super().check_samplable()
-        if isinstance(self.components, SitePrior):
-            self.components.check_samplable()
 
 
 @stored

@@ -30,8 +30,14 @@ from jaxgmm.model._door import (
     check_squares,
     check_univariate,
 )
-from jaxgmm.model._family import Family, View, counted, labelled
+from jaxgmm.model._family import Density, Family, View, counted, labelled
 from jaxgmm.model._gaussian_mode import components_mode
+from jaxgmm.model._gaussian_notation import (
+    conjugate_density,
+    conjugate_formulas,
+    joining_formulas,
+    symbols,
+)
 from jaxgmm.model._gaussian_sites import GaussianSites
 from jaxgmm.model._incomplete import (
     Imputing,
@@ -222,6 +228,22 @@ class Gaussian(Family):
     def code(self) -> str:
         ridge = float(np.asarray(self.reg_covar))
         return f'jg.Gaussian("{self.name}"' + (f", reg_covar={ridge!r})" if ridge else ")")
+
+    @property
+    def formula(self) -> str:  # type: ignore[override]
+        return f"N(μ_k, {symbols(self.name).covariance})"
+
+    @property
+    def constraint(self) -> str:  # type: ignore[override]
+        return symbols(self.name).form
+
+    def prior_formulas(self, prior: Any) -> tuple[str, ...]:
+        if isinstance(prior, ConjugatePrior):
+            return conjugate_formulas(self.name, prior)
+        return joining_formulas(self.name, prior.distributions)
+
+    def prior_density(self, prior: Any, site: str, index: tuple[int, ...]) -> Density | None:
+        return conjugate_density(self.name, prior, site, index)
 
     @property
     def _structure(self) -> Structure:

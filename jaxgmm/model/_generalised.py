@@ -279,7 +279,7 @@ class LogisticRegression(Generalised):
     (True, (1, 2))
     """
 
-    formula = "Bernoulli(logit<sup>-1</sup>(<i>z</i><sup>T</sup><i>&beta;<sub>k</sub></i>))"
+    formula = "Bernoulli(logit⁻¹(zᵀβ_k))"
 
     def log_mass(self, line: Array, y: Array) -> Array:
         return y * line - softplus(line)
@@ -348,7 +348,7 @@ class PoissonRegression(Generalised):
     (True, (1, 2))
     """
 
-    formula = "Poisson(exp(<i>z</i><sup>T</sup><i>&beta;<sub>k</sub></i>))"
+    formula = "Poisson(exp(zᵀβ_k))"
 
     def log_mass(self, line: Array, y: Array) -> Array:
         return y * line - jnp.exp(line) - gammaln(y + 1)

@@ -134,14 +134,12 @@ class LinearRegression(Regression):
         "a line went through its rows exactly, where the likelihood has no bound; use a proper "
         'prior (prior="weak"), or fewer components'
     )
-    formula = (
-        "N(<i>z</i><sup>T</sup><i>&beta;<sub>k</sub></i>, <i>&sigma;<sub>k</sub></i><sup>2</sup>)"
-    )
-    prior_formulas = (
-        "<i>&beta;<sub>k</sub></i> | <i>&sigma;</i>²<sub><i>k</i></sub> ~ N(<i>m</i>, "
-        "<i>&sigma;</i>²<sub><i>k</i></sub> <i>&kappa;</i><sup>-1</sup>)",
-        "<i>&sigma;</i>²<sub><i>k</i></sub> ~ inverse-gamma(<i>&nu;</i>/2, <i>&Lambda;</i>/2)",
-    )
+    formula = "N(zᵀβ_k, σ²_k)"
+
+    def prior_formulas(self, prior: Any) -> tuple[str, ...]:
+        if isinstance(prior, SitePrior):
+            return ()
+        return "β_k | σ²_k ~ N(m, σ²_k κ⁻¹)", "σ²_k ~ inverse-gamma(ν/2, Λ/2)"
 
     # -- sites -------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,6 +19,7 @@ from numpyro.distributions import constraints
 from jaxgmm._checks import any_nan, check_count, check_name, everywhere, on_enough
 from jaxgmm._contract import (
     Assignment,
+    Description,
     LatentModel,
     Params,
     Prior,
@@ -34,6 +36,7 @@ from jaxgmm.files import Coded, numeric, stored
 from jaxgmm.labels import check_renaming
 from jaxgmm.model._background import Background, Uniform
 from jaxgmm.model._door import check_concentration, check_coordinates
+from jaxgmm.model._facts import code, formulas, hyper, prior_of
 from jaxgmm.model._family import Family
 from jaxgmm.model._gates import Gated
 from jaxgmm.model._look import by_row, counts, fill, total
@@ -169,6 +172,10 @@ class Mixture(LatentModel):
             f"Mixture({self.family.label}, n_components={self.n_components}, "
             f"prior={self.prior_name}{fixed})"
         )
+
+    def describe(self) -> Description:
+        written, density = functools.partial(code, self), functools.partial(prior_of, self)
+        return self._described(formulas(self), hyper(self), written, density)
 
     @property
     def labels_apart(self) -> tuple[str, ...]:  # type: ignore

@@ -51,7 +51,7 @@ class Multinomial(ConjugateFamily):
 
     conjugate: ClassVar = {"probs": dist.Dirichlet}
     columns = "shares"
-    formula = "Multinomial(<i>N<sub>i</sub></i>, <i>p<sub>k</sub></i>)"
+    formula = "Multinomial(N_i, p_k)"
     row_support = constraints.independent(constraints.nonnegative_integer, 1)
 
     @property

@@ -45,7 +45,7 @@ class Poisson(ConjugateFamily):
     conjugate: ClassVar = {"rates": dist.Gamma}
     holes = True
     columns = "counts"
-    formula = "&prod;<sub><i>j</i></sub> Poisson(<i>&lambda;<sub>kj</sub></i>)"
+    formula = "∏_j Poisson(λ_kj)"
     row_support = constraints.independent(constraints.nonnegative_integer, 1)
 
     def features(self, x: Array) -> Float[Array, "f n"]:

@@ -6,9 +6,11 @@ import dataclasses
 from typing import Any
 
 import jax
+import numpy as np
 import numpyro.distributions as dist
 from numpyro.distributions import constraints
 
+from jaxgmm._contract import Hyper, number_text
 from jaxgmm.files import stored
 
 
@@ -72,9 +74,42 @@ class ConjugatePrior:
     scale: Any
     stick_breaking: bool = dataclasses.field(default=False, metadata={"static": True})
 
+    @property
+    def code(self) -> str:
+        """Python that makes it."""
+        lines = [f"    {name}={np.asarray(value).tolist()},\n" for name, value in self._numbers]
+        if self.stick_breaking:
+            lines.append("    stick_breaking=True,\n")
+        return "jg.ConjugatePrior(\n" + "".join(lines) + ")"
+
+    @property
+    def text(self) -> str:
+        """What it is in one line, the weights aside, which are not its own everywhere."""
+        numbers = (f"{name}={number_text(value)}" for name, value in self._numbers[1:])
+        return f"ConjugatePrior({', '.join(numbers)})"
+
+    @property
+    def hyper(self) -> tuple[Hyper, ...]:
+        """Its numbers, for reports."""
+        return tuple(Hyper(name, _SYMBOLS[name], value) for name, value in self._numbers)
+
+    @property
+    def _numbers(self) -> list[tuple[str, Any]]:
+        return [(name, getattr(self, name)) for name in _SYMBOLS]
+
     def reweighted(self, concentration: Any) -> ConjugatePrior:
         """The same prior with another one of the weights."""
         return dataclasses.replace(self, concentration=concentration)
+
+
+# What reports call them.
+_SYMBOLS = {
+    "concentration": "α, concentration",
+    "mean": "m, prior mean",
+    "mean_precision": "κ, its weight in rows",
+    "dof": "ν, degrees of freedom",
+    "scale": "Λ, scale",
+}
 
 
 @stored
@@ -84,6 +119,11 @@ class PriorRule:
     """A named rule that `Mixture.resolve` turns into numbers."""
 
     name: str
+
+    @property
+    def code(self) -> str:
+        """Python that names it."""
+        return f'"{self.name}"'
 
 
 def improper(support: constraints.Constraint, shape: tuple[int, ...]) -> dist.Distribution:

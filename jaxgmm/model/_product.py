@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import html
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -249,11 +248,7 @@ class Product(Family):
 
     @property
     def formula(self) -> str:  # type: ignore[override]
-        return " &times; ".join(
-            f"{part.family.formula or 'N(<i>&mu;<sub>k</sub></i>, <i>&Sigma;<sub>k</sub></i>)'}"
-            f"<sub>{html.escape(part.key)}</sub>"
-            for part in self.each
-        )
+        return " × ".join(f"{part.family.formula}_{{{part.key}}}" for part in self.each)
 
     # -- tables ----------------------------------------------------------------------
 

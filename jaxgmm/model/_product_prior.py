@@ -26,6 +26,10 @@ class ProductPrior(SitePrior):
     parts: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
+    def nested(self) -> tuple[Any, ...]:
+        return tuple(self.parts.values())
+
+    @property
     def by_site(self) -> dict[str, Any]:
         found = dict(self.distributions)
         for key, prior in self.parts.items():
@@ -36,9 +40,3 @@ class ProductPrior(SitePrior):
                 if site not in self.distributions:
                     found[f"{key}.{site}"] = written
         return found
-
-    def check_samplable(self) -> None:
-        super().check_samplable()
-        for prior in self.parts.values():
-            if isinstance(prior, SitePrior):
-                prior.check_samplable()

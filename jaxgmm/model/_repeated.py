@@ -126,9 +126,8 @@ class Repeated(Around):
         return None if self.family.columns == "lines" else "each"
 
     @property
-    def formula(self) -> str | None:  # type: ignore[override]
-        inner = self.family.formula or "N(<i>&mu;<sub>k</sub></i>, <i>&Sigma;<sub>k</sub></i>)"
-        return f"&prod;<sub><i>r</i></sub> {inner}"
+    def formula(self) -> str:  # type: ignore[override]
+        return f"∏_r {self.family.formula}"
 
     # -- repeats -----------------------------------------------------------------------
 

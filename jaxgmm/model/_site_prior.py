@@ -13,9 +13,17 @@ import numpyro.distributions as dist
 from jaxtyping import Array
 from numpyro.distributions import constraints
 
-from jaxgmm._contract import described, innermost, instead, support_of
+from jaxgmm._contract import (
+    described,
+    distribution_code,
+    distribution_text,
+    innermost,
+    instead,
+    support_of,
+)
 from jaxgmm.files import stored
 from jaxgmm.model._family import Site
+from jaxgmm.model._prior import ConjugatePrior
 from jaxgmm.model._weights import SIMPLEX, STICKS, Weighting
 
 
@@ -34,9 +42,30 @@ class SitePrior:
     distributions: Mapping[str, Any]
 
     @property
+    def nested(self) -> tuple[Any, ...]:
+        """Priors of parts of the model, each a `SitePrior` or of another kind."""
+        return ()
+
+    @property
     def by_site(self) -> Mapping[str, Any]:
         """All distributions that were written."""
         return self.distributions
+
+    @property
+    def formulas(self) -> tuple[str, ...]:
+        """A line for every distribution, as it was written, for a whole site."""
+        text = lambda one: one.text if isinstance(one, ConjugatePrior) else distribution_text(one)
+        return tuple(f"{name} ~ {text(one)}" for name, one in self.by_site.items())
+
+    @property
+    def code(self) -> str:
+        """Python that makes the dictionary; dots in it where that is not known."""
+        known = lambda one: one.code if isinstance(one, ConjugatePrior) else distribution_code(one)
+        parts = {name: known(one) for name, one in self.by_site.items()}
+        if None in parts.values():
+            return "{" + ", ".join(f'"{name}": ...' for name in parts) + "}"
+        lines = "".join(f'    "{name}": {part},\n' for name, part in parts.items())
+        return "{\n" + lines + "}"
 
     # -- weights -------------------------------------------------------------------
 
@@ -80,6 +109,9 @@ class SitePrior:
                     f"prior: {name!r} has an improper distribution, under which a mixture has no "
                     f"posterior; {instead(written)}"
                 )
+        for inner in self.nested:
+            if isinstance(inner, SitePrior):
+                inner.check_samplable()
 
     def check(self, own: Mapping[str, Site], k: int, free: bool, hint: str = "") -> None:
         """Refuse, with a `ValueError`, names or distributions that do not fit the sites.

@@ -121,15 +121,14 @@ class StudentPrior(SitePrior):
     components: Any = None
 
     @property
+    def nested(self) -> tuple[Any, ...]:
+        return (self.components,)
+
+    @property
     def by_site(self) -> Mapping[str, Any]:
         if isinstance(self.components, GaussianSites):
             return {**self.distributions, **_as_student(self.components.distributions)}
         return {**self.distributions, "components": self.components}
-
-    def check_samplable(self) -> None:
-        super().check_samplable()
-        if isinstance(self.components, GaussianSites):
-            self.components.check_samplable()
 
 
 @stored
@@ -196,7 +195,7 @@ class StudentT(Unconjugate):
     proper_prior = 'prior="weak"'
     conjugate_prior = 'method="nuts", "smc", "laplace" or "svi"'
     collapse = Gaussian.collapse
-    formula = "t(<i>&mu;<sub>k</sub></i>, <i>&Sigma;<sub>k</sub></i>, <i>&nu;<sub>k</sub></i>)"
+    formula = "t(μ_k, Σ_k, ν_k)"
 
     structure: str = dataclasses.field(default="full", metadata={"static": True})
     # What is the same for normal components: units, structures, doors; made here.

@@ -2,22 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
-from jaxgmm._contract import LatentModel
 from jaxgmm.bayes import Posterior
 from jaxgmm.em import Fit
-from jaxgmm.model import ConjugatePrior
-
-
-def hyper_parameters(model: LatentModel) -> dict[str, Any]:
-    """The numbers in a conjugate prior, in the units of the data."""
-    prior = getattr(model, "prior", None)
-    if not isinstance(prior, ConjugatePrior):
-        return {}
-    # `dataclasses.asdict` copies arrays, each by a program.
-    return {field.name: getattr(prior, field.name) for field in dataclasses.fields(prior)}
 
 
 def data_record(fit: Fit) -> dict[str, Any]:

@@ -26,16 +26,16 @@ class Table(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """Names and values, as text; ``markup`` where the names are HTML."""
+    """Names and values, as text; ``symbols`` where the names are formulas."""
 
     rows: list[tuple[str, str]]
-    markup: bool = False
+    symbols: bool = False
 
 
 class Formulas(NamedTuple):
-    """Lines of mathematics, as HTML."""
+    """Lines of mathematics, in which ``_`` opens a subscript."""
 
-    lines: list[str]
+    lines: tuple[str, ...]
 
 
 class Code(NamedTuple):

@@ -20,6 +20,7 @@ from jaxgmm.report.page._document import (
     Table,
     Words,
 )
+from jaxgmm.report.page._formula import formula_html
 
 # Words that have a colour of their own in tables of checks.
 _STATES = ("ok", "warning", "fail")
@@ -58,13 +59,13 @@ def html(block: Block) -> str:
             return f'<p class="{kind}">{escape(text)}</p>'
         case Table(frame, kind):
             return table(frame, kind)
-        case Pairs(rows, markup):
-            names = [name if markup else escape(name) for name, _ in rows]
+        case Pairs(rows, symbols):
+            names = [formula_html(name) if symbols else escape(name) for name, _ in rows]
             cells = zip(names, rows, strict=True)
             lines = "".join(f"<tr><th>{n}</th><td>{escape(v)}</td></tr>\n" for n, (_, v) in cells)
             return f'<div class="scroll"><table class="pairs">\n{lines}</table></div>'
         case Formulas(lines):
-            items = "".join(f"<li>{line}</li>\n" for line in lines)
+            items = "".join(f"<li>{formula_html(line)}</li>\n" for line in lines)
             return f'<ul class="formulas">\n{items}</ul>'
         case Code(text):
             return f"<pre><code>{escape(text)}</code></pre>"

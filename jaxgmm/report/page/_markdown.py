@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from html import unescape
 
 import pandas as pd
 
@@ -29,14 +28,6 @@ def markdown(document: Document) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def formula_text(markup: str) -> str:
-    """Mathematics in HTML as one line of plain text: ``x_i ~ N(μ_k, Σ_k)``."""
-    text = re.sub(r"<sub>(.*?)</sub>", r"_\1", markup)
-    text = re.sub(r"<sup>(.*?)</sup>", r"^\1", text)
-    text = unescape(re.sub(r"<[^>]*>", "", text)).replace("\xa0", " ")
-    return re.sub(r" {2,}", " ", text)
-
-
 def _block(block: Block) -> str:
     match block:
         case Words(text, "decided" | "undecided"):
@@ -47,12 +38,10 @@ def _block(block: Block) -> str:
             return _plain(text)
         case Table(frame, _):
             return _table(frame)
-        case Pairs(rows, markup):
-            names = [formula_text(name) if markup else name for name, _ in rows]
-            values = [value for _, value in rows]
-            return _table(pd.DataFrame({"": values}, index=names))
+        case Pairs(rows, _):
+            return _table(pd.DataFrame({"": [v for _, v in rows]}, index=[n for n, _ in rows]))
         case Formulas(lines):
-            return "```text\n" + "\n".join(map(formula_text, lines)) + "\n```"
+            return "```text\n" + "\n".join(lines) + "\n```"
         case Code(text):
             return f"```python\n{text.rstrip()}\n```"
         case Folded(title, inside):

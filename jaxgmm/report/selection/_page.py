@@ -9,9 +9,10 @@ from typing import Any
 
 import pandas as pd
 
+from jaxgmm._contract import number_text
 from jaxgmm.files import Content
 from jaxgmm.model import coordinates
-from jaxgmm.report._notation import formulas, hyper_parameters, key_code, model_code, quoted
+from jaxgmm.report._code import key_code, quoted
 from jaxgmm.report._settings import data_record, fit_settings
 from jaxgmm.report.page._document import (
     Block,
@@ -182,10 +183,11 @@ def _best(choice: Choice) -> list[Section]:
     if not len(choice.ranking):
         return []
     fit = choice.best
-    lines = formulas(fit.model, fit.model.sites(fit.params))
-    blocks: list[Block] = [Formulas(lines)]
-    if numbers := hyper_parameters(fit.model):
-        blocks.append(Pairs(numbers, markup=True))
+    model = fit.model.describe()
+    blocks: list[Block] = [Formulas(model.formulas)]
+    if model.hyper:
+        numbers = [(symbol, number_text(value)) for _, symbol, value in model.hyper]
+        blocks.append(Pairs(numbers, symbols=True))
     values = fit.model.sites(fit.params)
     found = coordinates(fit.model, values, fit.feature_names)
     estimates = {label: f"{float(values[site][index]):.6g}" for site, index, label in found}
@@ -216,7 +218,7 @@ def _settings(choice: Choice) -> list[tuple[str, str]]:
 def _code(choice: Choice) -> str:
     """Python that makes the choice again, the data left to the reader."""
     # The order decides the keys.
-    runs = itertools.groupby(choice.models, key=lambda model: model_code(model, "k"))
+    runs = itertools.groupby(choice.models, key=lambda model: model.describe().code("k"))
     models = "".join(_run(kind, [model.n_components for model in run]) for kind, run in runs)
     criteria = [name for name in choice.table.columns if name in CRITERIA]
     return (

@@ -18,7 +18,7 @@ from jaxgmm._contract import LatentModel, Params
 from jaxgmm._programs import size_for
 from jaxgmm.files import check_folder
 from jaxgmm.model import forms_of_start, same_form
-from jaxgmm.report._notation import key_code, model_code, quoted
+from jaxgmm.report._code import key_code, model_code, quoted
 from jaxgmm.report.studies import _batches
 from jaxgmm.report.studies._asked import ASKED, Options, check_order, checked, engines_of
 from jaxgmm.report.studies._case import Setting
@@ -241,16 +241,14 @@ def _code(
     lines = [
         "import jax\nimport jax.numpy as jnp\nimport jaxgmm as jg\n",
         'jax.config.update("jax_enable_x64", True)  # for data in double precision',
-        f"truth = {model_code(truth, str(truth.n_components))}",
+        f"truth = {model_code(truth)}",
         f"params = truth.from_sites({{\n{arrays}}})",
-        f"model = {model_code(model, str(model.n_components))}",
+        f"model = {model_code(model)}",
     ]
     asked = ("n", "n_datasets", "methods", "levels", *_COUNTS)
     options = "".join(f"    {name}={settings[name]!r},\n" for name in asked)
     if candidates:
-        models = "".join(
-            f"        {model_code(one, str(one.n_components))},\n" for one in candidates
-        )
+        models = "".join(f"        {model_code(one)},\n" for one in candidates)
         named = {name: dict(how) for name, how in criteria.items()}
         options += f"    select=[\n{models}    ],\n    criteria={named!r},\n"
     call = f"    truth, params, model=model, key={key_code(settings['seed'])},\n{options}"

@@ -6,18 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from jaxgmm.report._notation import formulas
-from jaxgmm.report._settings import data_record, fit_settings, hyper_parameters, posterior_settings
+from jaxgmm.report._settings import data_record, fit_settings, posterior_settings
 from jaxgmm.report.page._document import Illustration, versions
 from jaxgmm.report.page._json import rows
-from jaxgmm.report.page._markdown import formula_text
 from jaxgmm.report.verdict._findings import Findings
 
 
 def verdict_record(verdict: Findings, figures: list[Illustration], code: str) -> dict[str, Any]:
     """All that the page of a verdict says."""
     fit, post = verdict.fit, verdict.posterior
-    sites = fit.model.sites(fit.params)
+    sites, model = fit.model.sites(fit.params), fit.model.describe()
     basins = verdict.basins.rename_axis("optimum")
     return {
         "kind": "verdict",
@@ -29,9 +27,9 @@ def verdict_record(verdict: Findings, figures: list[Illustration], code: str) ->
         "parameters": rows(verdict.table),
         "model": {
             "description": repr(fit.model),
-            "m_step": fit.model.describe().m_step,
-            "formulas": [formula_text(line) for line in formulas(fit.model, sites)],
-            "hyper_parameters": hyper_parameters(fit.model),
+            "m_step": model.m_step,
+            "formulas": model.formulas,
+            "hyper_parameters": {name: value for name, _, value in model.hyper},
         },
         "map": {name: np.asarray(site) for name, site in sites.items()},
         "data": {

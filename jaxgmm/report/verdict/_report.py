@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from jaxgmm.report._notation import formulas, hyper_parameters, key_code, quoted, snippet
+from jaxgmm._contract import number_text
+from jaxgmm.report._code import key_code, quoted, snippet
 from jaxgmm.report.page._document import (
     Block,
     Code,
@@ -139,11 +140,10 @@ def _parameters(verdict: Findings) -> list[Block]:
 
 
 def _model(verdict: Findings) -> list[Block]:
-    model = verdict.fit.model
-    numbers = hyper_parameters(model)
-    lines = formulas(model, model.sites(verdict.fit.params))
-    parts: list[Block] = [Formulas(lines), Words(_MEASURE_NOTE)]
-    return [*parts, Pairs(numbers, markup=True)] if numbers else parts
+    model = verdict.fit.model.describe()
+    numbers = [(symbol, number_text(value)) for _, symbol, value in model.hyper]
+    parts: list[Block] = [Formulas(model.formulas), Words(_MEASURE_NOTE)]
+    return [*parts, Pairs(numbers, symbols=True)] if numbers else parts
 
 
 def _settings(verdict: Findings) -> list[tuple[str, str]]:
