@@ -10,7 +10,7 @@ import jaxlib
 import pytest
 from jaxtyping import install_import_hook
 
-jax.config.update("jax_enable_x64", True)  # the float32 lane is float32 arrays under x64
+jax.config.update("jax_enable_x64", True)  # with --single, off again
 # The laws do not depend on how hard XLA tries; what a user runs, with everything on, is the
 # main job.
 jax.config.update("jax_disable_most_optimizations", True)
@@ -76,23 +76,32 @@ _IN_TURN = {
 
 def pytest_addoption(parser):
     parser.addoption("--turn", metavar="I/N", help="of the tests marked turn the I-th of N parts")
+    parser.addoption("--single", action="store_true", help="tests of float32, JAX's x64 switch off")
+
+
+def pytest_configure(config):
+    if config.getoption("--single"):
+        jax.config.update("jax_enable_x64", False)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    """Tests that take turns are slow ones; ``--turn`` keeps a part of them and nothing else."""
+    """Tests that take turns are slow ones; what ``--turn`` and ``--single`` keep."""
+    marked = lambda item, name: item.get_closest_marker(name) is not None
     for item in items:
         if item.name in _IN_TURN:
             item.add_marker("turn")
-        if item.get_closest_marker("turn"):
+        if marked(item, "turn"):
             item.add_marker("slow")
+    asked = lambda item: True
     if config.getoption("--turn"):
         part, parts = map(int, config.getoption("--turn").split("/"))
         function = lambda item: item.nodeid.partition("[")[0].encode()
-        mine = lambda item: zlib.crc32(function(item)) % parts == part
-        asked = lambda item: item.get_closest_marker("turn") is not None and mine(item)
-        config.hook.pytest_deselected(items=[item for item in items if not asked(item)])
-        items[:] = [item for item in items if asked(item)]
+        asked = lambda item: marked(item, "turn") and zlib.crc32(function(item)) % parts == part
+    elif config.getoption("--single"):
+        asked = lambda item: "float32" in item.name and not marked(item, "double")
+    config.hook.pytest_deselected(items=[item for item in items if not asked(item)])
+    items[:] = [item for item in items if asked(item)]
 
 
 def pytest_unconfigure():

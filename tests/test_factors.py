@@ -371,6 +371,7 @@ def test_two_components_are_found(d, n):
         assert np.linalg.norm(near - covariance) < 0.35 * np.linalg.norm(covariance)
 
 
+@pytest.mark.double
 @pytest.mark.parametrize("name", ["factors", pytest.param("ppca", marks=pytest.mark.slow)])
 def test_float32(name):
     model = jg.Mixture(FAMILIES[name](2), 2, prior="weak")

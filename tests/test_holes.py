@@ -151,7 +151,7 @@ def _chain(model, x, labels, sample_weight=None, steps=40):
 
 
 @each_family
-def test_em_never_descends(name):
+def test_em_never_descends_in_float32(name):
     x = jnp.asarray(rows_of(name), "float32")
     model = mixture(name, "sites").resolve(x)
     objectives, params = _chain(model, x, jnp.asarray(labels(), "float32"))

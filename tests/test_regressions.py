@@ -129,6 +129,7 @@ def test_one_density_and_its_mode(prior):
     assert np.linalg.matrix_rank(jacobian(jnp.zeros(fit.n_parameters))) == fit.n_parameters
 
 
+@pytest.mark.double
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("prior", ["none", "weak"])
 def test_lines_move_with_the_data(prior, dtype):

@@ -170,6 +170,7 @@ def test_whole_weights_are_copies():
     tree_allclose(one.model.sites(one.params), other.model.sites(other.params), 1e-8)
 
 
+@pytest.mark.double
 def test_units_mean_nothing_and_float32_is_enough():
     model = jg.Mixture(jg.Gaussian(), 2, prior="weak")
     run = functools.partial(jg.fit, model, start=START, max_iter=30, tol=0.0)

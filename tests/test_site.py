@@ -1,20 +1,26 @@
-"""What the build of the documentation refuses: pages that ask a network for anything."""
+"""What the build of the documentation makes of pages, and what it refuses: asking a network."""
 
 import doctest
 import importlib.util
 import pathlib
+import re
 
 import pytest
 
-HOOK = pathlib.Path(__file__).parents[1] / ".mkdocs_offline.py"
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def hook(name):
+    """What MkDocs calls, as a module."""
+    spec = importlib.util.spec_from_file_location("hook", ROOT / name)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="module")
 def offline():
-    spec = importlib.util.spec_from_file_location("offline", HOOK)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return hook(".mkdocs_offline.py")
 
 
 @pytest.mark.parametrize(
@@ -54,6 +60,27 @@ def test_links_and_what_lies_beside_are_fine(offline, tmp_path):
         '<img src="a%20picture.png?v=1"><img src="data:image/png;base64,AA"><script>1</script>'
     )
     assert not list(offline.missing(tmp_path))
+
+
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_no_number_that_ends_a_sentence_is_taken_for_a_list(page):
+    """Within a list, a line that begins with "200. At less" would be one, and the 200 lost."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    assert not re.findall(r"^ +\d+\. .*", text, re.MULTILINE)
+
+
+def test_names_in_tables_break_at_joints_and_options_nowhere():
+    words = hook(".mkdocs_words.py")
+    shown = words.on_page_content(
+        "<td><code>fit.params, .means, f(a_b.html)</code></td><p><code>f(a) --out DIR</code></p>"
+    )
+    assert shown == (
+        "<td><code>fit.<wbr>params, .means, f(<wbr>a_<wbr>b.html)</code></td>"
+        '<p><code>f(a) <span class="whole">--out</span> DIR</code></p>'
+    )
 
 
 @pytest.mark.turn

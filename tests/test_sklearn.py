@@ -291,6 +291,7 @@ def test_rows_are_looked_at_in_blocks(fitted, monkeypatch, size):
         np.testing.assert_allclose(getattr(fitted, name)(x), whole[name], rtol=1e-12)
 
 
+@pytest.mark.double
 def test_float32_stays(fitted):
     found = GaussianMixture(2, random_state=3).fit(SMALL.astype(np.float32))
     for name in ("weights_", "means_", "covariances_", "precisions_cholesky_"):

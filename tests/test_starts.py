@@ -41,7 +41,7 @@ def test_starts_differ_and_repeat(key, name):
 
 
 @pytest.mark.parametrize("name", sorted(jg.em.STARTS))
-def test_every_start_fits_in_the_precision_of_the_data(key, name):
+def test_every_start_fits_in_float32(key, name):
     fit = jg.fit(MODEL, DATA["faithful"].astype("float32"), key=key, n_init=4, start=name)
     assert fit.converged
     assert fit.params.means.dtype == "float32"

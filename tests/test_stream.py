@@ -185,7 +185,7 @@ def test_weights_are_a_column_or_a_source_of_their_own(kind, tmp_path):
     assert not np.concatenate([b.weight for b in blocks])[len(X) :].any()
 
 
-def test_weights_keep_single_precision_single():
+def test_weights_keep_float32():
     frame = table(X.astype(np.float32)).assign(times=WEIGHT)
     rows = jg.stream(frame, weight="times", block_rows=64)
     assert rows.dtype == next(rows.blocks()).weight.dtype == np.float32
@@ -280,7 +280,7 @@ def test_standard_errors_are_those_in_memory(kind, weight):
     assert streamed.newton_decrement == pytest.approx(whole.newton_decrement, abs=1e-9)
 
 
-def test_standard_errors_in_single_precision():
+def test_standard_errors_in_float32():
     x = X.astype(np.float32)
     fit = jg.fit(MODEL, x, start=start(np.float32))
     whole = jg.standard_errors(fit, x)
