@@ -1,5 +1,6 @@
 """Posteriors: the sampler against exact answers, its shapes and its cache; labels; ArviZ."""
 
+import dataclasses
 import itertools
 
 import jax
@@ -269,6 +270,49 @@ def test_sample_refuses_what_it_cannot_do():
         jg.sample(fit.model, FAITHFUL, key=key, start=fit, target_acceptance=1.0)
     with pytest.raises(TypeError, match="start"):
         jg.sample(fit.model, FAITHFUL, key=key, start=FAITHFUL[0])
+
+
+@pytest.mark.parametrize("engine", jg.bayes.METHODS.values())
+def test_an_engine_stands_for_its_name_and_options(engine):
+    assert jg.bayes.METHODS[engine.name] is engine
+    assert engine().options == {}
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        engine().name = "mine"
+
+
+def test_engines_draw_what_their_names_draw(key):
+    x = jg.datasets.load("galaxies").x
+    model = jg.Mixture(jg.Gaussian("tied"), 1, prior="fraley-raftery")
+    fit = jg.fit(model, x, key=key, n_init=1)
+    draw = lambda method, **options: jg.sample(
+        fit.model, x, key=key, start=fit, method=method, n_draws=8, progress=False, **options
+    )
+    one, other = draw("laplace", measure="declared"), draw(jg.bayes.Laplace(measure="declared"))
+    np.testing.assert_array_equal(one.draws["means"], other.draws["means"])
+    assert one.settings == other.settings
+    assert one.method == other.method == "laplace"
+    with pytest.raises(TypeError, match=r"measure: belongs into method, as in Laplace\(measure"):
+        draw(jg.bayes.Laplace(), measure="declared")
+    with pytest.raises(TypeError, match=r"method: needs an engine, as VB\(\) makes"):
+        draw(jg.bayes.VB)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "words"),
+    [
+        (lambda: jg.bayes.NUTS(target_acceptance=1.0), ValueError, "target_acceptance: a share"),
+        (lambda: jg.bayes.SMC(target_ess=0.0), ValueError, "target_ess: a share"),
+        (lambda: jg.bayes.SMC(n_moves=0), ValueError, "n_moves: must be at least 1"),
+        (lambda: jg.bayes.Laplace(measure="flat"), ValueError, "measure: "),
+        (lambda: jg.bayes.VB(tol=-1.0), ValueError, "tol: must be at least 0"),
+        (lambda: jg.bayes.SVI(guide="full"), ValueError, "guide: .*did you mean 'full-rank'"),
+        (lambda: jg.bayes.SVI(learning_rate=0.0), ValueError, "learning_rate: must be positive"),
+        (lambda: jg.bayes.Gibbs(n_init=2), TypeError, "n_init"),
+    ],
+)
+def test_options_are_checked_where_they_are_written(make, error, words):
+    with pytest.raises(error, match=words):
+        make()
 
 
 # -- labels --------------------------------------------------------------------------

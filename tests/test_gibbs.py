@@ -17,7 +17,7 @@ from scipy.special import digamma, gammaln, multigammaln
 import jaxgmm as jg
 from jaxgmm._programs._shapes import rung
 from jaxgmm.bayes._chains import Schedule, Starts
-from jaxgmm.bayes._gibbs import Chain, _sweep, gibbs
+from jaxgmm.bayes._gibbs import Chain, Gibbs, _sweep
 from jaxgmm.labels._drawn import sampled_labels
 
 STRUCTURES = ("full", "tied", "diag", "spherical", "EII", "EEI")
@@ -53,7 +53,7 @@ def chains(model, x, key, n_draws, sample_weight=None, thinning=1):
     cut = jnp.where(jnp.arange(len(x))[:, None] % 2 == jnp.arange(2), 0.9, 0.1)
     start = working.m_step(working.statistics(cut, x, weight))
     starts = Starts(jax.tree.map(lambda leaf: jnp.stack([leaf] * 4), start))
-    draws = gibbs(working, x, weight, starts, key, Schedule(n_draws, 50, thinning), False)
+    draws = Gibbs().draw(working, x, weight, starts, key, Schedule(n_draws, 50, thinning), False)
     return jax.vmap(jax.vmap(working.to_user))(draws.params)
 
 
@@ -413,7 +413,9 @@ def test_few_numbers_of_draws_are_compiled_for(compilations):
     start = working.m_step(working.statistics(labels, x))
     starts = Starts(jax.tree.map(lambda leaf: jnp.stack([leaf] * 2), start))
     draw = lambda n: (
-        gibbs(working, x, None, starts, jax.random.key(0), Schedule(n, 3, 1), False).params.means
+        Gibbs()
+        .draw(working, x, None, starts, jax.random.key(0), Schedule(n, 3, 1), False)
+        .params.means
     )
     many = draw(20)
     with compilations:

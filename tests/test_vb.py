@@ -17,7 +17,7 @@ from scipy.special import betaln, digamma, gammaln, logsumexp, multigammaln, xlo
 import jaxgmm as jg
 from jaxgmm.bayes._chains import Schedule, Starts
 from jaxgmm.bayes._importance import importance
-from jaxgmm.bayes._vb import ascend, vb
+from jaxgmm.bayes._vb import VB, ascend
 
 STRUCTURES = ("full", "tied", "diag", "spherical", "EII", "EEI")
 X = np.array([[0.0, 0.3], [0.4, -0.2], [1.1, 0.9], [2.9, 3.6], [3.2, 2.4], [4.5, 3.9], [0.2, 2.0]])
@@ -399,7 +399,9 @@ def test_draws_are_independent_and_of_the_density_that_is_said():
     """Importance sampling turns the bound into the evidence of the labelling it is around."""
     x = jnp.asarray(FAITHFUL)
     working, modes = faithful_modes(x)
-    draws = vb(working, x, None, Starts(modes), jax.random.key(2), Schedule(1000, 0, 1), False)
+    draws = VB().draw(
+        working, x, None, Starts(modes), jax.random.key(2), Schedule(1000, 0, 1), False
+    )
     log_joint = jax.jit(jax.vmap(jax.vmap(lambda p: working.log_joint(p, x))))(draws.params)
     weighing = importance(np.asarray(log_joint), np.asarray(draws.log_proposal))
     assert weighing.pareto_k < 0.7
@@ -468,7 +470,7 @@ def test_a_bound_that_is_not_finite_is_never_a_result():
     working, modes = faithful_modes(x)
     broken = x.at[3, 1].set(jnp.nan)
     with pytest.raises(ValueError, match="not finite from any start"):
-        vb(working, broken, None, Starts(modes), jax.random.key(0), Schedule(4, 0, 1), False)
+        VB().draw(working, broken, None, Starts(modes), jax.random.key(0), Schedule(4, 0, 1), False)
 
 
 # -- sticks as a prior of the model --------------------------------------------------------

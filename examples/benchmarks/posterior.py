@@ -31,7 +31,6 @@ from numpyro.infer.util import potential_energy, unconstrain_fn
 
 import jaxgmm as jg
 from jaxgmm.bayes._chains import Schedule
-from jaxgmm.bayes._nuts import nuts
 
 CHAINS, WARMUP, DRAWS = 4, 500, 1000
 
@@ -200,7 +199,8 @@ def sampler(start: jg.Fit, x, seed: int, draws: int, **options):
     modes = jax.tree.map(lambda leaf: jnp.stack([leaf] * CHAINS), mode)
     schedule = Schedule(draws, WARMUP, 1)
     key = jax.random.key(seed)
-    return nuts(model, jnp.asarray(x), None, modes, key, schedule, False, **options).params.means
+    draws = jg.bayes.NUTS(**options).draw(model, jnp.asarray(x), None, modes, key, schedule, False)
+    return draws.params.means
 
 
 def one_length(step, state):

@@ -11,7 +11,7 @@ from jaxgmm._contract._definition import (
 from jaxgmm._contract._description import Description, Hyper
 from jaxgmm._contract._latent_model import LatentModel
 from jaxgmm._contract._notation import distribution_code, distribution_text, number_text
-from jaxgmm._contract._proper import described, innermost, instead, support_of
+from jaxgmm._contract._proper import described, improper, innermost, instead, support_of
 from jaxgmm._contract._within import at_edge, freedom, held, inwards, least_share, stepped
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "expected_labels",
     "freedom",
     "held",
+    "improper",
     "innermost",
     "instead",
     "inwards",

@@ -24,6 +24,11 @@ def support_of(written: dist.Distribution) -> constraints.Constraint:
     return found
 
 
+def improper(support: constraints.Constraint, shape: tuple[int, ...]) -> dist.Distribution:
+    """A flat density over the whole site."""
+    return dist.ImproperUniform(support, (), shape)
+
+
 # Each support in words, and what has a density on all of it.
 _SUPPORTS = (
     (constraints.real, "all real numbers", "Normal or StudentT"),

@@ -144,8 +144,9 @@ def _svi(
 ) -> tuple[Params, Array]:
     data, dtype = (model, *rows, start), rows.x.dtype
     key_fit, key_draws = jax.random.split(key)
-    steps, guide = svi.N_STEPS, svi.GUIDE
-    state, rate = svi._begin(*data, jnp.asarray(svi.RATE, dtype), key_fit, steps, guide)
+    usual = svi.SVI()
+    steps, guide, rate = usual.n_steps, usual.guide, jnp.asarray(usual.learning_rate, dtype)
+    state, rate = svi._begin(*data, rate, key_fit, steps, guide)
     fitted = state, jnp.zeros(steps, dtype)
     state, trace = svi._advance(*data, rate, fitted, 0, steps, guide)
     counts = plan.n_chains, plan.n_draws
@@ -159,7 +160,8 @@ def _by_smc(
     data, keys = (model, *rows), jax.random.split(key, plan.n_chains)
     population = smc._begin(*data, keys, plan.n_draws)
     batch = smc.batch_size(model, rows.x, plan.n_chains, plan.n_draws)
-    settings = smc.TARGET_ESS, smc.N_MOVES, batch, smc.MOST_RUNGS
+    usual = smc.SMC()
+    settings = usual.target_ess, usual.n_moves, batch, smc.MOST_RUNGS
     population = smc._climb(*data, population, *settings)
     return smc._constrained(*data, population.tempered.particles), jnp.all(population.done)
 
@@ -184,7 +186,7 @@ def _by_nuts(
     keys = jax.random.split(key, plan.n_chains)
     state = _nuts._begin(*data, starts, keys, plan.n_warmup)
     kept = trail(jax.eval_shape(_nuts._record, state), plan.n_draws)
-    target = jnp.asarray(_nuts._TARGET_ACCEPTANCE, rows.x.dtype)
+    target = jnp.asarray(_nuts.NUTS().target_acceptance, rows.x.dtype)
     total = plan.n_warmup + plan.n_draws
     _, kept = _nuts._advance(*data, target, state, kept, 0, total, plan.n_warmup, 1)
     params = _nuts._constrained(model, start, kept["position"])

@@ -6,6 +6,7 @@ costs one E-step.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -19,7 +20,8 @@ from jaxgmm._contract import Assignment, LatentModel, Params, Statistics
 from jaxgmm._numerics import normalise
 from jaxgmm._programs import program, rung
 from jaxgmm._sharded import of_block, rows_here
-from jaxgmm.bayes._chains import Draws, Schedule, Starts, chains_first, iterate, run, trail
+from jaxgmm.bayes._chains import Draws, chains_first, iterate, run, trail
+from jaxgmm.bayes._engine import Engine
 from jaxgmm.labels import row_keys, sampled_labels
 
 
@@ -31,34 +33,42 @@ class Chain(NamedTuple):
     refused: Array
 
 
-def gibbs(
-    model: LatentModel,
-    x: Array,
-    sample_weight: Array | None,
-    starts: Starts,
-    key: PRNGKeyArray,
-    schedule: Schedule,
-    progress: bool,
-) -> Draws:
-    """Draw by data augmentation (Diebolt and Robert, 1994), one chain from each of ``starts``.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Gibbs(Engine):
+    """Data augmentation: all labels given the parameters, then all parameters given the labels.
 
-    A weight is a number of copies of a row, and each copy has a label of its own: the
-    target is that of the marginal likelihood to the power of the weight.
+    A chain from each start, where the prior is conjugate. A weight is a number of copies of a row,
+    and each copy has a label of its own: the target is that of the marginal likelihood to the
+    power of the weight. It has no options.
+
+    References
+    ----------
+    Diebolt and Robert (1994), JRSS B 56:363-375.
+
+    Examples
+    --------
+    >>> import jaxgmm as jg
+    >>> jg.bayes.Gibbs()
+    Gibbs()
     """
-    counted = sample_weight is not None and sample_weight.dtype != bool
-    if counted:
-        everywhere(x, lambda: check_copies(rows_here(sample_weight), model.imputes))
-    chains = starts.n_chains
-    state = Chain(starts.params, jax.random.split(key, chains), jnp.zeros(chains, bool))
-    # A sweep records what it starts from: the first one, the start, is no draw.
-    schedule = schedule._replace(n_warmup=schedule.n_warmup + 1)
-    kept = _room(model, x, sample_weight, state, rung(schedule.n_draws))
 
-    def advance(state: Chain, kept: Draws, start: int, stop: int) -> tuple[Chain, Draws]:
-        return _advance(model, x, sample_weight, state, kept, start, stop, schedule[1:])
+    name = "gibbs"
 
-    _, kept = run(advance, state, kept, schedule.total, f"Gibbs, {chains} chains", progress)
-    return chains_first(kept, schedule.n_draws)._replace(n_warmup=schedule.n_warmup - 1)
+    def draw(self, model, x, sample_weight, starts, key, schedule, progress):
+        counted = sample_weight is not None and sample_weight.dtype != bool
+        if counted:
+            everywhere(x, lambda: check_copies(rows_here(sample_weight), model.imputes))
+        chains = starts.n_chains
+        state = Chain(starts.params, jax.random.split(key, chains), jnp.zeros(chains, bool))
+        # A sweep records what it starts from: the first one, the start, is no draw.
+        schedule = schedule._replace(n_warmup=schedule.n_warmup + 1)
+        kept = _room(model, x, sample_weight, state, rung(schedule.n_draws))
+
+        def advance(state: Chain, kept: Draws, start: int, stop: int) -> tuple[Chain, Draws]:
+            return _advance(model, x, sample_weight, state, kept, start, stop, schedule[1:])
+
+        _, kept = run(advance, state, kept, schedule.total, f"Gibbs, {chains} chains", progress)
+        return chains_first(kept, schedule.n_draws)._replace(n_warmup=schedule.n_warmup - 1)
 
 
 def check_copies(weights: np.ndarray, imputes: bool = False) -> None:

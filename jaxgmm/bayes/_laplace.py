@@ -6,6 +6,7 @@ has a density. Compiled once per shape.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Callable
@@ -23,7 +24,8 @@ from jaxgmm._contract import LatentModel, Params, Sites
 from jaxgmm._numerics import block_rows, normal, rounding_bound, sum_over_blocks
 from jaxgmm._programs import program
 from jaxgmm.bayes._ascent import Ascent, ascend
-from jaxgmm.bayes._chains import Draws, Schedule, Starts
+from jaxgmm.bayes._chains import Draws
+from jaxgmm.bayes._engine import Engine
 from jaxgmm.bayes._evidence import Evidence
 from jaxgmm.bayes._importance import Importance, importance
 from jaxgmm.labels import members, n_renamings, renamings
@@ -74,35 +76,54 @@ class Bell(NamedTuple):
         return constant - tail - self.log_det
 
 
-def laplace(
-    model: LatentModel,
-    x: Array,
-    sample_weight: Array | None,
-    starts: Starts,
-    key: PRNGKeyArray,
-    schedule: Schedule,
-    progress: bool,
-    *,
-    measure: str = "unconstrained",
-) -> Draws:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Laplace(Engine):
     """Independent draws of the Gaussian around the mode that is reached from the first start.
 
-    The mode is that of the density of the unconstrained coordinates, or of the density of
-    the sites as ``"declared"``, EM's own; the curvature is that of the same density. The
-    evidence is an importance sampling estimate with a multivariate t in the Gaussian's place,
+    The evidence is an importance sampling estimate with a multivariate t in the Gaussian's place,
     moved to the moments of its own weighted draws where the tail of their weights is heavy.
+
+    Parameters
+    ----------
+    measure : str
+        The mode and the curvature are those of the density of the ``"unconstrained"`` coordinates,
+        or of the sites as ``"declared"``, EM's own.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name.
+
+    References
+    ----------
+    Tierney and Kadane (1986), JASA 81:82-86.
+
+    Examples
+    --------
+    >>> import jaxgmm as jg
+    >>> jg.bayes.Laplace(measure="declared")
+    Laplace(measure='declared')
     """
-    check_measure(model, measure, x.dtype)
-    data = model, x, sample_weight
-    start = starts.first
-    ascent = climb(*data, start, jnp.asarray(measure == "unconstrained", x.dtype))
-    key_draws, key_weighing = jax.random.split(key)
-    counts = starts.n_chains, schedule.n_draws
-    bell, draws = about(model, start, ascent, key_draws, counts, measure)
-    weighing, found = _weighed(data, start, bell, key_weighing, math.prod(counts))
-    further = {"log_evidence_laplace": weighing.log_laplace, "pareto_k_t": found.pareto_k}
-    evidence = _evidence(model, weighing, found)
-    return draws._replace(evidence=evidence, diagnostics={**draws.diagnostics, **further})
+
+    name = "laplace"
+
+    measure: str = "unconstrained"
+
+    def __post_init__(self):
+        check_name("measure", self.measure, MEASURES)
+
+    def draw(self, model, x, sample_weight, starts, key, schedule, progress):
+        check_measure(model, self.measure, x.dtype)
+        data = model, x, sample_weight
+        start = starts.first
+        ascent = climb(*data, start, jnp.asarray(self.measure == "unconstrained", x.dtype))
+        key_draws, key_weighing = jax.random.split(key)
+        counts = starts.n_chains, schedule.n_draws
+        bell, draws = about(model, start, ascent, key_draws, counts, self.measure)
+        weighing, found = _weighed(data, start, bell, key_weighing, math.prod(counts))
+        further = {"log_evidence_laplace": weighing.log_laplace, "pareto_k_t": found.pareto_k}
+        evidence = _evidence(model, weighing, found)
+        return draws._replace(evidence=evidence, diagnostics={**draws.diagnostics, **further})
 
 
 def check_measure(model: LatentModel, measure: str, dtype: Any) -> None:

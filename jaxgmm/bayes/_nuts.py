@@ -7,6 +7,7 @@ is over.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -26,7 +27,8 @@ from numpyro.infer.hmc_util import (
 
 from jaxgmm._contract import LatentModel, Params
 from jaxgmm._programs import program, rung
-from jaxgmm.bayes._chains import Draws, Schedule, Starts, chains_first, iterate, run, trail
+from jaxgmm.bayes._chains import Draws, Starts, chains_first, iterate, run, trail
+from jaxgmm.bayes._engine import Engine, share
 from jaxgmm.local import (
     DENSE_LIMIT,
     from_vector,
@@ -41,7 +43,6 @@ _LEAST_CURVATURE = 1e-2
 
 # Mixtures have narrow passages between modes: steps are shorter than NumPyro's default
 # of 0.8 makes them.
-_TARGET_ACCEPTANCE = 0.9
 
 # Of the warm-up, about half of which is the last window that a mass matrix is learnt from.
 _DRAWS_PER_DIMENSION = 8
@@ -66,42 +67,59 @@ class _Chain(NamedTuple):
 _EACH = _Chain(0, 0, 0, HMCAdaptState(0, 0, 0, 0, 0, 0, None, 0), 0, 0)  # type: ignore
 
 
-def nuts(
-    model: LatentModel,
-    x: Array,
-    sample_weight: Array | None,
-    starts: Starts,
-    key: PRNGKeyArray,
-    schedule: Schedule,
-    progress: bool,
-    *,
-    target_acceptance: float = _TARGET_ACCEPTANCE,
-) -> Draws:
-    """Draw by NUTS (Hoffman and Gelman, 2014), one chain from each of ``starts``.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NUTS(Engine):
+    """NumPyro's no-U-turn sampler (Hoffman and Gelman, 2014), a chain from each start.
 
     The mass matrix begins as the curvature there, or both it and the step size as an earlier
     warm-up left them. Warm-up adapts the matrix, where it has draws enough, and the step size as
-    in Stan, the latter to a mean acceptance of ``target_acceptance``. The target is
-    ``model.numpyro_model`` in NumPyro's unconstrained coordinates.
+    in Stan. The target is ``model.numpyro_model`` in NumPyro's unconstrained coordinates.
+
+    Parameters
+    ----------
+    target_acceptance : float
+        Mean acceptance that the step size is adapted to, between 0 and 1.
+
+    Raises
+    ------
+    ValueError
+        For a value that is no share.
+
+    References
+    ----------
+    Hoffman and Gelman (2014), JMLR 15:1593-1623.
+
+    Examples
+    --------
+    >>> import jaxgmm as jg
+    >>> jg.bayes.NUTS(target_acceptance=0.95).options
+    {'target_acceptance': 0.95}
     """
-    if not 0 < target_acceptance < 1:
-        raise ValueError(f"target_acceptance: a share between 0 and 1, found {target_acceptance!r}")
-    model.check_coordinates(x.dtype)
-    chains, like = starts.n_chains, starts.first
-    data = model, x, sample_weight, like
-    target = jnp.asarray(target_acceptance, x.dtype)
-    state = _begin(*data, starts, jax.random.split(key, chains), schedule.n_warmup)
-    kept = _room(state, rung(schedule.n_draws))
 
-    def advance(state: _Chain, kept: Any, start: int, stop: int) -> tuple[_Chain, Any]:
-        counts = schedule.n_warmup, schedule.thinning
-        return _advance(*data, target, state, kept, start, stop, *counts)
+    name = "nuts"
 
-    state, kept = run(advance, state, kept, schedule.total, f"NUTS, {chains} chains", progress)
-    params = _constrained(model, like, kept["position"])
-    learned = {name: getattr(state.adapted, name) for name in _LEARNED}
-    draws = chains_first((params, kept["stats"]), schedule.n_draws)
-    return Draws(*draws, n_warmup=schedule.n_warmup, adaptation=learned)
+    target_acceptance: float = 0.9
+
+    def __post_init__(self):
+        share("target_acceptance", self.target_acceptance)
+
+    def draw(self, model, x, sample_weight, starts, key, schedule, progress):
+        model.check_coordinates(x.dtype)
+        chains, like = starts.n_chains, starts.first
+        data = model, x, sample_weight, like
+        target = jnp.asarray(self.target_acceptance, x.dtype)
+        state = _begin(*data, starts, jax.random.split(key, chains), schedule.n_warmup)
+        kept = _room(state, rung(schedule.n_draws))
+
+        def advance(state: _Chain, kept: Any, start: int, stop: int) -> tuple[_Chain, Any]:
+            counts = schedule.n_warmup, schedule.thinning
+            return _advance(*data, target, state, kept, start, stop, *counts)
+
+        state, kept = run(advance, state, kept, schedule.total, f"NUTS, {chains} chains", progress)
+        params = _constrained(model, like, kept["position"])
+        learned = {name: getattr(state.adapted, name) for name in _LEARNED}
+        draws = chains_first((params, kept["stats"]), schedule.n_draws)
+        return Draws(*draws, n_warmup=schedule.n_warmup, adaptation=learned)
 
 
 def _warmup(n_warmup: int, size: int, target: Array | float) -> tuple[Any, Any]:

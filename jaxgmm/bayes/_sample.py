@@ -10,11 +10,12 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from jaxgmm import em
-from jaxgmm._checks import check_key, check_name, key_numbers
+from jaxgmm._checks import check_key, key_numbers
 from jaxgmm._contract import LatentModel
 from jaxgmm._sharded import in_company
+from jaxgmm.bayes._engine import Engine
 from jaxgmm.bayes._posterior import Posterior
-from jaxgmm.bayes._sampled import METHODS, sampled
+from jaxgmm.bayes._sampled import engine_of, named, sampled
 from jaxgmm.bayes._streamed import STREAMED, sample_stream
 from jaxgmm.em import bar, check_no_weights
 
@@ -25,7 +26,7 @@ def sample(
     x: Any,
     *,
     key: PRNGKeyArray,
-    method: str = "nuts",
+    method: str | Engine = "nuts",
     start: Any = None,
     n_chains: int | None = None,
     n_draws: int = 1000,
@@ -47,17 +48,17 @@ def sample(
         Data. Of a stream by ``"vb"``, ``"laplace"`` and ``"gibbs"``, whose rounds are sums over all
         rows, each a reading; see the page on large data.
     key : typed random key
-    method : str
-        ``"nuts"``: NumPyro's no-U-turn sampler on ``model.numpyro_model``. ``"gibbs"``: all
-        labels given the parameters, then all parameters given the labels, where the prior
-        is conjugate; a sweep costs one step of EM. ``"smc"``: adaptive tempering by blackjax,
-        ``n_chains`` populations of ``n_draws`` particles that start from the prior and not
-        from the fit; for several modes, any proper prior, and the evidence with its error.
+    method : str or engine
+        `jaxgmm.bayes.NUTS`, `Gibbs`, `SMC`, `Laplace`, `VB` or `SVI` with its options, or the name
+        of one. ``"nuts"``: NumPyro's no-U-turn sampler on ``model.numpyro_model``. ``"gibbs"``:
+        all labels given the parameters, then all parameters given the labels, where the prior is
+        conjugate; a sweep costs one step of EM. ``"smc"``: adaptive tempering by blackjax,
+        ``n_chains`` populations of ``n_draws`` particles that start from the prior and not from
+        the fit; for several modes, any proper prior, and the evidence with its error.
         ``"laplace"``: the Gaussian at the mode of ``start``, with importance weights and the
         evidence. ``"vb"``: independent draws of the closest distribution under which labels and
-        parameters are independent, by coordinate ascent where the prior is conjugate.
-        ``"svi"``: a NumPyro guide fitted from EM's mode by stochastic gradients. Both with
-        importance weights.
+        parameters are independent, by coordinate ascent where the prior is conjugate. ``"svi"``:
+        a NumPyro guide fitted from EM's mode by stochastic gradients. Both with importance weights.
     start : Fit, parameters, "prior" or Posterior, optional
         A fit: chains start spread over its optimum, or over its distinct optima where several
         are in reach, within 10 units of log joint of the highest;
@@ -79,18 +80,8 @@ def sample(
     progress : bool
         Whether to show a bar.
     **options
-        Those of the method. ``"nuts"``: ``target_acceptance`` (0.9), to which its step size is
-        adapted. ``"smc"``: ``target_ess`` (0.5), the share of their effective size
-        that particles keep from one power of the likelihood to the next, and ``n_moves`` (4),
-        the Hamiltonian trajectories in between. ``"laplace"``: ``measure``,
-        ``"unconstrained"`` (default) or ``"declared"``, the coordinates in whose density the
-        mode is one and the curvature is taken. ``"vb"``: ``n_init`` random starts beside those
-        at EM's optima (0), ``tol``, the gain of the bound per unit of weight that ends the
-        ascent, and ``max_iter``. ``"svi"``: ``guide``, ``"full-rank"`` (default),
-        ``"mean-field"``, ``"low-rank"`` or what makes a NumPyro AutoGuide of a model;
-        ``n_steps`` (5000) of Adam; ``learning_rate`` (0.01), which falls to a hundredth, for the
-        three names in standard deviations that the curvature at EM's mode leaves. The others
-        have none.
+        Those of a method that is given by name: what its engine takes, such as
+        ``target_acceptance`` of `jaxgmm.bayes.NUTS`.
 
     Returns
     -------
@@ -114,11 +105,8 @@ def sample(
 
     References
     ----------
-    Hoffman and Gelman (2014), JMLR 15:1593-1623; Diebolt and Robert (1994), JRSS B
-    56:363-375; Del Moral, Doucet and Jasra (2006), JRSS B 68:411-436; Stephens (2000), JRSS B
-    62:795-809; Tierney and Kadane (1986), JASA 81:82-86; Bishop (2006), Pattern Recognition and
-    Machine Learning, section 10.2; Kucukelbir and others (2017), JMLR 18(14):1-45; Vehtari and
-    others (2024), JMLR 25(72):1-58.
+    Stephens (2000), JRSS B 62:795-809; Vehtari and others (2024), JMLR 25(72):1-58. Those of the
+    methods stand with their engines.
 
     Examples
     --------
@@ -130,7 +118,9 @@ def sample(
     >>> post.draws["means"].shape
     (4, 50, 1, 1)
     """
-    check_name("method", method, METHODS)
+    method, options = named(method, options)
+    if not isinstance(x, em.Stream):
+        engine_of(method, options)  # what is wrong with them is said before a fit
     check_key(key, "sampling is random")
     model.check_samplable()
     key_fit, key_draws = jax.random.split(key)

@@ -14,28 +14,24 @@ from jaxgmm._contract import LatentModel, Params
 from jaxgmm._numerics import at_once, widened
 from jaxgmm._programs import in_slices, on_rung, program
 from jaxgmm.bayes._chains import Draws, Schedule, device_mesh, on_all
-from jaxgmm.bayes._gibbs import gibbs
+from jaxgmm.bayes._engine import Engine
+from jaxgmm.bayes._gibbs import Gibbs
 from jaxgmm.bayes._importance import importance
 from jaxgmm.bayes._labelling import all_sites, highest, match_labels, relabelled
-from jaxgmm.bayes._laplace import laplace
-from jaxgmm.bayes._nuts import nuts
+from jaxgmm.bayes._laplace import Laplace
+from jaxgmm.bayes._nuts import NUTS
 from jaxgmm.bayes._posterior import Posterior
-from jaxgmm.bayes._smc import smc
+from jaxgmm.bayes._smc import SMC
 from jaxgmm.bayes._starts import Beginning, beginning, check_same_data, start_about
-from jaxgmm.bayes._svi import svi
-from jaxgmm.bayes._vb import vb
+from jaxgmm.bayes._svi import SVI
+from jaxgmm.bayes._vb import VB
 from jaxgmm.em import fingerprint
 from jaxgmm.files import feature_names, naming_columns, row_names
 from jaxgmm.model import centred_rows, wide_rows
 
-# A new engine is one file and one line here. What it takes by keyword only are its options.
-METHODS = {
-    "nuts": nuts,
-    "gibbs": gibbs,
-    "smc": smc,
-    "laplace": laplace,
-    "vb": vb,
-    "svi": svi,
+# A new engine is one file and one name here.
+METHODS: dict[str, type[Engine]] = {
+    engine.name: engine for engine in (NUTS, Gibbs, SMC, Laplace, VB, SVI)
 }
 
 _DEFAULT_WARMUP = 500
@@ -47,7 +43,7 @@ def sampled(
     *,
     key: PRNGKeyArray,
     start: Any,
-    method: str = "nuts",
+    method: str | Engine = "nuts",
     n_chains: int | None = None,
     n_draws: int = 1000,
     n_warmup: int | None = None,
@@ -57,8 +53,7 @@ def sampled(
     **options: Any,
 ) -> Posterior:
     """`jaxgmm.sample` from a given start."""
-    check_name("method", method, METHODS)
-    check_options(method, METHODS[method], options)
+    engine = engine_of(method, options)
     check_key(key, "sampling is random")
     least_counts = {"n_draws": (n_draws, 4), "thinning": (thinning, 1)}
     if n_chains is not None:
@@ -93,7 +88,7 @@ def sampled(
     x = rows
     model = model.resolve(x, sample_weight)
     key, key_starts = jax.random.split(key)
-    begun = beginning(model, x, sample_weight, start, n_chains, method, key_starts)
+    begun = beginning(model, x, sample_weight, start, n_chains, engine.name, key_starts)
 
     # Chains run in JAX's default precision: NumPyro's kernel knows no other.
     wide = widened((model, x))
@@ -105,7 +100,7 @@ def sampled(
     working = working.settled(params)
     starts = begun.starts._replace(params=params)
     schedule = Schedule(n_draws, n_warmup, thinning)
-    draws = METHODS[method](working, wide[1], wide[2], starts, key, schedule, progress, **options)
+    draws = engine.draw(working, wide[1], wide[2], starts, key, schedule, progress)
     drawn = draws.params
     if mesh.size > 1:  # what follows is for the device where the rows are
         drawn = jax.tree.map(np.asarray, drawn)
@@ -117,8 +112,27 @@ def sampled(
     known = {"fingerprint": fingerprint(x, sample_weight), "feature_names": names}
     return assembled(
         model, wide[0], working, x, sample_weight, draws, begun,
-        method=method, row_names=index, **known,
+        method=engine.name, row_names=index, **known,
     )  # fmt: skip
+
+
+def named(method: str | Engine, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The name of an engine and its options, which one that is no name has in itself."""
+    if isinstance(method, Engine):
+        for name in options:
+            kind = type(method).__name__
+            raise TypeError(f"{name}: belongs into method, as in {kind}({name}=...)")
+        return method.name, method.options
+    if isinstance(method, type) and issubclass(method, Engine):
+        raise TypeError(f"method: needs an engine, as {method.__name__}() makes, found the class")
+    return check_name("method", method, METHODS), options
+
+
+def engine_of(method: str | Engine, options: dict[str, Any]) -> Engine:
+    """An engine by name and options, or one that has its options."""
+    name, options = named(method, options)
+    check_options(name, METHODS[name], options)
+    return METHODS[name](**options)
 
 
 def assembled(

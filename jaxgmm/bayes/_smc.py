@@ -5,6 +5,7 @@ blackjax makes arrays when it is imported, so that functions import it.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -20,16 +21,13 @@ from numpyro.infer.util import constrain_fn, potential_energy, unconstrain_fn
 from jaxgmm._checks import check_count
 from jaxgmm._contract import LatentModel, Params, Sites
 from jaxgmm._programs import program
-from jaxgmm.bayes._chains import Draws, Schedule, Starts
+from jaxgmm.bayes._chains import Draws, Schedule
+from jaxgmm.bayes._engine import Engine, share
 from jaxgmm.bayes._evidence import Evidence
 from jaxgmm.em import bar
 
 # No ladder of a mixture needs as many rungs: a population that does is stuck.
 MOST_RUNGS = 500
-
-# Of one rung to the next, the effective share of the weights, and the moves in between.
-TARGET_ESS = 0.5
-N_MOVES = 4
 
 # Rungs between two looks of the progress bar.
 _RUNGS_PER_LOOK = 5
@@ -73,62 +71,91 @@ class _Population(NamedTuple):
     key: PRNGKeyArray
 
 
-def smc(
-    model: LatentModel,
-    x: Array,
-    sample_weight: Array | None,
-    starts: Starts,
-    key: PRNGKeyArray,
-    schedule: Schedule,
-    progress: bool,
-    *,
-    target_ess: float = TARGET_ESS,
-    n_moves: int = N_MOVES,
-) -> Draws:
-    """Draw by adaptive tempering (Del Moral, Doucet and Jasra, 2006), a population per chain.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SMC(Engine):
+    """Adaptive tempering, a population for every chain.
 
     Particles start from the prior, which has to have draws (the covariances of VEI, EVI, VEE,
-    EVE, VVE, EEV, VEV and EVV have none); of ``starts`` only the number counts. The likelihood is
-    raised to powers from 0 to 1, each so far from the one before that weights keep the share
-    ``target_ess`` of their effective size; in between, particles are resampled and moved
-    ``n_moves`` times by Hamiltonian Monte Carlo.
+    EVE, VVE, EEV, VEV and EVV have none); of starts only the number counts. The likelihood is
+    raised to powers from 0 to 1, each so far from the one before that weights keep a share of
+    their effective size; in between, particles are resampled and moved by Hamiltonian Monte Carlo.
+
+    Parameters
+    ----------
+    target_ess : float
+        Share of their effective size that particles keep from one power to the next.
+    n_moves : int
+        Hamiltonian trajectories in between, at least one.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For values that are no share, or no number of trajectories.
+
+    References
+    ----------
+    Del Moral, Doucet and Jasra (2006), JRSS B 68:411-436.
+
+    Examples
+    --------
+    >>> import jaxgmm as jg
+    >>> jg.bayes.SMC(n_moves=8)
+    SMC(target_ess=0.5, n_moves=8)
     """
-    populations = starts.n_chains
-    model.check_coordinates(x.dtype)
-    _check(schedule, populations, target_ess)
-    check_count("n_moves", n_moves, 1)
-    data = model, x, sample_weight
-    try:
-        population = _begin(*data, jax.random.split(key, populations), schedule.n_draws)
-    except NotImplementedError as error:
-        # What NumPyro's distributions without draws raise.
-        raise ValueError(f'method: "smc" starts from draws of the prior, but {error}') from error
-    settings = target_ess, n_moves, batch_size(model, x, populations, schedule.n_draws)
-    with bar(f"SMC, {populations} populations, rungs", progress) as shown:
-        look = MOST_RUNGS if shown.disable else _RUNGS_PER_LOOK
-        for stop in range(look, MOST_RUNGS + 1, look):
-            population = _climb(*data, population, *settings, stop)
-            shown.set_postfix(power=float(jnp.min(population.tempered.tempering_param)))
-            shown.update(look)
-            if np.all(population.done):
-                break
-    if not np.all(population.tempered.tempering_param == 1):
-        raise FloatingPointError(
-            f"smc: not all populations went from prior to posterior in {MOST_RUNGS} rungs; raise "
-            "n_moves or n_draws, or look for a prior under which the likelihood overflows"
+
+    name = "smc"
+
+    target_ess: float = 0.5
+    n_moves: int = 4
+
+    def __post_init__(self):
+        share("target_ess", self.target_ess)
+        check_count("n_moves", self.n_moves, 1)
+
+    def draw(self, model, x, sample_weight, starts, key, schedule, progress):
+        populations = starts.n_chains
+        model.check_coordinates(x.dtype)
+        _check(schedule, populations)
+        data = model, x, sample_weight
+        try:
+            population = _begin(*data, jax.random.split(key, populations), schedule.n_draws)
+        except NotImplementedError as error:
+            # What NumPyro's distributions without draws raise.
+            raise ValueError(
+                f'method: "smc" starts from draws of the prior, but {error}'
+            ) from error
+        settings = (
+            self.target_ess,
+            self.n_moves,
+            batch_size(model, x, populations, schedule.n_draws),
         )
-    rungs = int(np.max(population.rung))
-    return Draws(
-        _constrained(*data, population.tempered.particles),
-        {"acceptance_rate": population.acceptance, "diverging": population.diverging},
-        evidence=_evidence(
-            np.asarray(population.log_evidence), np.asarray(population.variance), schedule.n_draws
-        ),
-        diagnostics={
-            "powers": np.asarray(population.ladder)[:, :rungs],
-            "log_evidence": population.log_evidence,
-        },
-    )
+        with bar(f"SMC, {populations} populations, rungs", progress) as shown:
+            look = MOST_RUNGS if shown.disable else _RUNGS_PER_LOOK
+            for stop in range(look, MOST_RUNGS + 1, look):
+                population = _climb(*data, population, *settings, stop)
+                shown.set_postfix(power=float(jnp.min(population.tempered.tempering_param)))
+                shown.update(look)
+                if np.all(population.done):
+                    break
+        if not np.all(population.tempered.tempering_param == 1):
+            raise FloatingPointError(
+                f"smc: not all populations went from prior to posterior in {MOST_RUNGS} rungs; "
+                "raise n_moves or n_draws, or look for a prior under which the likelihood overflows"
+            )
+        rungs = int(np.max(population.rung))
+        return Draws(
+            _constrained(*data, population.tempered.particles),
+            {"acceptance_rate": population.acceptance, "diverging": population.diverging},
+            evidence=_evidence(
+                np.asarray(population.log_evidence),
+                np.asarray(population.variance),
+                schedule.n_draws,
+            ),
+            diagnostics={
+                "powers": np.asarray(population.ladder)[:, :rungs],
+                "log_evidence": population.log_evidence,
+            },
+        )
 
 
 def batch_size(model: LatentModel, x: Array, populations: int, n_particles: int) -> int:
@@ -138,7 +165,7 @@ def batch_size(model: LatentModel, x: Array, populations: int, n_particles: int)
     return 0 if batch >= n_particles else batch
 
 
-def _check(schedule: Schedule, populations: int, target_ess: float) -> None:
+def _check(schedule: Schedule, populations: int) -> None:
     if populations < 2:
         raise ValueError(
             'n_chains: method="smc" judges its evidence by how populations differ, so it needs '
@@ -148,8 +175,6 @@ def _check(schedule: Schedule, populations: int, target_ess: float) -> None:
         raise ValueError(
             'thinning: particles of method="smc" are no sequence to thin; raise n_moves instead'
         )
-    if not 0 < target_ess < 1:
-        raise ValueError(f"target_ess: a share between 0 and 1, found {target_ess}")
 
 
 def _evidence(

@@ -132,9 +132,10 @@ def vb(
     tol: float | None = None,
     passes: int = 100,
 ) -> Draws:
-    """`jaxgmm.bayes._vb.vb`, a reading for each round of all starts together."""
+    """`jaxgmm.bayes.VB`, a reading for each round of all starts together."""
     dtype = jnp.result_type(float)
-    tol = _vb.checked(n_init, tol, "passes", passes, rows.sample.dtype)
+    _vb.check_ascent(n_init, tol, "passes", passes)
+    tol = _vb.default_tolerance(rows.sample.dtype) if tol is None else tol
     key_starts, key_draws = jax.random.split(key)
     keys = jax.random.split(key_starts, n_init)
     nothing = _nothing(model, starts.params, rows)

@@ -6,6 +6,7 @@ functions that JAX caches by shape, do not.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro import handlers
-from numpyro.infer import SVI, Trace_ELBO, init_to_value
+from numpyro.infer import SVI as NumPyroSVI
+from numpyro.infer import Trace_ELBO, init_to_value
 from numpyro.infer.autoguide import (
     AutoDelta,
     AutoGuide,
@@ -30,7 +32,8 @@ from numpyro.optim import Adam
 from jaxgmm._checks import check_count, check_name
 from jaxgmm._contract import LatentModel, Params
 from jaxgmm._programs import program
-from jaxgmm.bayes._chains import Draws, Schedule, Starts, run
+from jaxgmm.bayes._chains import Draws, run
+from jaxgmm.bayes._engine import Engine
 from jaxgmm.local import by_site, log_units, spread
 
 GUIDES = {
@@ -39,7 +42,6 @@ GUIDES = {
     "low-rank": AutoLowRankMultivariateNormal,
 }
 
-GUIDE, N_STEPS, RATE = "full-rank", 5000, 0.01
 
 # Smallest curvature, relative to the largest, that the first scale of a guide believes in.
 _LEAST_CURVATURE = 1e-8
@@ -53,49 +55,76 @@ _STILL_MOVES = 0.1
 _STOPPED = 0.5
 
 
-def svi(
-    model: LatentModel,
-    x: Array,
-    sample_weight: Array | None,
-    starts: Starts,
-    key: PRNGKeyArray,
-    schedule: Schedule,
-    progress: bool,
-    *,
-    guide: str | Callable[[Any], AutoGuide] = GUIDE,
-    n_steps: int = N_STEPS,
-    learning_rate: float = RATE,
-) -> Draws:
-    """Independent draws of a NumPyro guide that Adam has fitted, from the first of ``starts``."""
-    _check_guide(guide)
-    check_count("n_steps", n_steps, 4)
-    if not 0 < learning_rate < np.inf:
-        raise ValueError(f"learning_rate: must be positive, found {learning_rate!r}")
-    model.check_coordinates(x.dtype)
-    start = starts.first
-    rate = jnp.asarray(learning_rate, x.dtype)
-    key_fit, key_draws = jax.random.split(key)
-    state, rate = _begin(model, x, sample_weight, start, rate, key_fit, n_steps, guide)
-    data = model, x, sample_weight, start, rate
-    fitted = state, jnp.zeros(n_steps, x.dtype)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SVI(Engine):
+    """Independent draws of a NumPyro guide that Adam has fitted, from the first of the starts.
 
-    def advance(_: None, fitted: Any, first: int, last: int) -> tuple[None, Any]:
-        return None, _advance(*data, fitted, first, last, guide)
+    Parameters
+    ----------
+    guide : str or callable
+        ``"full-rank"``, ``"mean-field"``, ``"low-rank"``, or what makes a NumPyro AutoGuide of a
+        model, such as a class of ``numpyro.infer.autoguide``.
+    n_steps : int
+        Of Adam, at least four.
+    learning_rate : float
+        Falls to a hundredth; for the three names in standard deviations that the curvature at EM's
+        mode leaves.
 
-    name = guide if isinstance(guide, str) else getattr(guide, "__name__", repr(guide))
-    _, (state, trace) = run(advance, None, fitted, n_steps, f"SVI, {name}", progress)
-    counts = starts.n_chains, schedule.n_draws
-    params, log_likelihood, log_proposal, log_ratio = _draw(
-        *data, state, key_draws, n_steps, counts, guide
-    )
-    diagnostics = {
-        "guide": name,
-        **_convergence(np.asarray(trace, np.float64)),
-        "elbo": jnp.mean(log_ratio),
-        "elbo_error": jnp.std(log_ratio) / np.sqrt(log_ratio.size),
-        "elbo_trace": trace,
-    }
-    return Draws(params, {}, log_likelihood, log_proposal, None, diagnostics)
+    Raises
+    ------
+    ValueError, TypeError
+        For values out of range, an unknown name, or a guide that is neither.
+
+    References
+    ----------
+    Kucukelbir and others (2017), JMLR 18(14):1-45.
+
+    Examples
+    --------
+    >>> import jaxgmm as jg
+    >>> jg.bayes.SVI(guide="mean-field").options
+    {'guide': 'mean-field'}
+    """
+
+    name = "svi"
+
+    guide: str | Callable[[Any], AutoGuide] = "full-rank"
+    n_steps: int = 5000
+    learning_rate: float = 0.01
+
+    def __post_init__(self):
+        _check_guide(self.guide)
+        check_count("n_steps", self.n_steps, 4)
+        if not 0 < self.learning_rate < np.inf:
+            raise ValueError(f"learning_rate: must be positive, found {self.learning_rate!r}")
+
+    def draw(self, model, x, sample_weight, starts, key, schedule, progress):
+        guide, n_steps = self.guide, self.n_steps
+        model.check_coordinates(x.dtype)
+        start = starts.first
+        rate = jnp.asarray(self.learning_rate, x.dtype)
+        key_fit, key_draws = jax.random.split(key)
+        state, rate = _begin(model, x, sample_weight, start, rate, key_fit, n_steps, guide)
+        data = model, x, sample_weight, start, rate
+        fitted = state, jnp.zeros(n_steps, x.dtype)
+
+        def advance(_: None, fitted: Any, first: int, last: int) -> tuple[None, Any]:
+            return None, _advance(*data, fitted, first, last, guide)
+
+        name = guide if isinstance(guide, str) else getattr(guide, "__name__", repr(guide))
+        _, (state, trace) = run(advance, None, fitted, n_steps, f"SVI, {name}", progress)
+        counts = starts.n_chains, schedule.n_draws
+        params, log_likelihood, log_proposal, log_ratio = _draw(
+            *data, state, key_draws, n_steps, counts, guide
+        )
+        diagnostics = {
+            "guide": name,
+            **_convergence(np.asarray(trace, np.float64)),
+            "elbo": jnp.mean(log_ratio),
+            "elbo_error": jnp.std(log_ratio) / np.sqrt(log_ratio.size),
+            "elbo_trace": trace,
+        }
+        return Draws(params, {}, log_likelihood, log_proposal, None, diagnostics)
 
 
 def _check_guide(guide: Any) -> None:
@@ -115,7 +144,7 @@ def _engine(
     rate: Array,
     n_steps: int,
     guide: str | Callable[[Any], AutoGuide],
-) -> SVI:
+) -> NumPyroSVI:
     """NumPyro's SVI; it has to be initialised again wherever it is traced."""
     program = model.numpyro_model
     if isinstance(guide, str):
@@ -132,7 +161,7 @@ def _engine(
         )
     made.init_loc_fn = init_to_value(values=model.sites(start))
     schedule = lambda step: rate * _DECAY ** (step / n_steps)
-    return SVI(program, made, Adam(schedule), Trace_ELBO())
+    return NumPyroSVI(program, made, Adam(schedule), Trace_ELBO())
 
 
 @program(static_argnames=("n_steps", "guide"))

@@ -7,6 +7,7 @@ an E-step with mean log densities. One after the other they climb the evidence l
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -21,7 +22,8 @@ from jaxgmm._contract import LatentModel, Params, Statistics
 from jaxgmm._numerics import as_rows, rounding_bound, then
 from jaxgmm._programs import program
 from jaxgmm._sharded import beside_rows
-from jaxgmm.bayes._chains import Draws, Schedule, Starts
+from jaxgmm.bayes._chains import Draws
+from jaxgmm.bayes._engine import Engine
 from jaxgmm.em import Status
 from jaxgmm.labels import row_keys
 from jaxgmm.model import check_start
@@ -30,46 +32,66 @@ from jaxgmm.model import check_start
 RUNNING = -1
 
 
-def vb(
-    model: LatentModel,
-    x: Array,
-    sample_weight: Array | None,
-    starts: Starts,
-    key: PRNGKeyArray,
-    schedule: Schedule,
-    progress: bool,
-    *,
-    n_init: int = 0,
-    tol: float | None = None,
-    max_iter: int = 10_000,
-) -> Draws:
-    """Independent draws of the best q (Bishop, 2006, section 10.2) among several starts.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VB(Engine):
+    """Independent draws of the closest q(labels) q(parameters), by coordinate ascent.
 
-    It climbs from the responsibilities at each of ``starts``, and from ``n_init`` random ones.
-    Ascent stops once the bound gains no more than ``tol`` per unit of total weight. There is
-    neither warm-up nor thinning.
+    It climbs from the responsibilities at each of the starts, and from random ones; the best end is
+    drawn from. There is neither warm-up nor thinning.
+
+    Parameters
+    ----------
+    n_init : int
+        Random starts beside those at EM's optima.
+    tol : float, optional
+        Gain of the bound per unit of total weight that ends an ascent.
+    max_iter : int
+        Most iterations of one.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For values out of range.
+
+    References
+    ----------
+    Bishop (2006), Pattern Recognition and Machine Learning, section 10.2.
+
+    Examples
+    --------
+    >>> import jaxgmm as jg
+    >>> jg.bayes.VB(n_init=8).options
+    {'n_init': 8}
     """
-    if model.imputes:
-        raise ValueError(
-            "x: variational Bayes has no bound for rows with missing values or noise here; use "
-            'method="gibbs", which imputes them, or "nuts"'
-        )
-    tol = checked(n_init, tol, "max_iter", max_iter, x.dtype)
-    key_starts, key_draws = jax.random.split(key)
-    keys = jax.random.split(key_starts, n_init)
-    ends = climb(model, x, sample_weight, starts.params, keys, tol, max_iter)
-    return drawn(model, ends, key_draws, starts.n_chains, schedule.n_draws)
+
+    name = "vb"
+
+    n_init: int = 0
+    tol: float | None = None
+    max_iter: int = 10_000
+
+    def __post_init__(self):
+        check_ascent(self.n_init, self.tol, "max_iter", self.max_iter)
+
+    def draw(self, model, x, sample_weight, starts, key, schedule, progress):
+        if model.imputes:
+            raise ValueError(
+                "x: variational Bayes has no bound for rows with missing values or noise here; use "
+                'method="gibbs", which imputes them, or "nuts"'
+            )
+        tol = default_tolerance(x.dtype) if self.tol is None else self.tol
+        key_starts, key_draws = jax.random.split(key)
+        keys = jax.random.split(key_starts, self.n_init)
+        ends = climb(model, x, sample_weight, starts.params, keys, tol, self.max_iter)
+        return drawn(model, ends, key_draws, starts.n_chains, schedule.n_draws)
 
 
-def checked(n_init: int, tol: float | None, name: str, most: int, dtype: Any) -> float:
-    """The tolerance, and the options checked."""
+def check_ascent(n_init: int, tol: float | None, name: str, most: int) -> None:
+    """Refuse options out of range; ``most`` iterations go by ``name``."""
     check_count("n_init", n_init, 0)
     check_count(name, most, 1)
-    if tol is None:
-        return default_tolerance(dtype)
-    if not tol >= 0:
+    if tol is not None and not tol >= 0:
         raise ValueError(f"tol: must be at least 0, found {tol}")
-    return tol
 
 
 def drawn(

@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from numpyro.distributions import constraints
 
 from jaxgmm._checks import check_count, check_names
-from jaxgmm._contract import Assignment, Prior, Sites
+from jaxgmm._contract import Assignment, Prior, Sites, improper
 from jaxgmm._numerics import Affine, block_rows, normal, weighted_moments
 from jaxgmm._programs import program
 from jaxgmm.files import ColumnRefused, numeric, stored
@@ -36,11 +36,10 @@ from jaxgmm.model._low_rank import (
 )
 from jaxgmm.model._moments import Moments, times
 from jaxgmm.model._origin import wide_origin
-from jaxgmm.model._prior import ConjugatePrior, improper
+from jaxgmm.model._prior import ConjugatePrior
 from jaxgmm.model._registry import structure_named
 from jaxgmm.model._site_family import MixtureParams, moved_site
 from jaxgmm.model._unconjugate import Unconjugate
-from jaxgmm.model._weights import in_full
 
 # The weak prior of means and loadings counts like a hundredth of a row, as the Gaussian's.
 _WEAK_ROWS = 0.01
@@ -420,7 +419,7 @@ class LowRank(Unconjugate):
     def sized(self, prior: Any, k: int, d: int, dtype: Any) -> ConjugatePrior | None:
         if prior is None:
             return None
-        full = in_full(prior, k, dtype)
+        full = prior.in_full(k, dtype)
         scale = jnp.broadcast_to(full.scale, (d,) if self.noise_structure == "diag" else ())
         return dataclasses.replace(full, scale=scale)
 

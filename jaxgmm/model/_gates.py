@@ -19,14 +19,14 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from numpyro.distributions import constraints
 
-from jaxgmm._contract import Assignment, Params, Prior, Sites, Statistics, least_share
+from jaxgmm._contract import Assignment, Params, Prior, Sites, Statistics, improper, least_share
 from jaxgmm._numerics import sum_over_blocks
 from jaxgmm.files import Coded, ColumnRefused, numeric, own_names, row_names, stored
 from jaxgmm.local import derivatives, uphill
 from jaxgmm.model._around import Around
 from jaxgmm.model._coding import Categories, coded, decoded, is_table, taken
 from jaxgmm.model._family import Family, Site, View, known_labels
-from jaxgmm.model._prior import ConjugatePrior, improper
+from jaxgmm.model._prior import ConjugatePrior
 from jaxgmm.model._regression import OfUserCoefficients, Units, about_means, spread
 from jaxgmm.model._site_family import MixtureParams
 from jaxgmm.model._site_prior import SitePrior, in_units

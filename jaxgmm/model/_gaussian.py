@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.distributions import constraints
 
 from jaxgmm._checks import check_names, unknown_name
-from jaxgmm._contract import Assignment, Prior, Sites
+from jaxgmm._contract import Assignment, Prior, Sites, improper
 from jaxgmm._numerics import Affine, anywhere, block_rows, normal, stack, weighted_moments
 from jaxgmm._programs import in_slices, program
 from jaxgmm.files import numeric, stored
@@ -52,10 +52,9 @@ from jaxgmm.model._incomplete import (
 from jaxgmm.model._look import log_density
 from jaxgmm.model._moments import Moments, about_their_means, pool, times
 from jaxgmm.model._origin import wide_origin
-from jaxgmm.model._prior import ConjugatePrior, improper
+from jaxgmm.model._prior import ConjugatePrior
 from jaxgmm.model._registry import STRUCTURES, UNIVARIATE, structure_named
 from jaxgmm.model._structure import Curved, Structure
-from jaxgmm.model._weights import in_full
 
 # A component has collapsed once its standard deviation is this many units of rounding of the
 # data's own, or a conditional variance so many of the variance it is a part of: what is
@@ -682,7 +681,7 @@ class Gaussian(Family):
     def sized(self, prior: Any, k: int, d: int, dtype: Any) -> Any:
         if isinstance(prior, GaussianSites):
             return prior.in_chart(dtype, d)
-        return None if prior is None else in_full(prior, k, dtype)
+        return None if prior is None else prior.in_full(k, dtype)
 
     def bounded(self, prior: Any, free: bool) -> bool:
         if isinstance(prior, GaussianSites):

@@ -14,12 +14,11 @@ from jax.nn import sigmoid, softplus
 from jax.scipy.special import gammaln
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxgmm._contract import Prior, Sites
+from jaxgmm._contract import Prior, Sites, improper
 from jaxgmm.files import ColumnRefused, stored
 from jaxgmm.local import uphill
 from jaxgmm.model._door import check_counts, check_values
 from jaxgmm.model._family import Site
-from jaxgmm.model._prior import improper
 from jaxgmm.model._regression import OfUserCoefficients, Regression, Units
 from jaxgmm.model._site_family import MixtureParams
 from jaxgmm.model._site_prior import SitePrior, in_units

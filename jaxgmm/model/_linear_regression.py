@@ -15,17 +15,16 @@ from jax.scipy.special import digamma, gammaln
 from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.distributions import constraints
 
-from jaxgmm._contract import Assignment, Prior, Sites, innermost
+from jaxgmm._contract import Assignment, Prior, Sites, improper, innermost
 from jaxgmm._numerics import symmetrise
 from jaxgmm.files import numeric, stored
 from jaxgmm.model._door import check_concentration_shape
 from jaxgmm.model._family import Site
-from jaxgmm.model._prior import ConjugatePrior, improper
+from jaxgmm.model._prior import ConjugatePrior
 from jaxgmm.model._regression import OfUserCoefficients, Regression, Units
 from jaxgmm.model._site_family import MixtureParams
 from jaxgmm.model._site_mode import sites_mode
 from jaxgmm.model._site_prior import SitePrior, in_units
-from jaxgmm.model._weights import in_full
 
 # Residuals of rows on a line are roundings: variances of no more than so many, squared, are none.
 _COLLAPSE_EPS = 64.0
@@ -317,7 +316,7 @@ class LinearRegression(Regression):
     def sized(self, prior: Any, k: int, d: int, dtype: Any) -> Any:
         if not isinstance(prior, ConjugatePrior):
             return super().sized(prior, k, d, dtype)
-        full = in_full(prior, k, dtype)
+        full = prior.in_full(k, dtype)
         precision = full.mean_precision
         if precision.ndim < 2:
             precision = precision * jnp.eye(self.width, dtype=dtype)

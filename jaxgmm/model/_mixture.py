@@ -43,7 +43,6 @@ from jaxgmm.model._look import by_row, counts, fill, total
 from jaxgmm.model._noisy import with_noise
 from jaxgmm.model._origin import about, centred_rows, narrowed
 from jaxgmm.model._prior import ConjugatePrior, PriorRule
-from jaxgmm.model._site_mode import weights_mode
 from jaxgmm.model._site_prior import SitePrior
 from jaxgmm.model._weights import SIMPLEX, STICKS, Weighting
 
@@ -157,11 +156,7 @@ class Mixture(LatentModel):
     @property
     def prior_name(self) -> str:
         """``"none"``, a rule that is not resolved yet, ``"conjugate"`` or ``"sites"``."""
-        if self.prior is None:
-            return "none"
-        if isinstance(self.prior, SitePrior):
-            return "sites"
-        return self.prior.name if isinstance(self.prior, PriorRule) else "conjugate"
+        return "none" if self.prior is None else self.prior.name
 
     def __repr__(self) -> str:
         fixed = "" if self.weights is None else ", fixed weights"
@@ -199,10 +194,9 @@ class Mixture(LatentModel):
         return {self._weighting.site: lambda _: self._prior_of_weights(prior), **sites}
 
     def _prior_of_weights(self, prior: ConjugatePrior | SitePrior | None) -> dist.Distribution:
-        if isinstance(prior, SitePrior):
-            return prior.of_weights(self.n_components)
-        concentration = None if prior is None else prior.concentration
-        return self._weighting.prior(concentration, self.n_components)
+        if prior is None:
+            return SIMPLEX.prior(None, self.n_components)
+        return prior.of_weights(self.n_components)
 
     @property
     def _free_weights(self) -> bool:
@@ -212,10 +206,7 @@ class Mixture(LatentModel):
     @property
     def _weighting(self) -> Weighting:
         """What the site of the weights is, where they are free."""
-        if isinstance(self.prior, SitePrior):
-            return self.prior.weighting
-        broken = isinstance(self.prior, ConjugatePrior) and self.prior.stick_breaking
-        return STICKS if broken else SIMPLEX
+        return SIMPLEX if self.prior is None else self.prior.weighting
 
     @property
     def closed(self) -> bool:  # type: ignore
@@ -535,10 +526,8 @@ class Mixture(LatentModel):
             if self.present is not None:
                 weights = jnp.where(self.present, weights, 0)
             weights = jnp.where(self._apart, jnp.maximum(weights, least_share(weights)), weights)
-        elif isinstance(prior, SitePrior):
-            weights = weights_mode(prior, counts, None if params is None else params.weights)
         else:
-            weights = self._weighting.mode(self._weighting.updated(prior.concentration, counts))
+            weights = prior.weights_mode(counts, None if params is None else params.weights)
         if prior is not None:
             # A component that lost all its rows stays at its prior mode; its weight, zero
             # to rounding, keeps a logarithm.
@@ -761,7 +750,7 @@ class Mixture(LatentModel):
     def _edges(self) -> np.ndarray | None:
         """How the density of the weights ends at the edges: its concentrations, where known."""
         free = self._free_weights and self.n_components > 1
-        if not free or not isinstance(self.prior, (ConjugatePrior, SitePrior)):
+        if not free or self.prior is None:
             return None
         concentration = self.prior.concentration
         return None if concentration is None else numeric("prior.concentration", concentration)
@@ -772,8 +761,7 @@ class Mixture(LatentModel):
                 "prior: a mixture has no posterior under flat priors (it is improper); "
                 f"use {self.family.proper_prior}"
             )
-        if isinstance(self.prior, SitePrior):
-            self.prior.check_samplable()
+        self.prior.check_samplable()
 
     @precise
     def standardise(self, x: Array, sample_weight: Array | None = None) -> Mixture:

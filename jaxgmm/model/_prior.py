@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
-from numpyro.distributions import constraints
+from jaxtyping import Array
 
 from jaxgmm._contract import Hyper, number_text
-from jaxgmm.files import stored
+from jaxgmm.files import numeric, stored
+from jaxgmm.model._weights import SIMPLEX, STICKS, Weighting
 
 
 @stored
@@ -74,6 +76,11 @@ class ConjugatePrior:
     scale: Any
     stick_breaking: bool = dataclasses.field(default=False, metadata={"static": True})
 
+    # What tables call it.
+    name: ClassVar[str] = "conjugate"
+
+    # -- in reports ------------------------------------------------------------------
+
     @property
     def code(self) -> str:
         """Python that makes it."""
@@ -97,9 +104,41 @@ class ConjugatePrior:
     def _numbers(self) -> list[tuple[str, Any]]:
         return [(name, getattr(self, name)) for name in _SYMBOLS]
 
+    # -- weights -------------------------------------------------------------------
+
+    @property
+    def weighting(self) -> Weighting:
+        """What the site of the weights is."""
+        return STICKS if self.stick_breaking else SIMPLEX
+
+    def of_weights(self, k: int) -> dist.Distribution:
+        """The distribution of that site."""
+        return self.weighting.prior(self.concentration, k)
+
+    def weights_mode(self, counts: Array, before: Array | None) -> Array:
+        """The weights at the mode given labelled rows."""
+        return self.weighting.mode(self.weighting.updated(self.concentration, counts))
+
     def reweighted(self, concentration: Any) -> ConjugatePrior:
         """The same prior with another one of the weights."""
         return dataclasses.replace(self, concentration=concentration)
+
+    def in_full(self, k: int, dtype: Any) -> ConjugatePrior:
+        """With arrays for numbers and lists, and the concentrations of all weights."""
+        # A list in place of an array is one leaf, not a tree of numbers.
+        arrays = {
+            name: jnp.asarray(one if isinstance(one, jax.Array) else numeric(name, one), dtype)
+            for name, one in self._numbers
+        }
+        broken = self.stick_breaking and k > 1
+        if k == 1:  # its one weight has no stick
+            arrays["concentration"] = jnp.ones(1, dtype)
+        weighting = STICKS if broken else SIMPLEX
+        arrays["concentration"] = weighting.resolved(arrays["concentration"], k)
+        return dataclasses.replace(self, stick_breaking=broken, **arrays)
+
+    def check_samplable(self) -> None:
+        """It is proper."""
 
 
 # What reports call them.
@@ -125,7 +164,9 @@ class PriorRule:
         """Python that names it."""
         return f'"{self.name}"'
 
+    # Of the weights, whatever numbers it makes.
+    weighting: ClassVar[Weighting] = SIMPLEX
+    concentration: ClassVar[None] = None
 
-def improper(support: constraints.Constraint, shape: tuple[int, ...]) -> dist.Distribution:
-    """A flat density over the whole site."""
-    return dist.ImproperUniform(support, (), shape)
+    def check_samplable(self) -> None:
+        """It makes a proper one."""

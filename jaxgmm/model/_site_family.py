@@ -18,10 +18,9 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from jaxgmm._checks import any_nan, check_names
-from jaxgmm._contract import Prior, Sites, at_edge, described, freedom, inwards, stepped
+from jaxgmm._contract import Prior, Sites, at_edge, described, freedom, improper, inwards, stepped
 from jaxgmm.files import numeric, stored
 from jaxgmm.model._family import Family, Site
-from jaxgmm.model._prior import improper
 from jaxgmm.model._site_prior import SitePrior, inside
 
 

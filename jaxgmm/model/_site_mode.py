@@ -13,15 +13,16 @@ from jaxtyping import Array, Float
 
 from jaxgmm._contract import Prior, Sites, freedom, stepped
 from jaxgmm.local import minimise
-from jaxgmm.model._site_prior import SitePrior
+from jaxgmm.model._weights import Weighting
 
 
 def weights_mode(
-    prior: SitePrior, counts: Float[Array, " k"], previous: Float[Array, " k"] | None
+    weighting: Weighting,
+    written: dist.Distribution,
+    counts: Float[Array, " k"],
+    previous: Float[Array, " k"] | None,
 ) -> Float[Array, " k"]:
-    """The weights at the mode given labelled rows."""
-    weighting = prior.weighting
-    written = prior.distributions[weighting.site]
+    """The weights at the mode given labelled rows, under a distribution of their site."""
     if isinstance(written, dist.Dirichlet):
         return weighting.mode(weighting.updated(written.concentration, counts))
 

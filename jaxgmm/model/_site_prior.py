@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,7 @@ from jaxgmm._contract import (
 from jaxgmm.files import stored
 from jaxgmm.model._family import Site
 from jaxgmm.model._prior import ConjugatePrior
+from jaxgmm.model._site_mode import weights_mode
 from jaxgmm.model._weights import SIMPLEX, STICKS, Weighting
 
 
@@ -40,6 +41,9 @@ class SitePrior:
     """
 
     distributions: Mapping[str, Any]
+
+    # What tables call it.
+    name: ClassVar[str] = "sites"
 
     @property
     def nested(self) -> tuple[Any, ...]:
@@ -83,6 +87,11 @@ class SitePrior:
         one = jnp.ones((), jnp.result_type(*jax.tree.leaves(self.distributions)))
         written = self.distributions[self.weighting.site]
         return in_units(written, self.weight_site(k), 0 * one, one, 0 * one)
+
+    def weights_mode(self, counts: Array, before: Array | None) -> Array:
+        """The weights at the mode given labelled rows, by way of those ``before``."""
+        written = self.distributions[self.weighting.site]
+        return weights_mode(self.weighting, written, counts, before)
 
     @property
     def concentration(self) -> Any:

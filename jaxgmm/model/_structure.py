@@ -23,8 +23,9 @@ from jax.scipy.special import digamma
 from jaxtyping import Array, Float
 from numpyro.distributions import biject_to, constraints
 
+from jaxgmm._contract import improper
 from jaxgmm.model._charts import Chart
-from jaxgmm.model._prior import ConjugatePrior, improper
+from jaxgmm.model._prior import ConjugatePrior
 from jaxgmm.model._support import OfStructure, restricted
 
 

@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from numpyro.distributions import constraints
 
 from jaxgmm._checks import check_names, reworded
-from jaxgmm._contract import Assignment, Prior, Sites, at_edge, stepped
+from jaxgmm._contract import Assignment, Prior, Sites, at_edge, improper, stepped
 from jaxgmm._numerics import block_rows, map_over_blocks, sum_over_blocks
 from jaxgmm.files import numeric, stored
 from jaxgmm.local import uphill
@@ -28,7 +28,7 @@ from jaxgmm.model._gaussian_sites import GaussianSites
 from jaxgmm.model._incomplete import Incomplete, imputed
 from jaxgmm.model._moments import Moments
 from jaxgmm.model._origin import wide_origin
-from jaxgmm.model._prior import ConjugatePrior, improper
+from jaxgmm.model._prior import ConjugatePrior
 from jaxgmm.model._site_family import MixtureParams, moved_site
 from jaxgmm.model._site_prior import SitePrior, inside
 from jaxgmm.model._unconjugate import Unconjugate

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import abc
-import dataclasses
-from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax.scipy.special import digamma
 from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 
-from jaxgmm.files import numeric
-from jaxgmm.model._prior import ConjugatePrior, improper
+from jaxgmm._contract import improper
 
 
 class Weighting(abc.ABC):
@@ -131,20 +127,3 @@ def _later(values: Float[Array, " k"]) -> Float[Array, " k-1"]:
 
 
 SIMPLEX, STICKS = Simplex(), Sticks()
-
-
-def in_full(prior: ConjugatePrior, k: int, dtype: Any) -> ConjugatePrior:
-    """The prior with arrays for numbers and lists, and the concentrations of all weights."""
-    names = [f.name for f in dataclasses.fields(prior) if not f.metadata.get("static")]
-    given = {name: getattr(prior, name) for name in names}
-    # A list in place of an array is one leaf, not a tree of numbers.
-    arrays = {
-        name: jnp.asarray(one if isinstance(one, jax.Array) else numeric(name, one), dtype)
-        for name, one in given.items()
-    }
-    broken = prior.stick_breaking and k > 1
-    if k == 1:  # its one weight has no stick
-        arrays["concentration"] = jnp.ones(1, dtype)
-    weighting = STICKS if broken else SIMPLEX
-    arrays["concentration"] = weighting.resolved(arrays["concentration"], k)
-    return dataclasses.replace(prior, stick_breaking=broken, **arrays)
