@@ -18,7 +18,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 from jaxgmm.files import check_folder, write
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from jaxgmm import Fit, LatentModel, Mixture
     from jaxgmm.datasets import Dataset
+
+Kept = TypeVar("Kept")
 
 _BAD_INPUT, _INTERRUPTED = 2, 130
 _COMMANDS = "{compare,fit,select,study,predict,sample,data}"
@@ -97,7 +99,7 @@ def _one_line(error: Exception, args: argparse.Namespace) -> str:
         )
         written = {name: f"--{name}" for name in options}
         written["structure"] = "--structures" if args.command == "select" else "--covariance"
-        message = reworded(str(error), written | {"x": str(getattr(args, "data", "x"))})
+        message = reworded(str(error), written | {"x": str(getattr(args, "data", None) or "x")})
     return f"jaxgmm: error: {' '.join(message.split())}"
 
 
@@ -140,9 +142,12 @@ def _parser() -> argparse.ArgumentParser:
         "compare",
         help="EM, posterior and verdict, with a report",
         description="Fit by EM, sample the posterior of the same model, print the verdict and "
-        "write report.html (and .md, .json), the figures and posterior.nc.",
+        "write report.html (and .md, .json), the figures and posterior.nc; or do so with a fit "
+        "and a posterior that were kept.",
     )
-    _add_model_arguments(compare)
+    _add_model_arguments(compare, needed=False)
+    compare.add_argument("--fit", metavar="FILE", help="a fit that was kept, in place of DATA")
+    compare.add_argument("--posterior", metavar="FILE", help="what Posterior.save has written")
     compare.add_argument("--method", default="nuts", help="sampler (default: nuts)")
     compare.add_argument("--chains", type=_count(1), default=4, metavar="N", help="default: 4")
     compare.add_argument(
@@ -161,7 +166,7 @@ def _parser() -> argparse.ArgumentParser:
         help="EM only",
         description="Fit by EM and print parameters, criteria and what the restarts found.",
     )
-    _add_model_arguments(fit)
+    _add_model_arguments(fit, needed=True)
     fit.add_argument("--json", metavar="FILE", help="also write the fit as JSON")
     fit.add_argument("--save", metavar="FILE", help="also keep the fit, for predict and sample")
     fit.set_defaults(run=_fit)
@@ -296,9 +301,14 @@ def _add_seed(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_reading_arguments(parser: argparse.ArgumentParser) -> None:
+def _add_reading_arguments(parser: argparse.ArgumentParser, needed: bool = True) -> None:
     add = parser.add_argument
-    add("data", metavar="DATA", help="a bundled name, or a file: CSV (also .gz), Parquet")
+    add(
+        "data",
+        nargs=None if needed else "?",
+        metavar="DATA",
+        help="a bundled name, or a file: CSV (also .gz), Parquet",
+    )
     add(
         "--columns",
         metavar="A,B",
@@ -314,8 +324,10 @@ def _add_reading_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_data_arguments(parser: argparse.ArgumentParser, restarts: int) -> None:
-    _add_reading_arguments(parser)
+def _add_data_arguments(
+    parser: argparse.ArgumentParser, restarts: int, needed: bool = True
+) -> None:
+    _add_reading_arguments(parser, needed)
     _add_running_arguments(parser, restarts)
 
 
@@ -338,10 +350,10 @@ def _add_running_arguments(parser: argparse.ArgumentParser, restarts: int) -> No
     add("--quiet", action="store_true", help="no progress on stderr")
 
 
-def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    _add_data_arguments(parser, restarts=64)
+def _add_model_arguments(parser: argparse.ArgumentParser, needed: bool) -> None:
+    _add_data_arguments(parser, restarts=64, needed=needed)
     add = parser.add_argument
-    add("-k", type=_count(1), required=True, metavar="K", help="number of components")
+    add("-k", type=_count(1), required=needed, metavar="K", help="number of components")
     add(
         "--covariance",
         default="full",
@@ -359,6 +371,12 @@ def _compare(args: argparse.Namespace) -> None:
     import jaxgmm as jg
     from jaxgmm._checks import check_name
 
+    given = [value is not None for value in (args.data, args.k, args.fit, args.posterior)]
+    if given == [False, False, True, True]:
+        _compare_kept(args)
+        return
+    if given != [True, True, False, False]:
+        raise ValueError("compare: needs DATA and -k, or --fit and --posterior")
     x, data, model = _prepare(args)
     check_name("method", args.method, jg.bayes.METHODS)
     model.check_samplable()
@@ -383,6 +401,23 @@ def _compare(args: argparse.Namespace) -> None:
             n_draws=args.draws,
             progress=bar,
         )
+    with _stage(args, "comparing"):
+        verdict = jg.compare(fit, posterior)
+    said = verdict.details() if args.details else verdict
+    _report(args, said, lambda: verdict.save(out))
+
+
+def _compare_kept(args: argparse.Namespace) -> None:
+    """The verdict on results in files."""
+    import jaxgmm as jg
+
+    fit = _kept(args)
+    posterior = _loaded(Path(args.posterior), jg.Posterior)
+    if not args.no_cache:
+        _keep_programs(args)
+    name = Path(args.posterior).stem
+    out = Path(f"{name}_report" if args.out is None else args.out)
+    check_folder(out)
     with _stage(args, "comparing"):
         verdict = jg.compare(fit, posterior)
     said = verdict.details() if args.details else verdict
@@ -502,7 +537,7 @@ def _truth_in(path: Path) -> tuple[LatentModel, Any, int, Sequence[str]]:
     import jaxgmm as jg
 
     if path.suffix != ".json":
-        fit = _loaded(path)
+        fit = _loaded(path, jg.Fit)
         return fit.model, fit.params, fit.n_rows, fit.feature_names
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
@@ -519,6 +554,7 @@ def _truth_in(path: Path) -> tuple[LatentModel, Any, int, Sequence[str]]:
 
 
 def _predict(args: argparse.Namespace) -> None:
+    import jax.numpy as jnp
     import numpy as np
     import pandas as pd
 
@@ -532,7 +568,8 @@ def _predict(args: argparse.Namespace) -> None:
             f"{args.data}: the fit is of the columns {', '.join(fit.feature_names)}, found "
             f"{', '.join(columns)}; choose with --columns"
         )
-    x = data.frame[columns].to_numpy(np.asarray(fit.params.weights).dtype)
+    named = data.frame[columns].set_axis(list(fit.feature_names), axis="columns")
+    x = jnp.asarray(np.asarray(_mixture(fit).read(named)[1], fit.params.weights.dtype))
     probability = np.asarray(fit.model.responsibilities(fit.params, x))
     table = pd.DataFrame(probability, columns=[f"p{k}" for k in range(probability.shape[1])])
     table.insert(0, "component", probability.argmax(axis=1))
@@ -542,30 +579,36 @@ def _predict(args: argparse.Namespace) -> None:
 
 def _sample(args: argparse.Namespace) -> None:
     import jax
-    import numpy as np
-    import pandas as pd
 
     fit = _kept(args)
     rows = fit.model.sample(fit.params, jax.random.key(args.seed), args.n)
-    pd.DataFrame(np.asarray(rows), columns=list(fit.feature_names)).to_csv(sys.stdout, index=False)
+    _mixture(fit).table(rows, fit.feature_names).to_csv(sys.stdout, index=False)
 
 
 def _kept(args: argparse.Namespace) -> Fit:
     """The fit that is asked about."""
     import jax
 
-    jax.config.update("jax_enable_x64", True)
-    return _loaded(Path(args.fit))
-
-
-def _loaded(path: Path) -> Fit:
-    """The fit in a file."""
     import jaxgmm as jg
 
-    fit = jg.load(path)
-    if not isinstance(fit, jg.Fit):
-        raise ValueError(f"{path}: holds a {type(fit).__name__}; a fit is needed")
-    return fit
+    jax.config.update("jax_enable_x64", True)
+    return _loaded(Path(args.fit), jg.Fit)
+
+
+def _mixture(fit: Fit) -> Mixture:
+    """The model of a kept fit: files without code of the user's hold no other."""
+    return cast("Mixture", fit.model)
+
+
+def _loaded(path: Path, kind: type[Kept]) -> Kept:
+    """The fit or the posterior in a file."""
+    import jaxgmm as jg
+
+    kept = jg.load(path)
+    if not isinstance(kept, kind):
+        needed = kind.__name__.lower()
+        raise ValueError(f"{path}: holds a {type(kept).__name__}; a {needed} is needed")
+    return kept
 
 
 def _all_structures(x: pd.DataFrame) -> list[str]:

@@ -8,14 +8,17 @@ import pathlib
 import subprocess
 import sys
 import zipfile
+from typing import NamedTuple
 
 import jax
 import numpy as np
+import numpyro
 import numpyro.distributions as dist
 import pandas as pd
 import pytest
 
 import jaxgmm as jg
+from jaxgmm.files import _archive
 
 X = np.random.default_rng(3).standard_normal((40, 2)) + 5 * (np.arange(40) % 2)[:, None]
 CONJUGATE = jg.ConjugatePrior(mean=[0.0, 0.0], mean_precision=0.1, dof=4.0, scale=np.eye(2))
@@ -66,10 +69,10 @@ def same(one, other):
         np.testing.assert_equal(one, other)
 
 
-def returned(value, tmp_path):
+def returned(value, tmp_path, own=()):
     path = value.save(tmp_path / "kept.npz")
     assert [file.name for file in tmp_path.iterdir()] == ["kept.npz"]
-    again = jg.load(path)
+    again = jg.load(path, own)
     same(again, value)
     return again
 
@@ -152,11 +155,154 @@ def test_t_components_come_back_in_every_structure(structure, tmp_path):
     returned(jg.fit(model, X, key=jax.random.key(0), n_init=1, max_iter=5), tmp_path)
 
 
+F = jg.families
+TABLE = pd.DataFrame(
+    {
+        "y": X[:, 0],
+        "z": X[:, 1],
+        "w": np.random.default_rng(4).standard_normal(40),
+        "count": np.arange(40) % 5,
+        "sex": np.arange(40) % 3 // 2,
+    }
+)
+BOTH = F.Product({("y", "z", "w"): F.FactorAnalyser(1), "count": F.Poisson()})
+# What stands around families, and priors by site of several: model and its columns of the table.
+AROUND = {
+    "gates": (jg.Mixture(F.Poisson(), 2, gates=["sex"], prior="weak"), ["count", "sex"]),
+    "gates of lines": (
+        jg.Mixture(F.LinearRegression(on=["z"], response="y"), 2, gates=["sex"]),
+        ["y", "z", "sex"],
+    ),
+    "repeats": (jg.Mixture(F.Repeated(F.Poisson(), 2), 2, prior="weak"), ["count", "sex"]),
+    "factors beside counts": (jg.Mixture(BOTH, 2, prior="weak"), ["y", "z", "w", "count"]),
+    "sites of a product": (
+        jg.Mixture(
+            F.Product({"count": F.Poisson(), "sex": F.Bernoulli()}),
+            2,
+            prior={
+                "weights": dist.Dirichlet(np.array([2.0, 3.0])),
+                "count.rates": dist.Gamma(2.0, 0.5),
+                "sex.probs": dist.Beta(2.0, 2.0),
+            },
+        ),
+        ["count", "sex"],
+    ),
+    "tails and background": (
+        jg.Mixture(F.StudentT(), 3, prior="weak", background=jg.Uniform()),
+        ["y", "z"],
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.turn] * (n != "sites of a product")) for n in AROUND],
+)
+def test_what_stands_around_families_comes_back(name, tmp_path):
+    model, columns = AROUND[name]
+    fit = jg.fit(model, TABLE[columns], key=jax.random.key(0), n_init=1, max_iter=5)
+    again = returned(fit, tmp_path)
+    assert repr(again) == repr(fit)
+
+
+# -- code of one's own ------------------------------------------------------------------
+
+
+class Point(NamedTuple):
+    weights: jax.Array
+    rates: jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Counts(jg.NumericalModel):
+    """Two Poisson components, the parameters of a kind of their own."""
+
+    rate: jax.Array
+    n_components = 2
+
+    def prior_sites(self):
+        rates = dist.Gamma(2.0, self.rate).expand([2]).to_event(1)
+        return {"weights": lambda _: dist.Dirichlet(np.full(2, 2.0)), "rates": lambda _: rates}
+
+    def sites(self, params):
+        return params._asdict()
+
+    def from_sites(self, sites):
+        return Point(sites["weights"], sites["rates"])
+
+    def logits(self, params, x):
+        rows = dist.Poisson(params.rates[:, None]).log_prob(x[:, 0])
+        return jax.numpy.log(params.weights)[:, None] + rows
+
+
+def counted(x, rate=0.5):
+    weights = numpyro.sample("weights", dist.Dirichlet(np.full(2, 2.0)))
+    rates = numpyro.sample("rates", dist.Gamma(2.0, rate).expand([2]).to_event(1))
+    with numpyro.plate("rows", len(x)):
+        label = numpyro.sample("label", dist.Categorical(weights))
+        numpyro.sample("x", dist.Poisson(rates[label]), obs=x)
+
+
+def waits(rate):
+    return dist.Exponential(rate)
+
+
+COUNTED = np.array([0.0, 1, 1, 2, 6, 7, 9, 8])
+# Model, what it is made of, and how it is sampled.
+OWN = {
+    "function": (jg.Mixture(F.Custom(waits, rate=dist.constraints.positive), 1), [waits], None),
+    "model": (Counts(np.asarray(0.5)), [Counts, Point], "laplace"),
+    "program": (jg.from_numpyro(counted, COUNTED, rate=0.4), [counted], "nuts"),
+}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.turn] * (n != "function")) for n in OWN]
+)
+def test_code_of_ones_own_is_named_and_handed_over(name, tmp_path):
+    model, own, method = OWN[name]
+    x = COUNTED + 1 if name == "function" else COUNTED
+    fit = jg.fit(model, x, key=jax.random.key(0), n_init=2, max_iter=20)
+    again = returned(fit, tmp_path, own)
+    assert again.model.log_joint(again.params, x) == fit.model.log_joint(fit.params, x)
+    with pytest.raises(ValueError, match=rf"own=\[.*{own[0].__qualname__}"):
+        jg.load(tmp_path / "kept.npz", own[1:])
+    if method is not None:
+        few = {"n_draws": 20, "n_chains": 2, "progress": False}
+        post = jg.sample(fit.model, x, key=jax.random.key(1), method=method, start=fit, **few)
+        returned(post, tmp_path, own)
+
+
+def test_other_code_is_refused(tmp_path):
+    family = F.Custom(lambda rate: dist.Exponential(rate), rate=dist.constraints.positive)
+    with pytest.raises(TypeError, match=r"custom\.function: .*functions with a name"):
+        _archive.save(family, tmp_path / "family.npz")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(TypeError, match="own: needs classes and functions, found str"):
+        jg.load(tmp_path / "any.npz", own=["Counts"])
+
+
+def test_a_class_that_has_changed_since_is_refused(tmp_path):
+    def make(**fields):
+        kind = dataclasses.make_dataclass("Kind", fields.items())
+        kind.__module__ = "of_ones_own"
+        return kind
+
+    before, since = make(x=float), make(x=float, y=float)
+    path = _archive.save(before(1.5), tmp_path / "kept.npz")
+    assert jg.load(path, own=[before]) == before(1.5)
+    with pytest.raises(ValueError, match="has a Kind of another version of your code"):
+        jg.load(path, own=[since])
+
+
+# -- rows, posteriors, choices ----------------------------------------------------------
+
 HOLES = np.where(np.arange(80).reshape(40, 2) % 7, X, np.nan)
 WORDS = pd.DataFrame({"size": X[:, 0], "kind": pd.Categorical(["a", "b", "c", "b"] * 10)})
 WORDS.loc[3, "kind"] = np.nan
-BY_KIND = jg.families.Product({"size": jg.Gaussian(), "kind": jg.families.Categorical(3)})
-LINE = jg.families.LinearRegression(on=[0])
+BY_KIND = F.Product({"size": jg.Gaussian(), "kind": F.Categorical(3)})
+LINE = F.LinearRegression(on=[0])
 ALL_THAT_GOES_WITH_ROWS = {
     "holes": (jg.Mixture(jg.Gaussian(), 2, prior="weak"), HOLES, "gibbs"),
     "words": (jg.Mixture(BY_KIND, 2, prior="weak"), WORDS, "gibbs"),
@@ -180,8 +326,26 @@ def test_rows_of_every_kind_come_back_with_their_posterior(name, tmp_path):
     np.testing.assert_array_equal(again.log_prob(x), post.log_prob(x))
 
 
-def test_fixed_weights_come_back(tmp_path):
-    returned(fitted(prior=None, weights="equal"), tmp_path)
+@pytest.mark.parametrize("weights", ["equal", pytest.param([0.3, 0.7], marks=pytest.mark.turn)])
+def test_fixed_weights_come_back(weights, tmp_path):
+    returned(fitted(prior=None, weights=weights), tmp_path)
+
+
+@pytest.mark.turn
+def test_what_streams_gave_comes_back_and_goes_on(tmp_path):
+    model, few = jg.Mixture(jg.Gaussian(), 2, prior="weak"), {"n_chains": 2, "n_draws": 20}
+    for algorithm in ("em", "online"):
+        rows = jg.stream(X, block_rows=20)
+        options = {"algorithm": algorithm, "subsample": 30, "n_init": 1}
+        fit = jg.fit(model, rows, key=jax.random.key(0), **options)
+        again = returned(fit, tmp_path)
+        same(again.update(X[:10]).params, fit.update(X[:10]).params)
+    for method in ("gibbs", "vb", "laplace"):
+        rows = jg.stream(X, block_rows=20)
+        post = jg.sample(
+            fit.model, rows, key=jax.random.key(1), method=method, progress=False, **few
+        )
+        returned(post, tmp_path)
 
 
 @pytest.mark.turn
@@ -328,8 +492,6 @@ def test_double_precision_needs_its_switch(tmp_path):
 
 
 def test_what_a_class_has_gained_since_has_its_default():
-    from jaxgmm.files import _archive
-
     @_archive.stored
     @dataclasses.dataclass(frozen=True)
     class Grown:

@@ -90,6 +90,53 @@ def test_a_fit_is_kept_for_labels_and_rows(capsys, tmp_path):
     assert "No such file" in capsys.readouterr().err
 
 
+@pytest.mark.turn
+def test_kept_results_are_compared(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    x = jg.datasets.load("galaxies").frame
+    fit = jg.fit(
+        jg.Mixture(jg.Gaussian("tied"), 2, prior="weak"), x, key=jax.random.key(0), n_init=2
+    )
+    post = jg.sample(fit.model, x, key=jax.random.key(1), method="laplace", start=fit, n_draws=200)
+    fit.save("fit.npz")
+    post.save("post.npz")
+    kept = ["compare", "--fit", "fit.npz", "--posterior", "post.npz", "--quiet", "--no-cache"]
+    assert _exit_code(*kept) == 0
+    printed = capsys.readouterr().out
+    assert jg.compare(fit, post).summary in " ".join(printed.split())
+    assert (tmp_path / "post_report" / "report.html").is_file()
+    for argv, says in [
+        ([*kept[:4], "fit.npz"], "fit.npz: holds a Fit; a posterior is needed"),
+        (["sample", "post.npz"], "post.npz: holds a Posterior; a fit is needed"),
+    ]:
+        assert _exit_code(*argv) == 2
+        assert says in capsys.readouterr().err
+
+
+@pytest.mark.turn
+def test_rows_of_several_kinds_are_labelled_and_drawn(capsys, tmp_path):
+    """By names, whatever stands around the family; words where codes have some."""
+    table = pd.DataFrame({"visits": np.arange(30) % 7, "sex": np.arange(30) % 2.0})
+    table.to_csv(tmp_path / "visits.csv", index=False)
+    gated = jg.Mixture(jg.families.Poisson(), 2, prior="weak", gates=["sex"])
+    fit = jg.fit(gated, table, key=jax.random.key(0), n_init=1, max_iter=20)
+    kept = fit.save(tmp_path / "gated.npz")
+    assert _exit_code("predict", kept, tmp_path / "visits.csv") == 0
+    labels = pd.read_csv(io.StringIO(capsys.readouterr().out))
+    np.testing.assert_allclose(labels["log_density"].sum(), fit.log_likelihood, rtol=1e-10)
+    assert _exit_code("sample", kept) == 2
+    assert "given" in capsys.readouterr().err
+
+    words = table.assign(sex=np.where(table["sex"], "f", "m"))
+    parts = {"visits": jg.families.Poisson(), "sex": jg.families.Bernoulli()}
+    model = jg.Mixture(jg.families.Product(parts), 2, prior="weak")
+    fit = jg.fit(model, words, key=jax.random.key(0), n_init=1, max_iter=20)
+    assert _exit_code("sample", fit.save(tmp_path / "words.npz"), "-n", 20) == 0
+    drawn = pd.read_csv(io.StringIO(capsys.readouterr().out))
+    assert list(drawn) == ["visits", "sex"]
+    assert set(drawn["sex"]) == {"f", "m"}
+
+
 def test_fit_is_the_library_call(capsys, tmp_path):
     out = tmp_path / "fit.json"
     argv = ["fit", "iris", "-k", "2", "--columns", "Petal.Length,1", "--covariance", "tied"]
@@ -276,6 +323,12 @@ BAD = {
     "unknown structure": (["select", "faithful", "--structures", "VVW"], "--structures: "),
     "unknown criterion": (["select", "galaxies", "--criterion", "bik"], "--criterion: "),
     "unknown criteria": (["select", "galaxies", "--criteria", "bik"], "--criteria: "),
+    "no components": (["compare", "faithful"], "needs DATA and -k, or --fit and --posterior"),
+    "a fit alone": (["compare", "--fit", "fit.npz"], "needs DATA and -k, or --fit and"),
+    "data and a fit": (
+        ["compare", "iris", "-k", "2", "--fit", "a.npz", "--posterior", "b.npz"],
+        "needs DATA and -k, or --fit and --posterior",
+    ),
     "no posterior": (["compare", "faithful", "-k", "2", "--prior", "none"], "improper"),
     "unknown truth": (["study", "separatd"], "did you mean 'separated'?"),
     "unknown way": (["study", "one", "--methods", "em,gibs"], "--methods: unknown name 'gibs'"),

@@ -1,7 +1,7 @@
 """Results as one file: arrays as NumPy writes them, and a record in JSON of what they are.
 
 Nothing is unpickled or evaluated: a file names kinds that the library knows, distributions of
-NumPyro's and their arguments, and numbers.
+NumPyro's and their arguments, numbers, and code of the user's that who loads it hands over.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import io
 import json
 import math
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -49,7 +49,14 @@ def stored(kind: Kind) -> Kind:
     make: Any = kind
     if issubclass(kind, enum.Enum):
         store(kind, lambda value: {"name": value.name}, lambda parts: make[parts["name"]])
-        return kind
+    else:
+        store(*_by_field(kind))
+    return kind
+
+
+def _by_field(kind: type) -> _Stored:
+    """A dataclass or a named tuple: its fields are its parts."""
+    make: Any = kind
     plain = dataclasses.is_dataclass(kind)
     fields = dataclasses.fields(make) if plain else ()
     names = [field.name for field in fields] if plain else list(make._fields)
@@ -60,7 +67,8 @@ def stored(kind: Kind) -> Kind:
     def together(parts: dict[str, Any]) -> Any:
         parts = defaults | parts
         if set(parts) != set(names):
-            raise _Unreadable(f"has a {kind.__name__} of another version of jaxgmm")
+            origin = "jaxgmm" if _ours(kind) else "your code"
+            raise _Unreadable(f"has a {kind.__name__} of another version of {origin}")
         if not plain:
             return make(**parts)
         # As it was: not as it would be checked and made of what users write.
@@ -69,8 +77,18 @@ def stored(kind: Kind) -> Kind:
             object.__setattr__(made, name, part)
         return made
 
-    store(kind, lambda value: {name: getattr(value, name) for name in names}, together)
-    return kind
+    return _Stored(kind, lambda value: {name: getattr(value, name) for name in names}, together)
+
+
+def _ours(code: Any) -> bool:
+    module = getattr(code, "__module__", None) or ""
+    return module.partition(".")[0] == __name__.partition(".")[0]
+
+
+def _may_be_own(kind: type) -> bool:
+    """Whether it has fields and is none of ours, which need `stored`."""
+    named = issubclass(kind, tuple) and hasattr(kind, "_fields")
+    return (dataclasses.is_dataclass(kind) or named) and not _ours(kind)
 
 
 def store(
@@ -116,14 +134,15 @@ class Kept:
         Raises
         ------
         TypeError
-            For a model, a family or a distribution of one's own, which is code.
+            For what is no dataclass, named tuple or function with a name among models, families
+            and parameters of one's own, and for a distribution of one's own.
         OSError
             Where it cannot be written.
         """
         return save(self, path)
 
 
-def load(path: str | Path) -> Any:
+def load(path: str | Path, own: Iterable[Any] = ()) -> Any:
     """What ``save`` of a fit, a posterior, a verdict or a selection has written.
 
     Every number comes back bit for bit, the model and its prior included.
@@ -132,6 +151,8 @@ def load(path: str | Path) -> Any:
     ----------
     path : str or Path
         The file.
+    own : list of classes and functions, optional
+        Code of one's own that the file names: a model, its parameters, a program, a family.
 
     Returns
     -------
@@ -142,13 +163,18 @@ def load(path: str | Path) -> Any:
     ------
     OSError
         Where the file cannot be read.
+    TypeError
+        For something else in ``own``.
     ValueError
         For a file that is something else, is truncated or damaged, or was written by a newer
-        version of jaxgmm; for numbers in double precision where JAX's 64-bit switch is off.
+        version of jaxgmm; for one that names code which is not among ``own``; for numbers in
+        double precision where JAX's 64-bit switch is off.
 
     Notes
     -----
     Nothing is unpickled or evaluated. The arrays are a NumPy archive, which `numpy.load` reads too.
+    Of code of one's own the file has the ``__qualname__``, and what the fields of a dataclass or
+    a named tuple hold; whether the code is still what it was then is for its author to know.
 
     Examples
     --------
@@ -163,11 +189,11 @@ def load(path: str | Path) -> Any:
     >>> again.log_joint == fit.log_joint
     True
     """
-    path = Path(path)
+    path, known = Path(path), _by_name(own)
     with path.open("rb") as file:
         try:
             with zipfile.ZipFile(file) as archive:
-                return _read(archive)
+                return _read(archive, known)
         except _Unreadable as error:
             raise ValueError(f"{path}: {error}") from None
         except zipfile.BadZipFile:
@@ -179,11 +205,19 @@ def load(path: str | Path) -> Any:
             raise ValueError(f"{path}: is damaged ({error}); save it again") from error
 
 
+def _by_name(own: Iterable[Any]) -> dict[str, Any]:
+    own = list(own)
+    for code in own:
+        if not hasattr(code, "__qualname__"):
+            raise TypeError(f"own: needs classes and functions, found {type(code).__name__}")
+    return {code.__qualname__: code for code in own}
+
+
 class _Unreadable(Exception):
     """Says what is the matter with a file."""
 
 
-def _read(archive: zipfile.ZipFile) -> Any:
+def _read(archive: zipfile.ZipFile, own: Mapping[str, Any]) -> Any:
     if _RECORD not in archive.namelist():
         raise _Unreadable("is an archive, but not one of jaxgmm's")
     record = json.loads(archive.read(_RECORD))
@@ -199,7 +233,24 @@ def _read(archive: zipfile.ZipFile) -> Any:
         with archive.open(f"{name}.npy") as member:
             return np.lib.format.read_array(member, allow_pickle=False)
 
-    return _decode(record["value"], array)
+    missing = sorted(set(_named(record["value"])) - set(own))
+    if missing:
+        listed = ", ".join(missing)
+        raise _Unreadable(
+            f"names code of your own; hand it over: jaxgmm.load(path, own=[{listed}])"
+        )
+    return _decode(record["value"], array, own)
+
+
+def _named(tree: Any) -> Iterator[str]:
+    """The names of code that is the user's."""
+    parts = tree if isinstance(tree, list) else []
+    if isinstance(tree, dict):
+        if "own" in tree:
+            yield tree["own"]
+        parts = [list(part.values()) if isinstance(part, dict) else part for part in tree.values()]
+    for part in parts:
+        yield from _named(part)
 
 
 class _Arrays:
@@ -238,6 +289,12 @@ def _encode(value: Any, name: str, arrays: _Arrays) -> Any:
     if type(value).__name__ in _KINDS and type(value) is _KINDS[type(value).__name__].kind:
         parts = _KINDS[type(value).__name__].apart(value)
         return {"kind": type(value).__name__, "parts": {n: inner(n, p) for n, p in parts.items()}}
+    if _may_be_own(type(value)):
+        parts = _by_field(type(value)).apart(value)
+        return {
+            "own": type(value).__qualname__,
+            "parts": {n: inner(n, p) for n, p in parts.items()},
+        }
     if isinstance(value, (list, tuple)):
         if hasattr(value, "_fields"):
             raise _refusal(value, name)
@@ -263,13 +320,16 @@ def _encode(value: Any, name: str, arrays: _Arrays) -> Any:
         return {"support": support}
     if callable(value) and getattr(dist, getattr(value, "__name__", ""), None) is value:
         return {"distribution": value.__name__}
+    called = getattr(value, "__qualname__", "<")
+    if callable(value) and not called.endswith(">") and not _ours(value):
+        return {"own": called}
     raise _refusal(value, name)
 
 
-def _decode(tree: Any, array: Callable[[str], np.ndarray]) -> Any:
+def _decode(tree: Any, array: Callable[[str], np.ndarray], own: Mapping[str, Any]) -> Any:
     if not isinstance(tree, dict):
         return tree
-    inner = lambda part: _decode(part, array)
+    inner = lambda part: _decode(part, array, own)
     if "float" in tree:
         return float(tree["float"])
     if "numpy" in tree:
@@ -297,7 +357,11 @@ def _decode(tree: Any, array: Callable[[str], np.ndarray]) -> Any:
         return jax.tree.unflatten(
             jax.tree.structure(made), [inner(leaf) for leaf in tree["leaves"]]
         )
-    kind = _KINDS[_known(tree["kind"], set(_KINDS))]
+    if "own" in tree and "parts" not in tree:
+        return own[tree["own"]]
+    kind = (
+        _by_field(own[tree["own"]]) if "own" in tree else _KINDS[_known(tree["kind"], set(_KINDS))]
+    )
     return kind.together({name: inner(part) for name, part in tree["parts"].items()})
 
 
@@ -321,8 +385,9 @@ def _as_jax(found: np.ndarray) -> jax.Array:
 def _refusal(value: Any, name: str) -> TypeError:
     kind = value if hasattr(value, "__qualname__") else type(value)
     return TypeError(
-        f"{name}: files hold the library's own kinds, found {kind.__module__}.{kind.__qualname__}; "
-        "what you wrote yourself is code: keep the code, and the parameters with numpy.savez"
+        f"{name}: files hold the library's kinds, and of your code dataclasses, named tuples and "
+        f"functions with a name; found {kind.__module__}.{kind.__qualname__}; keep the parameters "
+        "with numpy.savez"
     )
 
 

@@ -16,6 +16,7 @@ from numpyro.primitives import Messenger
 
 from jaxgmm._contract import innermost
 from jaxgmm._programs import program as compiled
+from jaxgmm.files import stored
 
 # What JAX raises where Python reads an abstract value.
 _READ = (
@@ -29,6 +30,7 @@ _READ = (
 TRACING = threading.RLock()
 
 
+@stored
 class Label(NamedTuple):
     """A discrete latent site in the plate of the rows.
 
@@ -46,6 +48,7 @@ class Label(NamedTuple):
     shape: tuple[int, ...]
 
 
+@stored
 class Plan(NamedTuple):
     """The structure of a program; hashable.
 
