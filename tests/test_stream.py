@@ -10,8 +10,10 @@ import pytest
 from helpers import DATA, PRIORS, tree_allclose
 
 import jaxgmm as jg
+from jaxgmm.em._moments import Moments
 from jaxgmm.em._progress import bar
 from jaxgmm.em._survey import survey
+from jaxgmm.model._incomplete import available_moments
 
 X = DATA["faithful"]
 NAMES = ("eruptions", "waiting")
@@ -213,8 +215,9 @@ def test_moments_of_weighted_rows():
     seen = survey(rows, 120, generator, bar("", False))
     copies = np.repeat(X, WEIGHT.astype(int), axis=0)
     assert seen.total_weight == len(copies)
-    np.testing.assert_allclose(seen.mean, copies.mean(axis=0), rtol=1e-13)
-    np.testing.assert_allclose(seen.covariance, np.cov(copies.T, bias=True), rtol=1e-12)
+    np.testing.assert_allclose(np.diagonal(seen.moments.means), copies.mean(axis=0), rtol=1e-13)
+    scatter = len(copies) * np.cov(copies.T, bias=True)
+    np.testing.assert_allclose(seen.moments.scatter, scatter, rtol=1e-12)
     assert np.all(seen.sample_weight > 0)
     for of_moments in (True, False):
         _, weight = seen.stand_in(of_moments)
@@ -431,8 +434,9 @@ def test_a_prior_made_of_the_data_is_made_of_all_rows():
     model = jg.Mixture(jg.Gaussian(), 2, prior="fraley-raftery")
     generator = np.random.default_rng(0)
     seen = survey(jg.stream(X, block_rows=100), 120, generator, bar("", False))
-    np.testing.assert_allclose(seen.mean, X.mean(axis=0), rtol=1e-14)
-    np.testing.assert_allclose(seen.covariance, np.cov(X.T, bias=True), rtol=1e-13)
+    np.testing.assert_allclose(np.diagonal(seen.moments.means), X.mean(axis=0), rtol=1e-14)
+    scatter = len(X) * np.cov(X.T, bias=True)
+    np.testing.assert_allclose(seen.moments.scatter, scatter, rtol=1e-13)
     rows, weight = seen.stand_in(of_moments=True)
     assert len(rows) == 4
     tree_allclose(model.resolve(rows, weight).prior, model.resolve(X).prior, rtol=1e-12)
@@ -657,12 +661,111 @@ def test_what_online_em_refuses(key):
             call()
 
 
+# -- missing values -----------------------------------------------------------------------
+
+
+def with_holes(x, seed=0):
+    """A fifth of the values is gone, one row has none, and one pattern comes late."""
+    x = np.where(np.random.default_rng(seed).random(x.shape) < 0.2, np.nan, x)
+    x[:150] = np.where(np.isnan(x[:150, 1:]), 60.0, x[:150])
+    x[200] = np.nan
+    return x
+
+
+HOLES = with_holes(X)
+CODES = np.where(np.isnan(HOLES), np.nan, (np.nan_to_num(HOLES) > [3.0, 70.0]).astype(float))
+FEW_COUNTS = np.round(HOLES / [1.0, 10.0])
+# A model, its rows, and parameters to start at.
+MISSING = {
+    "full": (jg.Mixture(jg.Gaussian(), 2, prior="fraley-raftery"), HOLES, start()),
+    "VEI": (
+        jg.Mixture(jg.Gaussian("VEI"), 2, prior="fraley-raftery"),
+        HOLES,
+        jg.Mixture(jg.Gaussian("VEI"), 2).params(
+            means=[[3.0, 65.0], [3.5, 70.0]], covariances=[np.diag([1.0, 100.0])] * 2
+        ),
+    ),
+    "bernoulli": (
+        jg.Mixture(jg.families.Bernoulli(), 2),
+        CODES,
+        jg.Mixture(jg.families.Bernoulli(), 2).params(probs=[[0.3, 0.4], [0.6, 0.7]]),
+    ),
+    "poisson": (
+        jg.Mixture(jg.families.Poisson(), 2),
+        FEW_COUNTS,
+        jg.Mixture(jg.families.Poisson(), 2).params(rates=[[2.0, 6.0], [4.0, 8.0]]),
+    ),
+}
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(
+    "name", ["full", *(pytest.param(n, marks=pytest.mark.turn) for n in MISSING if n != "full")]
+)
+def test_missing_values_are_those_of_memory(name, weighted):
+    """Patterns that the sample does not have, and a row without any value, among them."""
+    model, x, first = MISSING[name]
+    # Rows of weight zero are read too.
+    weight = np.arange(len(x)) % 3 / 2 if weighted else None
+    rows = jg.stream(x, block_rows=64, weight=weight)
+    here = jg.fit(model, x, start=first, sample_weight=weight, max_iter=9, tol=0.0)
+    there = jg.fit(model, rows, start=first, subsample=60, passes=9, tol=0.0)
+    assert there.model.incomplete
+    tree_allclose(there.params, here.params, 1e-9)
+    for number in ("log_joint", "log_likelihood", "log_prior", "bic", "icl", "total_weight"):
+        assert getattr(there, number) == pytest.approx(getattr(here, number), rel=1e-10)
+    assert there.fingerprint == here.fingerprint
+    np.testing.assert_allclose(there.trace, here.trace, rtol=1e-10)
+    errors = [jg.standard_errors(there, rows), jg.standard_errors(here, x, sample_weight=weight)]
+    if weight is None:
+        filled = np.concatenate(list(rows.map(there.impute)))
+        np.testing.assert_allclose(filled, here.impute(x), rtol=1e-8)
+    tree_allclose(errors[0].standard_errors, errors[1].standard_errors, 1e-6)
+
+
+@pytest.mark.turn
+def test_a_fit_of_a_stream_with_missing_values_from_its_own_starts(key):
+    model, x, _ = MISSING["full"]
+    rows = jg.stream(x, block_rows=64)
+    found = [jg.fit(model, data, key=key, n_init=4, tol=1e-12) for data in (rows, x)]
+    assert found[0].converged
+    assert found[0].log_joint == pytest.approx(found[1].log_joint, abs=1e-6)
+    post = jg.sample(found[0].model, rows, key=key, start=found[0], method="laplace", n_draws=200)
+    assert np.all(np.isfinite(post.draws["means"]))
+    for method, words in (("gibbs", "imputes no rows of a stream"), ("vb", "has no bound")):
+        with pytest.raises(ValueError, match=words):
+            jg.sample(found[0].model, rows, key=key, start=found[0], method=method)
+
+
+def test_missing_values_that_a_stream_cannot_have(key):
+    many = np.where(np.random.default_rng(0).random((200, 8)) < 0.5, np.nan, 1.0)
+    model = jg.Mixture(jg.Gaussian(), 1, prior="weak")
+    with pytest.raises(ValueError, match="in more than 20 ways, the rows of a block"):
+        jg.fit(model, jg.stream(many, block_rows=20), key=key)
+    empty = HOLES.copy()
+    empty[:, 1] = np.nan
+    with pytest.raises(ValueError, match="'x1' of the stream has no value at all; leave it out"):
+        jg.fit(model, jg.stream(empty, block_rows=64), key=key)
+
+
+def test_moments_of_pieces_are_those_of_the_whole():
+    weight = np.arange(len(X)) % 3 + 0.5
+    for x in (X, HOLES):
+        parts = [Moments.of(x[rows], weight[rows]) for rows in (slice(0, 50), slice(50, None))]
+        tree_allclose(parts[0].add(parts[1]), Moments.of(x, weight), 1e-12)
+        stand_in = Moments.of(x, weight).in_rows(weight.sum())
+        tree_allclose(available_moments(*stand_in), available_moments(x, weight), 1e-12, 1e-13)
+        rows, of_rows = stand_in
+        assert np.isnan(rows).any() == np.isnan(x).any()
+        assert of_rows.sum() == pytest.approx(weight.sum(), rel=1e-14)
+
+
 # -- what is refused ----------------------------------------------------------------------
 
 
-def poisoned(x=X, row=217):
+def poisoned(x=X, row=217, value=np.nan):
     x = x.copy()
-    x[row, 1] = np.nan
+    x[row, 1] = value
     return x
 
 
@@ -677,8 +780,13 @@ def test_a_number_that_is_none_is_found_where_it_stands(tmp_path):
 
 
 def test_a_bad_block_deep_inside_ends_the_fit(key):
+    fit = lambda model, value: jg.fit(
+        model, jg.stream(poisoned(value=value), block_rows=100), key=key, n_init=4
+    )
+    with pytest.raises(ValueError, match="non-finite value inf at row 217"):
+        fit(MODEL, np.inf)
     with pytest.raises(ValueError, match="non-finite value nan at row 217"):
-        jg.fit(MODEL, jg.stream(poisoned(), block_rows=100), key=key, n_init=4)
+        fit(jg.Mixture(jg.families.PPCA(1), 2), np.nan)
 
 
 def test_truncated_parquet(tmp_path):

@@ -133,6 +133,7 @@ def vb(
     passes: int = 100,
 ) -> Draws:
     """`jaxgmm.bayes.VB`, a reading for each round of all starts together."""
+    _vb.check_bound(model)
     dtype = jnp.result_type(float)
     _vb.check_ascent(n_init, tol, "passes", passes)
     tol = _vb.default_tolerance(rows.sample.dtype) if tol is None else tol
@@ -225,7 +226,9 @@ def gibbs(
 ) -> Draws:
     """`jaxgmm.bayes._gibbs.gibbs`, a reading for each sweep of all chains together."""
     if model.imputes:
-        raise ValueError("x: a stream has no missing values and no noise of each row")
+        raise ValueError(
+            'x: Gibbs sampling imputes no rows of a stream; use method="laplace", or fit a sample'
+        )
     n_chains = starts.n_chains
     no = jax.device_put(np.zeros(n_chains, bool))
     chains = _gibbs.Chain(starts.params, jax.random.split(key, n_chains), no)

@@ -74,16 +74,21 @@ class VB(Engine):
         check_ascent(self.n_init, self.tol, "max_iter", self.max_iter)
 
     def draw(self, model, x, sample_weight, starts, key, schedule, progress):
-        if model.imputes:
-            raise ValueError(
-                "x: variational Bayes has no bound for rows with missing values or noise here; use "
-                'method="gibbs", which imputes them, or "nuts"'
-            )
+        check_bound(model)
         tol = default_tolerance(x.dtype) if self.tol is None else self.tol
         key_starts, key_draws = jax.random.split(key)
         keys = jax.random.split(key_starts, self.n_init)
         ends = climb(model, x, sample_weight, starts.params, keys, tol, self.max_iter)
         return drawn(model, ends, key_draws, starts.n_chains, schedule.n_draws)
+
+
+def check_bound(model: LatentModel) -> None:
+    """Refuse rows that are seen in part only, where a bound would have to complete them."""
+    if model.imputes:
+        raise ValueError(
+            "x: variational Bayes has no bound for rows with missing values or noise here; use "
+            'method="gibbs", which imputes them, or "nuts"'
+        )
 
 
 def check_ascent(n_init: int, tol: float | None, name: str, most: int) -> None:

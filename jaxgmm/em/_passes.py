@@ -60,6 +60,7 @@ def fit_stream(
     given = not (start is None or isinstance(start, str) or callable(start))
 
     model.check_names(stream.feature_names)
+    stream = stream.with_holes(model.holes)
     with bar("EM on a stream", True, unit="rows") as shown:
         seen = survey(stream, subsample, generator, shown)
         sample = jnp.asarray(seen.sample)
@@ -102,7 +103,7 @@ def fit_stream(
             return _labels_at(working, one, sums, sample, weights)
 
         n, total = seen.n_rows, seen.total_weight
-        rows = Rows(n, total, total, landmarks(sample, len(sample)), seen.fingerprint)
+        rows = Rows(n, total, seen.n_informative, landmarks(sample, len(sample)), seen.fingerprint)
         settings = {
             "tol": found.tol,
             "max_iter": passes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -51,6 +52,13 @@ class Stream:
         self.feature_names = names or tuple(f"x{j}" for j in range(self.n_columns))
         self.block_rows, self.weighted = block_rows, weight is not None
         self.again = source.again and (not isinstance(weight, Stream) or weight.again)
+        self._holes = False
+
+    def with_holes(self, holes: bool = True) -> Stream:
+        """The same rows, of which a NaN is a missing value or is refused."""
+        known = copy.copy(self)
+        known._holes = holes
+        return known
 
     def __repr__(self) -> str:
         return (
@@ -74,7 +82,8 @@ class Stream:
         Raises
         ------
         ValueError
-            Where a number is not finite, a weight is negative, a piece has another width or a file
+            Where a number is not finite, or is NaN and the reader knows of no missing values, a
+            weight is negative, a piece has another width or a file
             is not whole; names the place.
         """
         cut = self._cut()
@@ -88,7 +97,8 @@ class Stream:
         ----------
         function : callable
             From (B, D) rows to an array of B rows, such as a method of a fitted model. It gets
-            blocks of one size; what it makes of the copies in the last is left out.
+            blocks of one size; what it makes of the copies in the last is left out. A NaN is handed
+            on to it.
 
         Returns
         -------
@@ -107,7 +117,8 @@ class Stream:
         >>> [len(block) for block in labels]
         [100, 100, 72]
         """
-        return (np.asarray(function(block.rows))[: block.n_rows] for block in self.blocks())
+        blocks = self.with_holes().blocks()
+        return (np.asarray(function(block.rows))[: block.n_rows] for block in blocks)
 
     def sum(self, function: Callable[[Any], Any]) -> np.ndarray:
         """What a function of rows makes of each row, summed over all rows by their weights.
@@ -132,7 +143,7 @@ class Stream:
         5.0
         """
         total: Any = 0.0
-        for block in self.blocks():
+        for block in self.with_holes().blocks():
             there = block.weight > 0
             values = np.asarray(function(block.rows), np.float64)[there]
             total = total + np.tensordot(block.weight[there].astype(np.float64), values, 1)
@@ -175,7 +186,7 @@ class Stream:
                 f"{argument}: {where} has {found}, and its first rows have {self.n_columns}: "
                 f"{', '.join(self.feature_names)}{also}; all need the same, in the same order"
             )
-        finite = np.isfinite(array)
+        finite = ~np.isinf(array) if self._holes else np.isfinite(array)
         if not finite.all():
             row, column = np.argwhere(~finite)[0]
             at_number = place(self._names, piece.first + row, column)

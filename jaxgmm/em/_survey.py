@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxgmm._contract import LatentModel
+from jaxgmm.em._moments import Moments
 from jaxgmm.em._readings import Block, Readings
 from jaxgmm.em._results import Digest, joined
 from jaxgmm.em._stream import Stream
@@ -21,13 +22,16 @@ class Survey(NamedTuple):
     Attributes
     ----------
     n_rows : int
-    total_weight : float
+    total_weight, n_informative : float
+        Of all rows, and of those that have any value.
     fingerprint : str
         That of the same rows in memory.
     checksum : int
         The sum of the bits of all numbers, the same in any order of the rows.
-    mean, covariance : (D,) and (D, D) float64 arrays
-        Of all rows by their weights, of which the sum is the divisor.
+    moments : Moments
+        Of all rows by their weights.
+    patterns : (p, D) array
+        The first row of each pattern of missing values; none where nothing is missing.
     sample : (m, D) array
         Rows of a weight above zero, drawn without replacement, in their order; all of them where
         there are no more.
@@ -39,10 +43,11 @@ class Survey(NamedTuple):
 
     n_rows: int
     total_weight: float
+    n_informative: float
     fingerprint: str
     checksum: int
-    mean: Float[np.ndarray, " d"]
-    covariance: Float[np.ndarray, "d d"]
+    moments: Moments
+    patterns: Float[np.ndarray, "p d"]
     sample: Float[np.ndarray, "m d"]
     sample_weight: Float[np.ndarray, " m"] | None
     whole: bool
@@ -51,57 +56,86 @@ class Survey(NamedTuple):
         """A few rows and their weights for what a model asks of all rows before EM.
 
         ``of_moments``: it asks for their number, mean and covariance, which these rows have
-        exactly. Otherwise they are the sample, weighted to the number of all.
+        exactly. Otherwise they are the sample, weighted to the number of all. Rows of weight zero
+        show which values are missing together.
         """
         rows, weight = self.sample, self.sample_weight
-        if self.whole:
+        if self.whole and (weight is None or not len(self.patterns)):
             return rows, weight
-        if of_moments:
-            # Pairs on either side of the mean along the principal axes.
-            values, vectors = np.linalg.eigh(self.covariance)
-            arms = (vectors * np.sqrt(np.maximum(values, 0) * len(values))).T
-            rows = (self.mean + np.concatenate([arms, -arms])).astype(rows.dtype)
-        elif weight is not None:
-            return rows, (weight * (self.total_weight / weight.sum(dtype=float))).astype(rows.dtype)
-        return rows, np.full(len(rows), self.total_weight / len(rows), rows.dtype)
+        if not self.whole and of_moments:
+            rows, weight = self.moments.in_rows(self.total_weight)
+        elif weight is None:
+            weight = np.full(len(rows), self.total_weight / len(rows))
+        else:
+            weight = weight * (self.total_weight / weight.sum(dtype=float))
+        dtype, shown = self.sample.dtype, np.zeros(len(self.patterns))
+        rows = np.concatenate([rows.astype(dtype), self.patterns])
+        return rows, np.concatenate([weight, shown]).astype(dtype)
 
 
 def survey(stream: Stream, size: int, generator: np.random.Generator, shown: Any) -> Survey:
     """Read all rows once, and draw ``size`` of them, whatever blocks they come in."""
-    seen, total, n_present = Seen(stream), 0.0, 0
-    mean, scatter = np.zeros(stream.n_columns), np.zeros((stream.n_columns,) * 2)
+    seen, total, informative, n_present = Seen(stream), 0.0, 0.0, 0
+    nothing = np.zeros((stream.n_columns, stream.n_columns))
+    moments, patterns = Moments(nothing, nothing, nothing), _Patterns(stream)
     sample = _Sample(stream, size)
     for block in stream.blocks():
         rows, weight = seen.add(block)
+        patterns.offer(rows)
         lots = generator.random(len(rows))
         if stream.weighted:
             present = weight > 0
             rows, weight, lots = rows[present], weight[present], lots[present]
         if len(rows):
-            # Moments of two sets together (Chan, Golub and LeVeque, 1983).
-            wide, by = rows.astype(np.float64), weight.astype(np.float64)
-            more = float(by.sum())
-            own = by @ wide / more
-            centred, apart, both = wide - own, own - mean, total + more
-            scatter += (by * centred.T) @ centred + np.outer(apart, apart) * (total * more / both)
-            mean += apart * (more / both)
-            total, n_present = both, n_present + len(rows)
+            moments = moments.add(Moments.of(rows, weight))
+            total += float(weight.sum(dtype=np.float64))
+            any_value = ~np.all(np.isnan(rows), axis=1)
+            informative += float(weight[any_value].sum(dtype=np.float64))
+            n_present += len(rows)
         sample.offer(rows, weight, lots)
         shown.update(block.n_rows)
     if not seen.total_weight:
         raise ValueError("weight: all weights are zero, so there is no data to fit")
+    empty = np.diagonal(moments.totals) == 0
+    if empty.any():
+        name = stream.feature_names[int(np.argmax(empty))]
+        raise ValueError(f"x: column {name!r} of the stream has no value at all; leave it out")
     drawn, weights = sample.rows()
     return Survey(
         seen.n_rows,
         total,
+        informative,
         seen.fingerprint(),
         seen.checksum,
-        mean,
-        scatter / total,
+        moments,
+        patterns.rows,
         drawn,
         weights if stream.weighted else None,
         whole=len(drawn) == n_present,
     )
+
+
+class _Patterns:
+    """Rows that show which values are missing together, no more than a block has rows."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.rows = np.empty((0, stream.n_columns), stream.dtype)
+        self._stream = stream
+
+    def offer(self, rows: np.ndarray) -> None:
+        gone = np.isnan(rows)
+        if not gone.any():
+            return
+        known = np.concatenate([self.rows, rows])
+        packed = np.packbits(np.isnan(known), axis=1)
+        _, first = np.unique(packed, axis=0, return_index=True)
+        self.rows = known[np.sort(first)]
+        if len(self.rows) > self._stream.block_rows:
+            raise ValueError(
+                f"x: the rows of the stream are missing other values in more than "
+                f"{self._stream.block_rows:,} ways, the rows of a block; use a larger block_rows, "
+                "or drop the columns with most holes"
+            )
 
 
 class Seen:
@@ -183,7 +217,11 @@ def again(stream: Stream, seen: Survey | Seen, shown: Any) -> Iterator[Block]:
 
 
 def rows_of(stream: Stream, digest: str, shown: Any) -> Iterator[Block]:
-    """Read all rows; a `ValueError` at the end where their fingerprint is not ``digest``."""
+    """Read all rows; a `ValueError` at the end where their fingerprint is not ``digest``.
+
+    Who has seen them before has refused what is missing, or knows of it.
+    """
+    stream = stream.with_holes()
     now = Seen(stream)
     for block in stream.blocks():
         now.add(block)
@@ -220,6 +258,7 @@ def readings(
     """
     check_again(stream)
     model.check_names(stream.feature_names)
+    stream = stream.with_holes(model.holes)
     seen = survey(stream, size, generator, shown)
     sample, weight = jax.tree.map(jax.device_put, seen.stand_in(of_moments=False))
     return Readings(
