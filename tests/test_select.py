@@ -236,18 +236,33 @@ CODES = ("VVV", *(pytest.param(c, marks=pytest.mark.slow) for c in jg.model.STRU
 
 
 @pytest.mark.turn
+@pytest.mark.parametrize("beside", [None, jg.Uniform()], ids=["alone", "background"])
 @pytest.mark.parametrize("code", CODES)
-def test_room_for_more_components_changes_nothing(code):
-    x, labels = jnp.asarray(SMALL), jnp.asarray(soft_labels(len(SMALL), 2))
-    model = jg.Mixture(jg.Gaussian(code), 2).resolve(x)
-    roomy = model.padded(4)
-    own = jg.em.run(model, x, labels, max_iter=50)
-    run = jg.em.run(roomy, x, jnp.pad(labels, ((0, 0), (0, 2))), max_iter=50)
+def test_room_for_more_components_changes_nothing(code, beside):
+    x, k = jnp.asarray(SMALL), 2 if beside is None else 3
+    labels = soft_labels(len(SMALL), k)
+    model = jg.Mixture(jg.Gaussian(code), k, background=beside).resolve(x)
+    roomy = model.padded(k + 2)
+    wide = np.insert(labels, [2, 2], 0, axis=1)
+    own = jg.em.run(model, x, jnp.asarray(labels), max_iter=50)
+    run = jg.em.run(roomy, x, jnp.asarray(wide), max_iter=50)
     assert run.status == own.status
     np.testing.assert_allclose(run.trace, own.trace, rtol=1e-10)
     tree_allclose(roomy.trimmed(run.params), own.params, rtol=1e-6, atol=1e-8)
     assert run.spurious == own.spurious
     assert roomy.n_parameters(2) == model.n_parameters(2)
+
+
+def test_numbers_of_components_beside_a_background_share_a_program():
+    grid = [jg.Mixture(jg.Gaussian("V"), k, background=jg.Uniform()) for k in (2, 3, 4)]
+    choice = select(grid, GALAXIES, n_init=3)
+    for row, model in enumerate(grid):
+        alone = jg.fit(model, GALAXIES, key=jax.random.key(7), n_init=6)
+        assert choice.fits[row].model.n_components == model.n_components
+        found = choice.table.iloc[row]
+        assert found["log_likelihood"] == pytest.approx(alone.log_likelihood, rel=1e-6)
+        assert found["n_parameters"] == alone.n_parameters
+        assert len(choice.fits[row].params.weights) == model.n_components
 
 
 @pytest.mark.slow

@@ -99,6 +99,11 @@ def nearest_centre(
     return label
 
 
+def _present(model: LatentModel) -> Bool[Array, " k"] | None:
+    """Which labels there are, of those that starts give rows to."""
+    return None if model.present is None else model.present[: model.n_placed]
+
+
 def _in_full(model: LatentModel, label: Labeller) -> Labeller:
     """Labels of all kinds, from those of the components."""
     return lambda rows, first: model.placed(label(rows, first))
@@ -116,7 +121,7 @@ def _at_centres(place: Place) -> Callable[..., Labeller]:
         drawing, placing = jax.random.split(key)
         rows, weight = some_rows(drawing, x, sample_weight)
         centres = place(placing, embedded(model, rows, weight), weight, model.n_placed)
-        return _in_full(model, nearest_centre(centres, model.embed, model.present))
+        return _in_full(model, nearest_centre(centres, model.embed, _present(model)))
 
     return start
 
@@ -125,15 +130,15 @@ def _random_responsibilities(
     key: PRNGKeyArray, model: LatentModel, x: Array, sample_weight: Array | None
 ) -> Labeller:
     """Rows of Dirichlet(1, ..., 1), each from its own key, however rows come in blocks."""
-    k = model.n_placed
+    k, present = model.n_placed, _present(model)
 
     def one(row: Array) -> Array:
         return jax.random.exponential(jax.random.fold_in(key, row), (k,), x.dtype)
 
     def label(rows: Array, first: Array | int) -> Array:
         noise = jax.vmap(one)(first + jnp.arange(rows.shape[0]))
-        if model.present is not None:
-            noise = jnp.where(model.present, noise, 0)
+        if present is not None:
+            noise = jnp.where(present, noise, 0)
         return noise / jnp.sum(noise, axis=1, keepdims=True)
 
     return _in_full(model, label)

@@ -387,6 +387,9 @@ class Background(Around):
     def _again(self, statistics: Beside, found: Statistics) -> Beside:
         return Beside(jnp.append(found.counts, statistics.counts[-1]), found)
 
+    def filled(self, statistics: Beside, present: Array) -> Beside:
+        return self._again(statistics, self.family.filled(statistics.components, present[:-1]))
+
     def add(self, one: Beside, other: Beside) -> Beside:
         both = self.family.add(one.components, other.components)
         return Beside(one.counts + other.counts, both)

@@ -837,13 +837,16 @@ class Mixture(LatentModel):
         return self.n_parameters(self.family.n_columns(params))
 
     def padded(self, n_components: int) -> Mixture | None:
-        if self.prior is not None or not self._free_weights or self.labels_apart:
+        if self.prior is not None or not self._free_weights:
             return None
-        present = np.arange(n_components) < self.n_components
+        # Labels apart stay the last ones.
+        label, apart = np.arange(n_components), len(self.labels_apart)
+        present = (label < self.n_placed) | (label >= n_components - apart)
         return dataclasses.replace(self, n_components=n_components, present=present)
 
     def trimmed(self, params: Params) -> Params:
-        return self._with_labels(params, jnp.arange(self._n_present))
+        there = np.ones(self.n_components, bool) if self.present is None else self.present
+        return self._with_labels(params, jnp.asarray(np.flatnonzero(there)))
 
     @property
     def _absent(self) -> Any:
