@@ -1,5 +1,13 @@
 """Mixture models written once: compiled EM beside the NumPyro posterior of the same model."""
 
+import importlib
+import warnings
+
+# NumPyro loads it, and in a notebook without widgets it warns of that: bars are text there.
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", message="IProgress not found")
+    importlib.import_module("tqdm.auto")
+
 from jaxgmm import bayes, datasets, em, families, mixtures, model, report
 from jaxgmm._contract import LatentModel, expected_labels
 from jaxgmm.bayes import Posterior, evidence, sample

@@ -7,7 +7,9 @@ import pytest
 
 
 def _fresh(code):
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    """What a process said on stderr."""
+    run = [sys.executable, "-c", code]
+    return subprocess.run(run, check=True, timeout=120, stderr=subprocess.PIPE, text=True).stderr
 
 
 def test_import_creates_no_arrays_and_leaves_the_precision_alone():
@@ -45,3 +47,16 @@ def test_scikit_learn_is_needed_by_its_door_only():
         "else:\n"
         "    raise AssertionError('imported')\n"
     )
+
+
+@pytest.mark.turn
+def test_a_notebook_without_widgets_hears_nothing_of_them():
+    kernel = (
+        "import sys, types\n"
+        "sys.modules['ipykernel.zmqshell'] = types.ModuleType('zmqshell')\n"
+        "sys.modules['IPython'] = types.ModuleType('IPython')\n"
+        "sys.modules['IPython'].get_ipython = object\n"
+        "sys.modules['ipywidgets'] = None\n"
+    )
+    assert "IProgress not found" in _fresh(kernel + "import tqdm.auto")
+    assert "IProgress not found" not in _fresh(kernel + "import jaxgmm")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from typing import Any
 
 import jax
@@ -109,7 +110,10 @@ def _attributes(posterior: Any) -> dict[str, Any]:
 
 def to_arviz(posterior: Any, **groups: Any) -> Any:
     """InferenceData where the installed ArviZ has it, a DataTree elsewhere."""
-    import arviz
+    with warnings.catch_warnings():
+        # Before 1.0 it tells of 1.0 when it is imported; either will do here.
+        warnings.filterwarnings("ignore", category=FutureWarning, module="arviz")
+        import arviz
 
     tree = to_datatree(posterior, **groups)
     # ArviZ 1.x answers to the name with a warning and a DataTree.
