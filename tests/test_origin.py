@@ -59,6 +59,11 @@ ENGINES = """
     density = [np.exp(p.log_prob(x[:50])) for p, x in zip(posts, (near, far))]
     np.testing.assert_allclose(*density, rtol=0.2)
     assert np.mean(posts[0].predict() == posts[1].predict()) > 0.99
+    options["n_draws"] = 100
+    for start in (post, "prior", there.params):  # chains that go on, and others
+        more = jg.sample(there.model, far, start=start, **options)
+        assert np.all(np.abs(more.draws["means"][:, -1] - far.mean()) < 1e3)
+        assert more.fingerprint == there.fingerprint
     replicates = post.replicate(key)
     assert abs(np.mean(replicates) - np.mean(far)) < 10
     pivot = post.relabel("pivot")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -22,12 +21,10 @@ from jaxgmm.bayes._laplace import Laplace
 from jaxgmm.bayes._nuts import NUTS
 from jaxgmm.bayes._posterior import Posterior
 from jaxgmm.bayes._smc import SMC
-from jaxgmm.bayes._starts import Beginning, beginning, check_same_data, start_about
+from jaxgmm.bayes._starts import Beginning, beginning, check_same_data
 from jaxgmm.bayes._svi import SVI
 from jaxgmm.bayes._vb import VB
-from jaxgmm.em import fingerprint
-from jaxgmm.files import feature_names, naming_columns, row_names
-from jaxgmm.model import centred_rows, wide_rows
+from jaxgmm.em import prepare
 
 # A new engine is one file and one name here.
 METHODS: dict[str, type[Engine]] = {
@@ -64,29 +61,10 @@ def sampled(
         n_warmup = 0 if isinstance(start, Posterior) else _DEFAULT_WARMUP
     check_count("n_warmup", n_warmup, 0)
     model.check_samplable()
-    model, x = model.read(x)
-    rows, sample_weight = model.check_data(x, sample_weight)
-    names, index = feature_names(x), row_names(x)
-    check_same_data(start, rows, sample_weight)
-    narrowed = centred_rows(x, rows, model.places)
-    if narrowed is not None:
-        near, origin = narrowed
-        moved, _ = model.translate(-origin)
-        with naming_columns(x):
-            moved.check_model(near, sample_weight)
-        # Resolved where the user sees it, so that chains which go on find their own model.
-        moved, _ = model.resolve(x, sample_weight).translate(-origin)
-        start = start_about(moved, start, origin, near, sample_weight)
-        settings = {"method": method, "n_chains": n_chains, "n_draws": n_draws, **options}
-        settings |= {"n_warmup": n_warmup, "thinning": thinning, "progress": progress}
-        found = sampled(moved, near, key=key, start=start, sample_weight=sample_weight, **settings)
-        digest = fingerprint(rows, sample_weight)
-        found = found.moved(origin, wide_rows(x).reshape(rows.shape), digest)
-        return dataclasses.replace(found, feature_names=names, row_names=index)
-    with naming_columns(x):
-        model.check_model(rows, sample_weight)
-    x = rows
-    model = model.resolve(x, sample_weight)
+    problem = prepare(model, x, sample_weight)
+    check_same_data(start, problem)
+    start = start.near if isinstance(start, Posterior) else problem.begin(start)
+    model, x, sample_weight = problem.model, problem.x, problem.sample_weight
     key, key_starts = jax.random.split(key)
     begun = beginning(model, x, sample_weight, start, n_chains, engine.name, key_starts)
 
@@ -109,11 +87,14 @@ def sampled(
         of_slice = lambda part: _log_likelihood(working, *wide[1:], part)
         log_likelihood = in_slices(of_slice, drawn, 2)
     draws = draws._replace(params=drawn, log_likelihood=np.asarray(log_likelihood))
-    known = {"fingerprint": fingerprint(x, sample_weight), "feature_names": names}
-    return assembled(
-        model, wide[0], working, x, sample_weight, draws, begun,
-        method=engine.name, row_names=index, **known,
+    found = assembled(
+        model, wide[0], working, x, sample_weight, draws, begun, method=engine.name,
+        fingerprint=problem.fingerprint, feature_names=problem.feature_names,
+        row_names=problem.row_names,
     )  # fmt: skip
+    if problem.origin is None:
+        return found
+    return found.moved(problem.origin, problem.wide, problem.fingerprint)
 
 
 def named(method: str | Engine, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -14,7 +14,7 @@ from jaxgmm._programs import on_rung, program
 from jaxgmm.bayes._chains import Starts
 from jaxgmm.bayes._labelling import highest
 from jaxgmm.bayes._posterior import Posterior
-from jaxgmm.em import SAME_OPTIMUM, Fit, Status, check_precision, fingerprint
+from jaxgmm.em import SAME_OPTIMUM, Fit, Problem, Status, check_precision
 from jaxgmm.model import forms_of_start, prior_draws, same_form, stacked
 
 _DEFAULT_CHAINS = 4
@@ -51,24 +51,13 @@ class Beginning(NamedTuple):
     note: str = ""
 
 
-def check_same_data(start: Any, x: Array, sample_weight: Array | None) -> None:
+def check_same_data(start: Any, problem: Problem) -> None:
     """Refuse a fit or a posterior of other data, or of another precision."""
     if isinstance(start, (Fit, Posterior)):
         check_precision(start)
-        if start.fingerprint != fingerprint(x, sample_weight):
+        if start.fingerprint != problem.fingerprint:
             kind = type(start).__name__.lower()
             raise ValueError(f"start: this {kind} is of other data or weights; fit x first")
-
-
-def start_about(
-    model: LatentModel, start: Any, origin: np.ndarray, x: Any, sample_weight: Array | None
-) -> Any:
-    """The ``start`` for rows that are ``x`` when seen from an origin."""
-    if isinstance(start, Posterior):
-        return start.near
-    if isinstance(start, Fit):
-        return start.moved(-origin, fingerprint(x, sample_weight))
-    return model.translate(-origin, start)[1]
 
 
 def beginning(

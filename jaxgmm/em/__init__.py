@@ -15,6 +15,7 @@ from jaxgmm.em._kmeans import KMeans, KMeansRun, kmeans
 from jaxgmm.em._loop import default_tolerance, run
 from jaxgmm.em._lrt import LikelihoodRatioTest, bootstrap_lrt
 from jaxgmm.em._online import Online
+from jaxgmm.em._problem import Problem, prepare
 from jaxgmm.em._progress import bar
 from jaxgmm.em._readings import Block, Readings, check_no_weights
 from jaxgmm.em._results import (

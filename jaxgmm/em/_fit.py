@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 import numbers
@@ -34,6 +33,7 @@ from jaxgmm.em._loop import (
 )
 from jaxgmm.em._online import Online, fit_online, update
 from jaxgmm.em._passes import fit_stream
+from jaxgmm.em._problem import is_array, prepare
 from jaxgmm.em._readings import check_no_weights
 from jaxgmm.em._record import Rows, best_fit, certainty, distinct, ended_well, landmarks
 from jaxgmm.em._results import SAME_OPTIMUM, Fit, RowSums, Run, Status, fingerprint
@@ -42,8 +42,8 @@ from jaxgmm.em._start import DETERMINISTIC, SHORT_RUNS, SHORT_STEPS, STARTS, war
 from jaxgmm.em._step import evaluate
 from jaxgmm.em._stream import Stream
 from jaxgmm.em._variants import ALGORITHMS, RANDOM_ALGORITHMS
-from jaxgmm.files import feature_names, naming_columns, numeric
-from jaxgmm.model import centred_rows, forms_of_start, no_labels, prior_draws, stacked
+from jaxgmm.files import numeric
+from jaxgmm.model import forms_of_start, no_labels, prior_draws, stacked
 
 
 @in_company
@@ -185,17 +185,6 @@ def fit(
     elif callable(start):
         key, drawing = jax.random.split(check_key(key, "a function as start takes keys"))
         start = _drawn(start, jax.random.split(drawing, n_init))
-    model, x = model.read(x)
-    rows, weight = model.check_data(x, sample_weight)
-    names, narrowed = feature_names(x), centred_rows(x, rows, model.places)
-    if narrowed is not None:
-        options = {"key": key, "n_init": n_init, "sample_weight": sample_weight, "tol": tol}
-        options |= {"max_iter": max_iter, "algorithm": algorithm, "acceleration": acceleration}
-        options |= {"checkpoint": checkpoint, "every": every}
-        found = _fit_about(model, *narrowed, start, options)
-        found = found.moved(narrowed[1], fingerprint(rows, weight))
-        return dataclasses.replace(found, feature_names=names)
-    table, x, sample_weight = x, rows, weight
     seed = None if key is None else key_numbers(check_key(key, "starts are random"))
     check_count("max_iter", max_iter, 0)
     check_name("algorithm", algorithm, ALGORITHMS)
@@ -210,14 +199,13 @@ def fit(
             f"algorithm: the M-step of this model is numerical, for which there is algorithm='em'; "
             f"found {algorithm!r}"
         )
-    if tol is None:
-        tol = default_tolerance(x.dtype)
-    elif not (isinstance(tol, numbers.Real) and math.isfinite(tol) and tol >= 0):
+    if tol is not None and not (isinstance(tol, numbers.Real) and math.isfinite(tol) and tol >= 0):
         raise ValueError(f"tol: needs a finite number of at least 0, found {tol!r}")
-    with naming_columns(table):
-        model.check_model(x, sample_weight)
+    problem = prepare(model, x, sample_weight)
+    model, x, sample_weight = problem.model, problem.x, problem.sample_weight
+    start = problem.begin(start)
     model.check_mode()
-    model = model.resolve(x, sample_weight)
+    tol = default_tolerance(x.dtype) if tol is None else tol
     tolerance = jnp.asarray(tol, x.dtype)
 
     noise = None
@@ -281,7 +269,7 @@ def fit(
         "max_iter": max_iter,
         "algorithm": algorithm,
         "acceleration": acceleration,
-        "feature_names": names,
+        "feature_names": problem.feature_names,
         "start": start if isinstance(start, str) else "given",
         "seed": seed,
     }
@@ -294,22 +282,15 @@ def fit(
         found, twin = _select(model, x, sample_weight, filled, above, settings)
         if not lifted:
             break
-    return found
+    if problem.origin is None:
+        return found
+    return found.moved(problem.origin, problem.fingerprint)
 
 
 Fit.going_on = staticmethod(update)
 
 # Readings of a stream by EM, if nobody says.
 _PASSES = 100
-
-
-def _fit_about(
-    model: LatentModel, x: np.ndarray, origin: np.ndarray, start: Any, options: dict[str, Any]
-) -> Fit:
-    """The fit to rows about an origin."""
-    given = None if isinstance(start, str) or _is_array(start) else start
-    moved, given = model.translate(-origin, given)
-    return fit(moved, x, start=start if given is None else given, **options)
 
 
 @program(static_argnames="start")
@@ -510,28 +491,24 @@ def _best_of_short_runs(runs: list[tuple[Run, Params]]) -> Params:
 _PRIOR = "prior"
 
 
-def _is_array(start: Any) -> bool:
-    return isinstance(start, (np.ndarray, jax.Array, list))
-
-
 def _given_starts(model: LatentModel, x: Array, start: Any) -> tuple[Any, str]:
     """The user's starts with a leading axis, checked, and what they are."""
-    is_array = _is_array(start)
-    if is_array and spans_processes(x):
+    labelled = is_array(start)
+    if labelled and spans_processes(x):
         raise ValueError(
             "start: responsibilities are of rows that other processes have; start by name or at "
             "parameters"
         )
-    if is_array and not model.starts_from_labels:
+    if labelled and not model.starts_from_labels:
         raise ValueError(no_labels(model))
-    if is_array:
+    if labelled:
         start = numeric("start", start)
         if not np.all(np.isfinite(start)) or np.any(start < 0):
             raise ValueError("start: responsibilities must be finite and not negative")
         if start.ndim > 1 and not np.allclose(start.sum(axis=-1), 1, atol=1e-4):
             raise ValueError("start: the responsibilities of each row must sum to one")
     responsibilities, params = forms_of_start(model, x)
-    needed, kind = (responsibilities, "responsibilities") if is_array else (params, "parameters")
+    needed, kind = (responsibilities, "responsibilities") if labelled else (params, "parameters")
     if jax.tree.structure(start) != jax.tree.structure(needed):
         raise TypeError(
             f"start: needs a name ({', '.join([*STARTS, _PRIOR])}), responsibilities (n, K), "
