@@ -249,11 +249,15 @@ def waits(rate):
 
 
 COUNTED = np.array([0.0, 1, 1, 2, 6, 7, 9, 8])
-# Model, what it is made of, and how it is sampled.
+# What makes the model, its code, and how it is sampled.
 OWN = {
-    "function": (jg.Mixture(F.Custom(waits, rate=dist.constraints.positive), 1), [waits], None),
-    "model": (Counts(np.asarray(0.5)), [Counts, Point], "laplace"),
-    "program": (jg.from_numpyro(counted, COUNTED, rate=0.4), [counted], "nuts"),
+    "function": (
+        lambda: jg.Mixture(F.Custom(waits, rate=dist.constraints.positive), 1),
+        [waits],
+        None,
+    ),
+    "model": (lambda: Counts(np.asarray(0.5)), [Counts, Point], "laplace"),
+    "program": (lambda: jg.from_numpyro(counted, COUNTED, rate=0.4), [counted], "nuts"),
 }
 
 
@@ -261,7 +265,8 @@ OWN = {
     "name", [pytest.param(n, marks=[pytest.mark.turn] * (n != "function")) for n in OWN]
 )
 def test_code_of_ones_own_is_named_and_handed_over(name, tmp_path):
-    model, own, method = OWN[name]
+    make, own, method = OWN[name]
+    model = make()
     x = COUNTED + 1 if name == "function" else COUNTED
     fit = jg.fit(model, x, key=jax.random.key(0), n_init=2, max_iter=20)
     again = returned(fit, tmp_path, own)
