@@ -43,15 +43,15 @@ def made(truth=TRUTH, params=PARAMS, **options):
 def simulated(numbers, n=N):
     """The rows of some of these data sets."""
     setting = dataclasses.make_dataclass("Rows", ["n_rows", "n_held_out"], frozen=True)(n, 50)
-    return _batches._simulate(TRUTH, PARAMS, _batches._keys(KEY, numbers), n, setting)
+    return _batches._simulate(TRUTH, PARAMS, None, _batches._keys(KEY, numbers), n, setting)
 
 
 def exact(monkeypatch, n_rows):
     """No rows are filled up: the first of as many are drawn, and cut."""
     simulate = _batches._simulate
 
-    def cut(truth, params, keys, n, setting):
-        rows = simulate(truth, params, keys, n, setting._replace(n_rows=n_rows))
+    def cut(truth, params, given, keys, n, setting):
+        rows = simulate(truth, params, given, keys, n, setting._replace(n_rows=n_rows))
         return _batches._first_rows(rows, n)
 
     monkeypatch.setattr(_study, "size_for", lambda n: n)

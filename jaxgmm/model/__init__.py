@@ -5,6 +5,7 @@ from jaxgmm.model._bernoulli import Bernoulli
 from jaxgmm.model._categorical import Categorical
 from jaxgmm.model._conjugate import ConjugateFamily, MixtureParams, Sums
 from jaxgmm.model._coordinates import coordinates
+from jaxgmm.model._covariates import n_columns
 from jaxgmm.model._custom import Custom
 from jaxgmm.model._distributions import (
     Beta,

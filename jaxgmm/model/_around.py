@@ -212,6 +212,9 @@ class Around(Family):
     def given_rows(self, x: Any) -> Array:
         return self.family.given_rows(x)
 
+    def lacks(self, given: np.ndarray) -> np.ndarray:
+        return self.family.lacks(given)
+
     @property
     def positions(self) -> tuple[list[int], int]:
         """Where the covariates and the response of a regression inside stand."""

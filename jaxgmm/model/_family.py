@@ -221,6 +221,11 @@ class Family(Form):
         """The user's rows of which only columns that are not drawn need be there."""
         return x if isinstance(x, jax.Array) else jnp.asarray(numeric("given", self.read(x)[1]))
 
+    def lacks(self, given: Float[np.ndarray, "n d"]) -> Bool[np.ndarray, "n d"]:
+        """Numbers of `given_rows` that are not there, though rows are drawn beside them."""
+        known = [kind == "given" for kind in self.kinds(given.shape[1])]
+        return ~np.isfinite(given) & np.array(known, bool)
+
     def called(self, names: tuple[Any, ...]) -> Family:
         """The family that knows what the columns of a row are called."""
         return self

@@ -275,6 +275,13 @@ class Gated(Unconjugate, Around):
             return jnp.asarray(np.asarray(self._read(x, whole=False)[1]))
         return jnp.asarray(numeric("given", x))
 
+    def lacks(self, given: np.ndarray) -> np.ndarray:
+        own, at = self._places(given.shape[1])
+        found = np.zeros(given.shape, bool)
+        found[:, own] = self.family.lacks(given[:, own])
+        found[:, at] |= ~np.isfinite(given[:, at])
+        return found
+
     def check_names(self, names: tuple[str, ...]) -> None:
         own, at = self._places(len(names))
         self.family.check_names(tuple(names[j] for j in own))

@@ -35,6 +35,7 @@ from jaxgmm._sharded import beside_rows, by_itself, of_block, rows_here, shared,
 from jaxgmm.files import Coded, numeric, stored
 from jaxgmm.labels import check_renaming
 from jaxgmm.model._background import Background, Uniform
+from jaxgmm.model._covariates import given_rows
 from jaxgmm.model._door import check_concentration, check_coordinates
 from jaxgmm.model._facts import code, formulas, hyper, prior_of
 from jaxgmm.model._family import Family
@@ -428,8 +429,8 @@ class Mixture(LatentModel):
         Raises
         ------
         ValueError
-            Without ``given`` where it is needed, with it where it is not, and for other than n
-            rows.
+            Without ``given`` where it is needed, with it where it is not, for other than n rows,
+            and for a covariate that is not there or missing in a row.
 
         Examples
         --------
@@ -448,7 +449,7 @@ class Mixture(LatentModel):
             return super().sample(params, key, n)
         if given is None:
             raise ValueError(no_given(self))
-        rows = as_rows(self.family.given_rows(given))
+        rows = given_rows(self.family, given)
         if len(rows) != n:
             raise ValueError(f"given: needs {n} rows, found {len(rows)}")
         key_label, key_row = jax.random.split(key)

@@ -280,6 +280,10 @@ class Product(Family):
         known = dataclasses.replace(self, categories=tuple(found[name] for name in names))
         return known, joined(x, columns, numbers)
 
+    def lacks(self, given: np.ndarray) -> np.ndarray:
+        own = [part.family.lacks(given[:, part.columns]) for part in self.each]
+        return np.concatenate(own, axis=1)
+
     def check_names(self, names: tuple[str, ...]) -> None:
         needed = self.column_names
         if names not in (needed, tuple(f"x{j}" for j in range(len(needed)))):

@@ -200,6 +200,8 @@ class Regression(SiteFamily):
                 )
             return self, Coded(rows, names) if self.by_name else x
         names = self.names
+        if names is None and not whole:
+            names = self.column_names
         if names is None:
             response = self.response
             if response is None:

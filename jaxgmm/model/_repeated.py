@@ -258,7 +258,16 @@ class Repeated(Around):
             return x
         if is_table(x) and _by_name(self.family.column_names or (0,)):
             return jnp.asarray(self._side_by_side(self.family.given_rows(self._long(x))))
-        return jnp.asarray(numeric("given", x))
+        rows = jnp.asarray(numeric("given", x))
+        self._check_width(rows.shape[-1])
+        return rows
+
+    def lacks(self, given: np.ndarray) -> np.ndarray:
+        """But of a repeat of which nothing is given, which is absent."""
+        each = given.reshape(-1, given.shape[1] // self.m)
+        known = [j for j, kind in enumerate(self.family.kinds(each.shape[1])) if kind == "given"]
+        absent = np.all(np.isnan(each[:, known]), axis=1, keepdims=True)
+        return (self.family.lacks(each) & ~absent).reshape(given.shape)
 
     def check_names(self, names: tuple[str, ...]) -> None:
         d = len(names) // self.m
@@ -463,12 +472,8 @@ class Repeated(Around):
     # -- doors and health ----------------------------------------------------------------
 
     def check_rows(self, x: np.ndarray) -> None:
-        c, left = divmod(x.shape[1], self.m)
-        if left:
-            raise ValueError(
-                f"x: {self.label} needs {self.m} repeats of as many columns, found "
-                f"{x.shape[1]} column(s)"
-            )
+        self._check_width(x.shape[1])
+        c = x.shape[1] // self.m
         known = dataclasses.replace(self, ragged=True)
         rows, there = known._apart(x)
         assert there is not None
@@ -487,6 +492,12 @@ class Repeated(Around):
             except ColumnRefused as refusal:
                 sentence, column, names = refusal.args
                 raise ColumnRefused(sentence, r * c + column, names) from None
+
+    def _check_width(self, d: int) -> None:
+        if d % self.m:
+            raise ValueError(
+                f"x: {self.label} needs {self.m} repeats of as many columns, found {d} column(s)"
+            )
 
     def _looked(self, x: np.ndarray) -> Repeated:
         return dataclasses.replace(self, ragged=bool(np.isnan(x).any()))

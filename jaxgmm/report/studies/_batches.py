@@ -23,6 +23,7 @@ from jaxgmm.report.studies._asked import ASKED, Options, asked
 from jaxgmm.report.studies._case import Case, Found, Rows, Setting, searched, simulated
 from jaxgmm.report.studies._criteria import CRITERIA, criteria
 from jaxgmm.report.studies._each import each, everywhere
+from jaxgmm.report.studies._given import Given
 from jaxgmm.report.studies._methods import METHODS, Method, Outcome
 
 # Data sets side by side: a processor is quickest with one at a time, its restarts beside each
@@ -35,13 +36,17 @@ _ROWS, _STARTS, _METHODS, _SELECT, _ASKED = 0, 1, 2, 3, 4
 
 
 class Problem(NamedTuple):
-    """The truth, the model that is fitted, what its estimates should be, models to choose from."""
+    """The truth, the model that is fitted, what its estimates should be, models to choose from.
+
+    And what all data sets are ``given`` of their rows, where they are given something.
+    """
 
     truth: LatentModel
     params: Params
     model: LatentModel
     target: Params
     candidates: tuple[LatentModel, ...]
+    given: Given | None
 
 
 class Asked(NamedTuple):
@@ -122,7 +127,7 @@ def _batch(
     n: int,
 ) -> Record:
     keys = _keys(key, numbers)
-    rows = _simulate(problem.truth, problem.params, keys, n, setting)
+    rows = _simulate(problem.truth, problem.params, problem.given, keys, n, setting)
     fitted = problem.model, problem.target
     seconds, outcomes = {}, {}
     begin = time.perf_counter()
@@ -176,13 +181,18 @@ def _keys(key: PRNGKeyArray, numbers: Array) -> Key[Array, " b"]:
 
 @program(static_argnames="setting")
 def _simulate(
-    truth: LatentModel, params: Params, keys: Key[Array, " b"], n: Array | int, setting: Setting
+    truth: LatentModel,
+    params: Params,
+    given: Given | None,
+    keys: Key[Array, " b"],
+    n: Array | int,
+    setting: Setting,
 ) -> Rows:
-    def one(common: tuple[LatentModel, Params, Array], key: PRNGKeyArray) -> Rows:
-        truth, params, n = common
-        return simulated(truth, params, jax.random.fold_in(key, _ROWS), n, setting)
+    def one(common: tuple[LatentModel, Params, Given | None, Array], key: PRNGKeyArray) -> Rows:
+        truth, params, given, n = common
+        return simulated(truth, params, given, jax.random.fold_in(key, _ROWS), n, setting)
 
-    return _each(one, (truth, params, jnp.asarray(n)), keys)
+    return _each(one, (truth, params, given, jnp.asarray(n)), keys)
 
 
 @program(static_argnames="n")

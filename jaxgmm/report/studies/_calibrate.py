@@ -18,10 +18,11 @@ from jaxgmm._contract import LatentModel, Params
 from jaxgmm._numerics import at_once, normal
 from jaxgmm._programs import program
 from jaxgmm.em import Status, bar
-from jaxgmm.model import prior_draws
+from jaxgmm.model import n_columns, prior_draws
 from jaxgmm.report.studies._calibration import Calibration
 from jaxgmm.report.studies._case import End, first_of
 from jaxgmm.report.studies._each import each, everywhere
+from jaxgmm.report.studies._given import check_given, given_of, rows_beside, some_of
 from jaxgmm.report.studies._quantities import SHARED, entries, invariants
 from jaxgmm.report.studies._ranks import rank_table
 
@@ -59,6 +60,7 @@ def calibrate(
     method: str | Kernel = "gibbs",
     n_datasets: int = 1000,
     quantities: Watched | None = None,
+    given: Any = None,
     n_draws: int = 99,
     thinning: int = 5,
     n_warmup: int = 100,
@@ -87,6 +89,10 @@ def calibrate(
         labels changes unless the labels differ in their prior. By default moments of the density,
         the probability that two rows share a component, the smallest weight, and the log
         likelihood.
+    given : (N, D) array or table, optional
+        Of a model that draws rows beside columns that are given, such as the covariates of a
+        regression: rows that have them, as in ``model.sample``. All data sets have the same: these
+        rows where N is n, or else n of them drawn with replacement.
     n_draws : int
         Draws L that ranks are taken among.
     thinning : int
@@ -105,7 +111,8 @@ def calibrate(
     Raises
     ------
     ValueError, TypeError
-        For a prior that has no draws, and arguments that do not fit.
+        For a prior that has no draws, arguments that do not fit, and a model without what it needs
+        to be ``given`` of each row.
 
     Notes
     -----
@@ -146,21 +153,26 @@ def calibrate(
         raise ValueError(f"level: needs a number between 0 and 1, such as 0.95; found {level!r}")
     if not callable(method):
         check_name("method", method, ("em", *bayes.WITHIN))
-    model = _sized(model)
+    model = _sized(model, given)
     key_look, key_sets = jax.random.split(key)
     looked = prior_draws(model, key_look, (1, 1), "model")
-    model = model.settled(jax.tree.map(lambda leaf: leaf[0, 0], looked))
+    point = jax.tree.map(lambda leaf: leaf[0, 0], looked)
+    whole, beside = given_of(model, point, given, key_look), None
+    if whole is not None:
+        beside = jnp.asarray(some_of(whole, n, key, 0))
+        model = model.resolve(beside)  # knows which repeats are absent
+    model = model.settled(point)
 
     chains = 1 if callable(method) else _CHAINS.get(method, 1)
     n_kept = -(-n_draws // chains) * chains
     plan = _Plan(method, quantities or _watched, n, n_kept, thinning, n_warmup, n_init)
     batch = -(-n_datasets // -(-n_datasets // _MOST_IN_BATCH))
     numbers = np.arange(-(-n_datasets // batch) * batch).reshape(-1, batch)
-    model, key_sets = everywhere((model, key_sets), batch)
+    common = everywhere((model, key_sets, beside), batch)
     found = []
     with bar("data sets", progress, n_datasets) as shown:
         for some in numbers:
-            found.append(_ranked(model, key_sets, some, plan))
+            found.append(_ranked(*common, some, plan))
             shown.update(min(batch, n_datasets - int(some[0])))
     joined, end = jax.tree.map(lambda *parts: np.concatenate(parts)[:n_datasets], *found)
     kept = np.stack(list(joined.values()), axis=1)
@@ -170,6 +182,7 @@ def calibrate(
         "level": level,
         "n_kept": n_kept,
         "seed": key_numbers(key),
+        **({} if whole is None else {"n_given": len(whole)}),
         **{name: count for name, (count, _) in counts.items()},
     }
     ends = _counted(end, kept[:, 0] >= 0, "drawn" if callable(method) else "converged")
@@ -188,18 +201,19 @@ def _counted(end: np.ndarray, ranked: np.ndarray, well: str) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("end")
 
 
-def _sized(model: LatentModel) -> LatentModel:
+def _sized(model: LatentModel, given: Any) -> LatentModel:
     """The model as numbers that draws can be made of."""
     if not isinstance(model, LatentModel):
         raise TypeError(f"model: needs one such as jaxgmm.Mixture, found {type(model).__name__}")
+    check_given(model, given)
     if getattr(model, "n_features", 0) is None:
-        mean = getattr(getattr(model, "prior", None), "mean", None)
-        if mean is None:
+        width = n_columns(model, given)
+        if width is None:
             raise ValueError(
                 f"model: {model!r} has no prior as numbers to draw from; give a ConjugatePrior, or "
                 "model.resolve(x) for rows x"
             )
-        model = model.resolve(jnp.zeros((2, np.size(mean))))
+        model = model.resolve(jnp.zeros((2, width)))
     model.check_samplable()
     return model
 
@@ -221,17 +235,21 @@ def _watched(model: LatentModel, params: Params, x: Array) -> dict[str, Array]:
 
 @program(static_argnames="plan")
 def _ranked(
-    model: LatentModel, key: PRNGKeyArray, numbers: Int[Array, " b"], plan: _Plan
+    model: LatentModel,
+    key: PRNGKeyArray,
+    given: Float[Array, "n d"] | None,
+    numbers: Int[Array, " b"],
+    plan: _Plan,
 ) -> tuple[dict[str, Array], Array]:
     """Ranks of a batch of data sets, -1 where there are none, and how each ended."""
 
     def one(
-        common: tuple[LatentModel, PRNGKeyArray], number: Array
+        common: tuple[LatentModel, PRNGKeyArray, Array | None], number: Array
     ) -> tuple[dict[str, Array], Array]:
-        model, key = common
+        model, key, given = common
         keys = jax.random.split(jax.random.fold_in(key, number), 4)
         truth = model.draw_prior(keys[0])
-        x = model.sample(truth, keys[1], plan.n)
+        x = rows_beside(model, truth, keys[1], plan.n, given)
         own = plan.watched(model, truth, x)
         make = _by_kernel if callable(plan.method) else _MAKERS.get(plan.method, _from_fit)
         drawn, end = make(model, x, truth, keys[2], plan)
@@ -246,7 +264,7 @@ def _ranked(
 
     # Kernels take equally long, EM does not.
     together = at_once(plan.n * model.n_components, float) if callable(plan.method) else 1
-    return each(one, (model, key), numbers, together)
+    return each(one, (model, key, given), numbers, together)
 
 
 def _rank(key: PRNGKeyArray, drawn: Float[Array, " s"], own: Array) -> Int[Array, ""]:

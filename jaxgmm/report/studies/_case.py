@@ -14,6 +14,7 @@ from jaxgmm._contract import LatentModel, Params
 from jaxgmm.bayes import AMBIGUOUS
 from jaxgmm.em import SAME_OPTIMUM, Status
 from jaxgmm.labels import cheapest, directions, drawn_labels, margin
+from jaxgmm.report.studies._given import Given, rows_beside
 from jaxgmm.report.studies._quantities import Quantities, values
 
 
@@ -98,16 +99,22 @@ class Case(NamedTuple):
 
 
 def simulated(
-    truth: LatentModel, params: Params, key: PRNGKeyArray, n: Array | int, setting: Setting
+    truth: LatentModel,
+    params: Params,
+    given: Given | None,
+    key: PRNGKeyArray,
+    n: Array | int,
+    setting: Setting,
 ) -> Rows:
     """``n`` rows of the truth, with the labels that they came from."""
     key_rows, key_labels, key_held_out = jax.random.split(key, 3)
-    x = truth.sample(params, key_rows, setting.n_rows)
+    beside, beside_held_out = (None, None) if given is None else given
+    x = rows_beside(truth, params, key_rows, setting.n_rows, beside)
     weight = (jnp.arange(setting.n_rows) < n).astype(x.dtype)
     # Labels given rows: the two together are as if labels had been drawn first.
     probability = truth.responsibilities(params, x)
     labels = drawn_labels(key_labels, probability.T, 0)
-    held_out = truth.sample(params, key_held_out, setting.n_held_out)
+    held_out = rows_beside(truth, params, key_held_out, setting.n_held_out, beside_held_out)
     agreed = jnp.argmax(probability, axis=1)
     return Rows(
         x,

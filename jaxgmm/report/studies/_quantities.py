@@ -80,11 +80,11 @@ def invariants(model: LatentModel, params: Params) -> Sites:
     covariances, the averages of these over the components.
     """
     own, dims = model.sites(params), model.site_dims()
-    weights = own.get("weights")
+    sites = {**model.derived_sites(params), **own}
+    weights = sites.get("weights")
     if weights is None or dims.get("weights") != ["component"]:
         return {}
     shared = {SHARED: jnp.sum(weights**2)}
-    sites = {**model.derived_sites(params), **own}
     if not {"means", "covariances_full"} <= set(sites):
         each = [n for n in own if n != "weights" and dims.get(n, [])[:1] == ["component"]]
         return {f"{AVERAGE}{n}": jnp.tensordot(weights, own[n], axes=1) for n in each} | shared

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from jaxgmm.report._code import key_code, model_code, quoted
 from jaxgmm.report.studies import _batches
 from jaxgmm.report.studies._asked import ASKED, Options, check_order, checked, engines_of
 from jaxgmm.report.studies._case import Setting
+from jaxgmm.report.studies._given import Given, filled, given_of, rows_beside, some_of
 from jaxgmm.report.studies._methods import METHODS, Method
 from jaxgmm.report.studies._quantities import quantities, values
 from jaxgmm.report.studies._result import Study
@@ -46,7 +48,7 @@ _COUNTS = {
 }
 
 # What the study itself draws, beside the data sets.
-_LOOK, _TARGET = 2**32 - 1, 2**32 - 2
+_LOOK, _TARGET, _HELD_OUT = 2**32 - 1, 2**32 - 2, 2**32 - 3
 
 
 def study(
@@ -68,6 +70,7 @@ def study(
     n_replicates: int = 200,
     n_held_out: int = 500,
     max_iter: int = 1000,
+    given: Any = None,
     feature_names: Sequence[str] | None = None,
     path: str | os.PathLike[str] | None = None,
     progress: bool = True,
@@ -123,6 +126,10 @@ def study(
         Rows on which densities are judged.
     max_iter : int
         Most M-steps of a restart.
+    given : (N, D) array or table, optional
+        Of a truth that draws rows beside columns that are given, such as the covariates of a
+        regression: rows that have them, as in ``truth.sample``. All data sets have the same: these
+        rows where N is n, or else n of them drawn with replacement, as those held out are.
     feature_names : sequence of str, optional
         Names of the columns; ``x0, x1, ...`` by default.
     path : path, optional
@@ -138,8 +145,8 @@ def study(
     Raises
     ------
     ValueError, TypeError
-        For arguments that do not fit, a prior that a method cannot use, and a folder that holds
-        another study.
+        For arguments that do not fit, a prior that a method cannot use, a folder that holds another
+        study, and a truth without what it needs to be ``given`` of each row.
 
     Notes
     -----
@@ -170,8 +177,8 @@ def study(
     True
     """
     named = _methods(methods)
-    given = (n_init, n_chains, n_draws, n_warmup, n_replicates, n_held_out, max_iter)
-    counts = dict(zip(_COUNTS, given, strict=True))
+    asked = (n_init, n_chains, n_draws, n_warmup, n_replicates, n_held_out, max_iter)
+    counts = dict(zip(_COUNTS, asked, strict=True))
     check_count("n", n, 2)
     check_count("n_datasets", n_datasets, 2)
     for name, least in _COUNTS.items():
@@ -186,7 +193,7 @@ def study(
     # Few numbers of rows are compiled for.
     able = all(getattr(one, "fills_up", False) for one in (model, *candidates))
     n_rows = size_for(n) if able else n
-    look = _looked_at(truth, params, n_rows, jax.random.fold_in(key, _LOOK))
+    look, whole = _looked_at(truth, params, given, n, n_rows, key)
     _check_model(model, look, [name for name in bayes.WITHIN if METHODS[name] in named.values()])
     engines = engines_of(criteria)
     for candidate in candidates:
@@ -194,19 +201,29 @@ def study(
     check_order(criteria, candidates)
 
     contains = _kind(model) == _kind(truth)
-    target = params if contains else _target(truth, params, model, jax.random.fold_in(key, _TARGET))
-    sized = model.resolve(look).settled(target)
+    target = params if contains else _target(truth, params, model, whole, key)
+    # With weights only where it matters which rows a data set has.
+    weight = None if whole is None else jnp.asarray(np.arange(n_rows) < n, look.dtype)
+    sized = model.resolve(look, weight)
+    if whole is not None:
+        # What is made of parameters at the average covariates, such as weights of gates.
+        target = sized.from_sites(sized.sites(target))
+    sized = sized.settled(target)
     names = _names(feature_names, look.shape[1])
     wanted = quantities(sized, target, names)
     setting = Setting(wanted, levels, n_rows, truth.n_components, **counts)
     asks = candidates and set(ASKED) & set(criteria)
     most = max(1, min(_FEW_IN_BATCH if asks else _MOST_IN_BATCH, _BATCH_NUMBERS // look.size))
     batch = -(-n_datasets // -(-n_datasets // most))
-    tried = tuple(_in_numbers(candidate, look) for candidate in candidates)
-    fitted = _in_numbers(model, look).settled(target)
-    problem = _batches.Problem(_in_numbers(truth, look), params, fitted, target, tried)
-    asked = _batches.Asked(named, criteria)
-    record = _batches.run(problem, setting, asked, key, n, n_datasets, batch, folder, progress)
+    tried = tuple(_in_numbers(candidate, look, weight) for candidate in candidates)
+    fitted = _in_numbers(model, look, weight).settled(target)
+    beside = None
+    if whole is not None:
+        beside = Given(look, jnp.asarray(some_of(whole, n_held_out, key, _HELD_OUT)))
+    known = _in_numbers(truth, look, weight)
+    problem = _batches.Problem(known, params, fitted, target, tried, beside)
+    tasks = _batches.Asked(named, criteria)
+    record = _batches.run(problem, setting, tasks, key, n, n_datasets, batch, folder, progress)
     found = scores(record, wanted, np.asarray(values(wanted, sized, target), float), levels)
     settings = {
         "truth": repr(truth),
@@ -219,9 +236,10 @@ def study(
         "seed": key_numbers(key),
         "n": n,
         "n_datasets": n_datasets,
+        **({} if whole is None else {"n_given": len(whole)}),
         **counts,
     }
-    settings["code"] = _code(truth, params, model, candidates, asked.criteria, settings)
+    settings["code"] = _code(truth, params, model, candidates, criteria, settings)
     right = [_kind(candidate) == _kind(truth) for candidate in candidates]
     chosen = selection(record.criteria, candidates, right)
     return Study(*found, selection=chosen, settings=settings, record=record)
@@ -247,6 +265,9 @@ def _code(
     ]
     asked = ("n", "n_datasets", "methods", "levels", *_COUNTS)
     options = "".join(f"    {name}={settings[name]!r},\n" for name in asked)
+    if "n_given" in settings:
+        lines.append(f"given = ...  # the {settings['n_given']} rows that have the covariates")
+        options += "    given=given,\n"
     if candidates:
         models = "".join(f"        {model_code(one)},\n" for one in candidates)
         named = {name: dict(how) for name, how in criteria.items()}
@@ -285,8 +306,13 @@ def _names(given: Sequence[str] | None, width: int) -> tuple[str, ...]:
     return names
 
 
-def _looked_at(truth: LatentModel, params: Params, n: int, key: PRNGKeyArray) -> jax.Array:
-    """Rows of the truth; a refusal where the two do not fit together."""
+def _looked_at(
+    truth: LatentModel, params: Params, given: Any, n: int, n_rows: int, key: PRNGKeyArray
+) -> tuple[jax.Array, np.ndarray | None]:
+    """Rows of the truth, and all that it is given; a refusal where these do not fit together.
+
+    ``n`` rows, and the first ones again until there are ``n_rows`` where something is given.
+    """
     if not isinstance(truth, LatentModel):
         raise TypeError(
             f"truth: needs a model such as jaxgmm.Mixture, found {type(truth).__name__}; pass "
@@ -304,14 +330,19 @@ def _looked_at(truth: LatentModel, params: Params, n: int, key: PRNGKeyArray) ->
         f"params: do not fit {truth!r}: needs what truth.params(...) makes, found "
         f"{type(params).__name__} with shapes {[jnp.shape(leaf) for leaf in leaves]}"
     )
+    own = jax.random.fold_in(key, _LOOK)
     try:
-        x = truth.sample(params, key, n)
+        whole = given_of(truth, params, given, own)
+        beside = None if whole is None else filled(some_of(whole, n, key, _LOOK), n_rows)
+        x = rows_beside(truth, params, own, n_rows, beside)
         _, needed = forms_of_start(truth.resolve(x), x)
-    except (AttributeError, TypeError, IndexError) as error:
+    except (AttributeError, TypeError, IndexError, KeyError) as error:
+        if str(error).startswith("given:"):
+            raise
         raise TypeError(refusal) from error
     if not same_form(params, needed):
         raise ValueError(refusal)
-    return x
+    return x, whole
 
 
 def _check_model(
@@ -331,18 +362,36 @@ def _check_model(
         working.updated(working.statistics(even, x))
 
 
-def _in_numbers(model: LatentModel, x: jax.Array) -> LatentModel:
-    """Hyper-parameters as arrays: programs know no lists. A rule stays one, for each data set."""
-    return model.resolve(x) if getattr(model, "prior_name", "") == "conjugate" else model
+def _in_numbers(model: LatentModel, x: jax.Array, weight: jax.Array | None) -> LatentModel:
+    """Hyper-parameters as arrays: programs know no lists. A rule stays one, for each data set.
+
+    Rows that have a ``weight`` tell what is known once and for all, such as which repeats are
+    absent.
+    """
+    name = getattr(model, "prior_name", "")
+    if weight is None:
+        return model.resolve(x) if name == "conjugate" else model
+    known: Any = model.resolve(x, weight)
+    rule = name not in ("", "none", "conjugate", "sites")
+    return dataclasses.replace(known, prior=model.prior) if rule else known  # type: ignore
 
 
 def _kind(model: LatentModel) -> tuple[Any, ...]:
-    """What models that differ in their prior share."""
-    return type(model), model.n_components, jax.tree.structure(getattr(model, "family", None))
+    """What models that differ in their prior share, whatever tables they have read."""
+    family = getattr(model, "family", None)
+    named = None if family is None else (family.label, *family.beside.items())
+    return type(model), model.n_components, named
 
 
-def _target(truth: LatentModel, params: Params, model: LatentModel, key: PRNGKeyArray) -> Params:
+def _target(
+    truth: LatentModel,
+    params: Params,
+    model: LatentModel,
+    whole: np.ndarray | None,
+    key: PRNGKeyArray,
+) -> Params:
     """The parameters of a model that are nearest to the truth, from many rows of it."""
-    key_rows, key_starts = jax.random.split(key)
-    x = truth.sample(params, key_rows, _TARGET_ROWS)
+    key_rows, key_starts = jax.random.split(jax.random.fold_in(key, _TARGET))
+    beside = None if whole is None else jnp.asarray(some_of(whole, _TARGET_ROWS, key, _TARGET))
+    x = rows_beside(truth, params, key_rows, _TARGET_ROWS, beside)
     return em.fit(model, x, key=key_starts, n_init=16).params
