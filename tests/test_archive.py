@@ -203,6 +203,12 @@ def test_what_stands_around_families_comes_back(name, tmp_path):
     fit = jg.fit(model, TABLE[columns], key=jax.random.key(0), n_init=1, max_iter=5)
     again = returned(fit, tmp_path)
     assert repr(again) == repr(fit)
+    if model.prior == "weak":
+        few = {"n_draws": 20, "n_chains": 2, "progress": False}
+        post = jg.sample(
+            fit.model, TABLE[columns], key=jax.random.key(1), method="laplace", start=fit, **few
+        )
+        returned(post, tmp_path)
 
 
 # -- code of one's own ------------------------------------------------------------------
