@@ -478,3 +478,24 @@ def test_pictures_of_lines(tmp_path):
     with pytest.raises(TypeError, match="have no densities"):
         jg.report.plot_density(fit, post)
     figure.savefig(tmp_path / "lines.png")
+
+
+@pytest.mark.turn
+@pytest.mark.parametrize("name", ["lines", "answers", "counts"])
+def test_the_verdict_of_a_fit_and_its_posterior(name):
+    family, x, k = {
+        "lines": (PLANES, X, 2),
+        "answers": (LOGISTIC, ANSWERS, 1),
+        "counts": (POISSON, COUNTS, 2),
+    }[name]
+    fit = jg.fit(jg.Mixture(family, k, prior="weak"), x, key=KEY, n_init=4)
+    post = jg.sample(
+        fit.model, x, key=KEY, method="nuts", start=fit, n_chains=2, n_draws=300, n_warmup=200,
+        progress=False,
+    )  # fmt: skip
+    verdict = jg.compare(fit, post)
+    assert verdict.checks.loc["Newton decrement (sd)", "verdict"] == "ok"
+    # The mode of a posterior that is nearly normal is its mean.
+    draws = post.draws["coefficients"]
+    apart = np.abs(draws.mean(axis=(0, 1)) - fit.params.own["coefficients"])
+    assert np.all(apart < 0.6 * draws.std(axis=(0, 1)))

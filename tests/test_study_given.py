@@ -32,7 +32,7 @@ class Stopped(Exception):
     """A study that has been prepared, and is not run."""
 
 
-def prepared(monkeypatch, n):
+def prepared(monkeypatch, n, **options):
     """Rows (set, n, D) of four data sets, and those held out."""
 
     def stop(problem, setting, wanted, key, n, *_):
@@ -40,7 +40,7 @@ def prepared(monkeypatch, n):
 
     monkeypatch.setattr(_batches, "run", stop)
     with pytest.raises(Stopped) as stopped:
-        made(n=n)
+        made(n=n, **options)
     problem, setting, key = stopped.value.args
     keys = _batches._keys(key, np.arange(4))
     rows = _batches._simulate(problem.truth, problem.params, problem.given, keys, n, setting)
@@ -58,6 +58,13 @@ def test_covariates_are_the_same_in_all_data_sets(monkeypatch):
     for beside in (chosen[:, :, 0], held_out[:, :, 0]):
         assert np.all(beside == beside[0])
         assert set(beside[0]) <= set(AGES)
+
+
+def test_data_sets_have_the_dtype_of_the_parameters(monkeypatch):
+    params = jax.tree.map(lambda leaf: leaf.astype("float32"), PARAMS)
+    rows, held_out = prepared(monkeypatch, N, params=params)
+    assert (rows.dtype, held_out.dtype) == ("float32", "float32")
+    np.testing.assert_allclose(rows[:, :, 0], np.tile(AGES, (4, 1)), rtol=1e-6)
 
 
 def test_what_a_model_has_read_does_not_make_it_another():
