@@ -196,6 +196,21 @@ def test_other_families_have_their_sums(name):
     assert np.min(np.diff(fit.trace)) > -1e-8 * abs(fit.log_joint)
 
 
+@pytest.mark.turn
+@pytest.mark.parametrize("gates", [False, True])
+def test_pictures_of_lines_have_a_point_for_each_repeat(gates):
+    fit, table = _lines(gates=gates)
+    post = jg.sample(
+        fit.model, table, key=KEY, start=fit, method="laplace", n_draws=50, progress=False
+    )
+    (axes,) = jg.report.plot_components(fit, post).axes
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("z", "y")
+    points = np.asarray(axes.collections[0].get_offsets())
+    np.testing.assert_allclose(np.sort(points[:, 0]), np.sort(LONG["z"]))
+    for line, (first, slope) in zip(axes.get_lines(), fit.params.coefficients, strict=True):
+        np.testing.assert_allclose(line.get_ydata(), first + slope * line.get_xdata())
+
+
 @pytest.mark.slow
 def test_engines_and_reports_take_groups(tmp_path):
     fit, table = _lines()

@@ -26,6 +26,7 @@ PICTURES = {
     "old_faithful": "old_faithful/components.png",
     "outliers": "outliers.png",
     "own_prior": "marginals.png",
+    "panel": "panel.png",
     "restart_landscape": "optima.png",
     "soft_and_hard": "soft_and_hard.png",
     "two_lines": "lines.png",

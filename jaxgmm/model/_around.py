@@ -215,13 +215,12 @@ class Around(Family):
     def lacks(self, given: np.ndarray) -> np.ndarray:
         return self.family.lacks(given)
 
-    @property
-    def positions(self) -> tuple[list[int], int]:
-        """Where the covariates and the response of a regression inside stand."""
-        return self.family.positions
+    def lines(self, x: np.ndarray, names: tuple[str, ...]) -> Any:
+        """The regression inside, where there is one, and its rows."""
+        return self.family.lines(x, names)
 
     def mean_responses(self, params: MixtureParams, x: Array) -> Float[Array, "k n"]:
-        return self.family.mean_responses(self.components(params), self._rows(x))
+        return self.family.mean_responses(self.components(params), x)
 
     def embed(self, x: Array) -> Float[Array, "n e"]:
         return self.family.embed(self._rows(x))

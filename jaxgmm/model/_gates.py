@@ -209,11 +209,9 @@ class Gated(Unconjugate, Around):
             found[place] = kind
         return tuple(found)
 
-    @property
-    def positions(self) -> tuple[list[int], int]:
-        own = self._places(len(self.column_names or ()))[0]
-        on, response = self.family.positions
-        return [int(own[j]) for j in on], int(own[response])
+    def lines(self, x: np.ndarray, names: tuple[str, ...]) -> Any:
+        own = self._places(len(names))[0]
+        return self.family.lines(x[:, own], tuple(names[j] for j in own))
 
     @property
     def columns(self) -> str | None:  # type: ignore[override]

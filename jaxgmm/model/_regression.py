@@ -58,6 +58,25 @@ class Units(NamedTuple):
         return jnp.concatenate([(first / self.response_scale)[..., None], working], axis=-1)
 
 
+class Points(NamedTuple):
+    """A regression, and rows as it sees them.
+
+    Attributes
+    ----------
+    family : Regression
+    names : tuple of str
+        Of its columns.
+    rows : (N, d) array
+    of : (N,) array
+        Which row of the data each is of, or of what it is a repeat.
+    """
+
+    family: Regression
+    names: tuple[str, ...]
+    rows: np.ndarray
+    of: np.ndarray
+
+
 class OfUserCoefficients(dist.Distribution):
     """The user's distribution of all coefficients (K, p), as one of those in working units."""
 
@@ -169,6 +188,10 @@ class Regression(SiteFamily):
             )
         return [names.index(name) for name in self.on], names.index(response)
 
+    def lines(self, x: np.ndarray, names: tuple[str, ...]) -> Points:
+        """The rows of a regression, which may be inside of another family."""
+        return Points(self, names, x, np.arange(len(x)))
+
     def called(self, names: tuple[Any, ...]) -> Regression:
         # Text does not call columns that are known by their places.
         known = self.by_name or not self.on or not isinstance(names[0], str)
@@ -278,7 +301,7 @@ class Regression(SiteFamily):
         return "lines" if self.on else None
 
     def mean_responses(self, params: MixtureParams, x: Array) -> Float[Array, "k n"]:
-        """Mean responses under each component at the covariates of rows."""
+        """Mean responses under each component at the covariates of rows, as in `lines`."""
         return self.mean_at(params.own["coefficients"] @ self.features(x)[:-1])
 
     def mean_at(self, line: Array) -> Array:

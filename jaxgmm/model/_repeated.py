@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -122,8 +122,7 @@ class Repeated(Around):
 
     @property
     def columns(self) -> str | None:  # type: ignore[override]
-        """There is no picture of lines: rows hold several points of them."""
-        return None if self.family.columns == "lines" else "each"
+        return "lines" if self.family.columns == "lines" else "each"
 
     @property
     def formula(self) -> str:  # type: ignore[override]
@@ -291,6 +290,12 @@ class Repeated(Around):
             known = dataclasses.replace(self, ragged=bool(each.all(axis=2).any()))
         rows = known._rows(x if isinstance(x, Tracer) else np.asarray(x))
         return known._around(self.family.looked(rows, None))
+
+    def lines(self, x: np.ndarray, names: tuple[str, ...]) -> Any:
+        rows, there = self._apart(x)
+        kept = np.ones(len(rows), bool) if there is None else there.ravel()
+        found = self.family.lines(rows[kept], self.features_of(names))
+        return found._replace(of=np.repeat(np.arange(len(x)), self.m)[kept])
 
     def block_rows(self, x: Array, n_components: int) -> int:
         return max(1, super().block_rows(x, n_components) // self.m)
@@ -534,7 +539,7 @@ def _by_name(names: tuple[Any, ...]) -> bool:
     return not names or isinstance(names[0], str)
 
 
-def repeated(table: pd.DataFrame, by: str, once: tuple[str, ...] = ()) -> tuple[pd.DataFrame, int]:
+def repeated(table: pd.DataFrame, by: str, once: Sequence[str] = ()) -> tuple[pd.DataFrame, int]:
     """A table with a row for each repeat as one with a row for each group.
 
     Parameters
@@ -543,7 +548,7 @@ def repeated(table: pd.DataFrame, by: str, once: tuple[str, ...] = ()) -> tuple[
         A row for each repeat, those of a group in the order in which they are to stand.
     by : str
         The column that says which group a row is of.
-    once : tuple of str
+    once : sequence of str
         Columns that are alike within groups, and stand in a row once, as for ``gates=``.
 
     Returns

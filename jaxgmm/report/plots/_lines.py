@@ -34,17 +34,17 @@ _POINTS = 100
 
 
 def plot_lines(fit: Fit, post: Posterior, ax: Any = None) -> Any:
-    """Rows by EM's labels, EM's mean response and the 95% band of the posterior's."""
+    """Rows, or all repeats, by EM's labels, EM's mean response and the posterior's 95% band."""
     model: Any = fit.model
-    family = model.family
-    covariates, response = family.positions
+    seen = lines_of(fit, np.asarray(post.x, np.float64))
+    x, (covariates, response) = seen.rows, seen.family.positions
     shown = covariates[:MOST_FEATURES]
-    x = np.asarray(post.x, np.float64)
-    weights = np.ones(len(x)) if post.sample_weight is None else np.asarray(post.sample_weight)
+    weights = np.ones(len(post.x)) if post.sample_weight is None else post.sample_weight
+    weights = np.asarray(weights)[seen.of]
     middle = np.average(x, axis=0, weights=weights)
     rows = spread(np.flatnonzero(weights > 0), MOST_ROWS)
     probability = np.asarray(model.responsibilities(fit.params, jnp.asarray(post.x)))
-    labels, params = np.argmax(probability, axis=1)[rows], drawn(post, _DRAWS)
+    labels, params = np.argmax(probability, axis=1)[seen.of][rows], drawn(post, _DRAWS)
     columns = min(len(shown), 3)
     shape = (-(-len(shown) // columns), columns)
     size = (7.2, 4.8) if len(shown) == 1 else (max(3.4 * columns, 7.2), 3.0 * shape[0] + 0.6)
@@ -54,9 +54,9 @@ def plot_lines(fit: Fit, post: Posterior, ax: Any = None) -> Any:
         there[:, column] = np.linspace(*span(x[:, column], 0.03), _POINTS)
         at = jnp.asarray(there, fit.params.weights.dtype)
         bands = np.quantile(
-            np.asarray(_means(family, params, at)), [(1 - _BAND) / 2, (1 + _BAND) / 2], axis=0
+            np.asarray(_means(model.family, params, at)), [(1 - _BAND) / 2, (1 + _BAND) / 2], axis=0
         )
-        lines = np.asarray(_means(family, one(fit.params), at))[0]
+        lines = np.asarray(_means(model.family, one(fit.params), at))[0]
         shades = [colour(k) for k in range(len(lines))] + [GREY]
         points = [shades[min(label, len(lines))] for label in labels]
         axes.scatter(x[rows, column], x[rows, response], c=points, s=9, alpha=0.5, lw=0, zorder=1)
@@ -70,16 +70,22 @@ def plot_lines(fit: Fit, post: Posterior, ax: Any = None) -> Any:
                 there[:, column], line, color=colour(k), lw=2, ls=dash(k), label=label, zorder=3
             )
         axes.fill_between([], [], [], color=GREY, alpha=0.4, label="posterior, 95%")
-        axes.set(xlabel=plain(fit.feature_names[column]), ylim=span(x[:, response]))
+        axes.set(xlabel=plain(seen.names[column]), ylim=span(x[:, response]))
     for axes in grid.ravel()[len(shown) :]:
         axes.remove()
-    grid[0, 0].set(ylabel=plain(fit.feature_names[response]))
+    grid[0, 0].set(ylabel=plain(seen.names[response]))
     grid[0, 0].set_title("Lines: EM over the posterior", **TITLE)
     grid[0, 0].legend(**LEGEND)
     return figure if ax is None else ax
 
 
+def lines_of(fit: Fit, x: np.ndarray) -> Any:
+    """The regression of a fit, and the rows that it sees."""
+    model: Any = fit.model
+    return model.family.lines(x, fit.feature_names)
+
+
 @program()
 def _means(family: Any, params: Params, x: Array) -> Array:
-    """(S, K, m): mean responses at each draw."""
+    """(S, K, m): mean responses at each draw, at rows of the regression."""
     return lax.map(lambda p: family.mean_responses(p, x), params)

@@ -18,6 +18,7 @@ from jaxgmm.report.plots._communalities import has_communalities, plot_communali
 from jaxgmm.report.plots._components import ELLIPSE_MASS, has_components, plot_components
 from jaxgmm.report.plots._density import plot_density
 from jaxgmm.report.plots._labels import plot_background, plot_co_clustering, plot_uncertainty
+from jaxgmm.report.plots._lines import lines_of
 from jaxgmm.report.plots._marginals import MOST_PANELS, marginals, plot_marginals
 from jaxgmm.report.plots._missing import plot_missing
 from jaxgmm.report.plots._predictive import plot_predictive
@@ -61,10 +62,11 @@ def _components(verdict: Findings) -> str:
             "colour a component: EM's (thick) over those of some draws of the posterior (thin)."
         ) + _left_out(n_features)
     if kind == LINES:
+        n_covariates = len(lines_of(fit, np.asarray(post.x)).family.on)
         return (
             "The response over each covariate, one colour a component: rows by EM's labels, EM's "
             "mean response (line) and the posterior's 95% band of it; other covariates are at "
-            "their means." + _left_out(n_features - 1)
+            "their means." + _left_out(n_covariates)
         )
     if n_features == 1:
         return (
@@ -221,7 +223,7 @@ _PICTURES = (
         _missing,
         lambda v: plot_missing(v.posterior, jax.random.key(_SEED)),
         # Of repeats of regressions only whole ones are missing.
-        lambda v: v.fit.model.incomplete and kind_of(v.fit.model) is not None,
+        lambda v: v.fit.model.incomplete and kind_of(v.fit.model) not in (None, LINES),
     ),
     _Picture(
         "basins",
