@@ -542,6 +542,10 @@ class LowRank(Unconjugate):
         allowed = self.n_factors if self.noise_structure == "diag" else 0
         return lost | (~jnp.array(bounded) & jnp.any(self._vanished(params) > allowed))
 
+    def cancellation(self, params: MixtureParams) -> Array:
+        """Second moments in units of the noise, of which the M-step is made, are as large."""
+        return jnp.max(1 / self._share(params))
+
     def spurious(self, params: MixtureParams, statistics: Moments) -> Array:
         """Whether a component hangs on hardly more rows than a plane of its factors goes through.
 

@@ -531,6 +531,10 @@ class Gated(Unconjugate, Around):
         both = self.family.add(one.components, other.components)
         return jax.tree.map(jnp.add, one, other)._replace(components=both, at=other.at)
 
+    def scaled(self, statistics: Gating, share: Array | float) -> Gating:
+        """Sums of rows that count so much; where they are seen from stays."""
+        return super().scaled(statistics, share)._replace(at=statistics.at)
+
     def update(
         self,
         statistics: Gating,
