@@ -10,7 +10,7 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 from enumeration import PRIOR, X, one_component
-from helpers import soft_labels, tree_allclose
+from helpers import soft_labels
 from numpyro.infer.util import log_density
 from scipy import stats
 from scipy.special import gammaln, logsumexp
@@ -69,16 +69,14 @@ def test_its_density_is_one_over_the_volume_of_the_data():
     np.testing.assert_allclose(there, logsumexp(np.log(w[:2]) + normal), rtol=1e-10)
 
 
-@pytest.mark.parametrize("prior", ["none", "weak", "sites"])
-def test_numpyro_has_the_same_number(prior):
+def test_numpyro_has_the_same_number_under_distributions_by_site():
     sites = {
         "weights": dist.Dirichlet(jnp.array([2.0, 3.0, 1.5])),
         "means": dist.Normal(0, 5),
         "scales": dist.HalfNormal(jnp.array([[1.0], [2.0]])),
         "correlations": dist.LKJ(2, 2.0),
     }
-    chosen = {"none": None, "weak": "weak", "sites": sites}[prior]
-    model = jg.Mixture(jg.Gaussian(), 3, prior=chosen, background=jg.Uniform()).resolve(CLOUD)
+    model = jg.Mixture(jg.Gaussian(), 3, prior=sites, background=jg.Uniform()).resolve(CLOUD)
     params = model.params(
         weights=[0.3, 0.5, 0.2],
         means=[[0.0, 1.0], [5.0, 5.0]],
@@ -337,7 +335,7 @@ def test_what_it_cannot_be_it_refuses():
         fit(jg.Mixture(jg.Gaussian("VII"), 3, prior=wrong, background=jg.Uniform()), CLOUD)
 
 
-# -- laws ----------------------------------------------------------------------------------------
+# -- units, files and streams ----------------------------------------------------------------------
 
 
 @pytest.mark.turn
@@ -354,27 +352,6 @@ def test_it_moves_with_the_data_and_keeps_float32():
     assert single.log_likelihood == pytest.approx(here.log_likelihood, rel=1e-5)
     far = run((CLOUD + 1e4).astype(np.float32))
     np.testing.assert_allclose(far.params.weights, here.params.weights, atol=1e-2)
-
-
-@pytest.mark.turn
-def test_statistics_add():
-    model = the_fit().model.standardise(jnp.asarray(CLOUD))
-    params = model.to_working(the_fit().params)
-    x = jnp.asarray(CLOUD)
-    whole = model.e_step(params, x)
-    parts = [model.e_step(params, rows) for rows in (x[:50], x[50:])]
-    tree_allclose(whole[0], model.add(parts[0][0], parts[1][0]), 1e-9)
-    twice = model.add(whole[0], whole[0])
-    tree_allclose(
-        model.add(whole[0], twice, (2.0, 1.5)), model.add(twice, model.add(twice, whole[0])), 1e-9
-    )
-    weight = jnp.asarray(np.arange(len(CLOUD)) % 3, float)
-    copies = jnp.asarray(np.repeat(CLOUD, np.arange(len(CLOUD)) % 3, axis=0))
-    tree_allclose(model.e_step(params, x, weight)[0], model.e_step(params, copies)[0], 1e-9)
-    # Several blocks.
-    many = jnp.tile(x, (300, 1))
-    counts = jax.jit(lambda rows: model.e_step(params, rows)[0].counts)(many)
-    np.testing.assert_allclose(counts, 300 * whole[0].counts, rtol=1e-9)
 
 
 def test_files_keep_it(tmp_path):

@@ -219,35 +219,18 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_disable_most_optimizations", True)
 import jaxgmm as jg
-from tests.families import FAMILIES
+from tests.families import FAMILIES, MODELS
 
-count = int(sys.argv[1])
+cases = [(name, jg.Mixture(case.family, 2), case.x) for name, case in FAMILIES.items()]
+cases += [(name, case.mixture(case.usual), case.rows()) for name, case in MODELS.items()]
+cases += [("gamma", jg.Mixture(jg.families.Gamma(), 2), MODELS["factors"].x ** 2)]
+part, count = map(int, sys.argv[1:])
 place = NamedSharding(Mesh(np.array(jax.devices()), ("rows",)), PartitionSpec("rows"))
-rng = np.random.default_rng(0)
-group = np.arange(40) % 2
-values = rng.normal(size=(40, 2)) + 3 * group[:, None]
-holes = np.where(rng.random((40, 2)) < 0.2, np.nan, values)
-holes[:2] = values[:2]
-line = np.stack([values[:, 0], values[:, 0] * (group - 0.5) + rng.normal(size=40) / 4], 1)
-noisy = jg.rows(values, noise=np.full((40, 2), 0.2))
-gaussian, families = jg.Gaussian("full"), jg.families
-both = families.Product({"one": gaussian, "two": families.Poisson()})
-cases = {name: (jg.Mixture(case.family, 2), case.x) for name, case in FAMILIES.items()}
-cases |= {
-    "t": (jg.Mixture(families.StudentT(), 2), values),
-    "holes": (jg.Mixture(gaussian, 2), holes),
-    "t holes": (jg.Mixture(families.StudentT(), 2), holes),
-    "noise": (jg.Mixture(gaussian, 2), noisy),
-    "background": (jg.Mixture(gaussian, 2, background=jg.Uniform()), values),
-    "product": (jg.Mixture(both, 2), np.column_stack([values[:, 0], rng.poisson(3, 40)])),
-    "line": (jg.Mixture(families.LinearRegression(on=["x0"]), 2), line),
-    "gamma": (jg.Mixture(families.Gamma(), 2), np.exp(values)),
-}
-for name, (model, x) in cases.items():
+for name, model, x in cases[part::PARTS]:
     model, x = model.read(x)
     x, _ = model.check_data(x)
-    model = model.resolve(x)
-    labels = np.eye(model.n_components)[group] * 0.8 + 0.2 / model.n_components
+    model, n = model.resolve(x), len(x)
+    labels = np.random.default_rng(0).dirichlet(np.ones(model.n_components), n)
 
     def both(x, labels):
         run = jg.em.run(model, x, labels, max_iter=3)
@@ -257,14 +240,17 @@ for name, (model, x) in cases.items():
     shared = [jax.device_put(np.asarray(array), place) for array in (x, labels)]
     found = jax.jit(both).lower(*shared).compile()
     text = found.as_text()
-    assert "f64[40" not in "".join(l for l in text.splitlines() if " all-gather(" in l), name
+    assert f"f64[{n}" not in "".join(l for l in text.splitlines() if " all-gather(" in l), name
     one, many = jax.jit(both)(np.asarray(x), labels), found(*shared)
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(many), strict=True):
         np.testing.assert_allclose(b, a, rtol=1e-7, atol=1e-7, err_msg=name)
     print(name, flush=True)
 """
+# The families are many, and programs for each of them take their time.
+PARTS = 4
 
 
-@pytest.mark.slow
-def test_four_devices_share_the_rows_of_every_family():
-    on_devices(4, FAMILIES)
+@pytest.mark.turn
+@pytest.mark.parametrize("part", range(PARTS))
+def test_four_devices_share_the_rows_of_every_family(part):
+    on_devices(4, FAMILIES.replace("PARTS", str(PARTS)), str(part))

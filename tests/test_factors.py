@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import itertools
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +10,7 @@ import numpyro
 import numpyro.distributions as dist
 import pandas as pd
 import pytest
-from helpers import tree_allclose
+from helpers import soft_labels, tree_allclose
 from numpyro.distributions import biject_to
 from numpyro.infer.util import log_density
 from sklearn import decomposition
@@ -39,16 +38,6 @@ START = np.repeat(np.eye(2), 60, axis=0) * 0.8 + 0.1
 def fitted(name, prior):
     model = jg.Mixture(FAMILIES[name](2), 2, prior=prior)
     return jg.fit(model, X, start=START, tol=1e-14, max_iter=3000)
-
-
-def _lanes(quick):
-    cases = itertools.product(FAMILIES, (None, "weak"))
-    return [pytest.param(*c, marks=[] if c in quick else pytest.mark.slow) for c in cases]
-
-
-each_model = pytest.mark.parametrize(
-    ("name", "prior"), _lanes({("factors", "weak"), ("ppca", None)})
-)
 
 
 # -- the numbers of others -----------------------------------------------------------------------
@@ -107,7 +96,7 @@ def test_as_many_factors_as_three_columns_have_are_all_covariances(family, k):
     np.testing.assert_allclose(*(fit.log_likelihood for fit in fits), rtol=1e-9)
 
 
-# -- laws 1, 2 and 9 -------------------------------------------------------------------------------
+# -- the prior, and rotations ----------------------------------------------------------------------
 
 
 def _written(x, prior, q, noise_by_column):
@@ -131,37 +120,17 @@ def _written(x, prior, q, noise_by_column):
     numpyro.factor("x", jnp.sum(jax.nn.logsumexp(logits, axis=1)))
 
 
-@each_model
-def test_one_density_and_its_mode(name, prior):
-    fit, x = fitted(name, prior), jnp.asarray(X)
-    model, params = fit.model, fit.params
-    assert fit.converged
-    assert np.all(np.diff(fit.trace[np.isfinite(fit.trace)]) >= -1e-9)
+@pytest.mark.parametrize("name", ["factors", pytest.param("ppca", marks=pytest.mark.turn)])
+def test_the_prior_is_that_of_all_loadings(name):
+    fit = fitted(name, "weak")
+    model, by_column = fit.model, name == "factors"
 
     @jax.jit
-    def numbers(params):
-        sites = model.sites(params)
-        program = log_density(model.numpyro_model, (x,), {}, sites)[0]
-        other = program
-        if prior:
-            by_column = name == "factors"
-            other = log_density(_written, (x, model.prior, 2, by_column), {}, sites)[0]
-        working = model.standardise(x)
-        here = working.log_joint(working.to_working(params), x)
-        along = lambda step: model.log_joint(model.retract(params, step), x)
-        rows = lambda step: model.log_prob(model.retract(params, step), x)
-        origin = jnp.zeros(fit.n_parameters)
-        return (program, other, here), jax.grad(along)(origin), jax.jacfwd(rows)(origin)
+    def other(sites):
+        return log_density(_written, (jnp.asarray(X), model.prior, 2, by_column), {}, sites)[0]
 
-    found, slope, jacobian = numbers(params)
-    np.testing.assert_allclose(found, fit.log_joint, rtol=1e-10)
-    assert jnp.max(jnp.abs(slope)) < 1e-5
-    # Law 9: the count is the rank.
-    assert model.tangent_size(params) == fit.n_parameters
-    singular = np.linalg.svd(jacobian, compute_uv=False)
-    assert len(singular) == fit.n_parameters
-    assert singular[-1] > 1e-4 * singular[0]
-    tree_allclose(model.from_sites(model.sites(params)), params, 0.0)
+    np.testing.assert_allclose(other(model.sites(fit.params)), fit.log_joint, rtol=1e-10)
+    tree_allclose(model.from_sites(model.sites(fit.params)), fit.params, 0.0)
 
 
 def test_loadings_have_the_measure_of_all_matrices():
@@ -213,44 +182,6 @@ def test_a_rotation_changes_nothing():
     np.testing.assert_allclose(np.cov(drawn.T), covariances.mean(axis=0) + between, atol=0.5)
 
 
-# -- laws 4 to 6 -----------------------------------------------------------------------------------
-
-
-@pytest.mark.turn
-@each_model
-def test_a_fit_moves_with_the_data_and_labels_mean_nothing(name, prior):
-    scale = np.array([300.0, 0.01, 1.0, 2.0, 5.0, 0.1]) if name == "factors" else 7.0
-    here = fitted(name, prior)
-    there = jg.fit(
-        jg.Mixture(FAMILIES[name](2), 2, prior=prior), X * scale + 1e3,
-        start=START[:, ::-1], tol=1e-14, max_iter=3000,
-    )  # fmt: skip
-    volume = len(X) * np.sum(np.log(np.broadcast_to(scale, 6)))
-    np.testing.assert_allclose(there.log_likelihood, here.log_likelihood - volume, rtol=1e-9)
-    renamed = here.model.permute(here.params, jnp.array([1, 0]))
-    each = np.broadcast_to(scale, 6)
-    np.testing.assert_allclose(there.params.means, renamed.means * each + 1e3, rtol=1e-6)
-    np.testing.assert_allclose(
-        there.params.loadings / each[:, None], renamed.loadings, rtol=1e-5, atol=1e-5
-    )
-
-
-@pytest.mark.parametrize("name", ["factors", pytest.param("ppca", marks=pytest.mark.slow)])
-def test_statistics_add_and_a_weight_counts_rows(name):
-    model = fitted(name, "weak").model
-    x, counts = jnp.asarray(X), np.arange(len(X)) % 3
-    params = fitted(name, "weak").params
-    e_step = jax.jit(model.e_step)
-    whole, value = e_step(params, x)
-    tree_allclose(
-        model.add(e_step(params, x[:60])[0], e_step(params, x[60:])[0]), whole, 1e-10, 1e-10
-    )
-    many, of_many = e_step(params, jnp.tile(x, (60, 1)))  # several blocks
-    tree_allclose((many.counts, of_many), (60 * whole.counts, 60 * value), 1e-10)
-    repeated = e_step(params, jnp.asarray(np.repeat(X, counts, axis=0)))
-    tree_allclose(e_step(params, x, jnp.asarray(counts, float)), repeated, 1e-10, 1e-10)
-
-
 # -- edges -----------------------------------------------------------------------------------------
 
 
@@ -284,6 +215,18 @@ def test_a_noise_variance_of_zero_is_a_boundary():
     weak = jg.fit(jg.Mixture(jg.families.FactorAnalyser(2), 1, prior="weak"), x, start=start)
     assert np.all(1 - np.asarray(weak.model.derived_sites(weak.params)["communalities"]) > 0.01)
     assert jg.standard_errors(weak, x).n_boundary == 0
+
+
+def test_rounding_beside_a_noise_variance_of_zero_is_no_fall():
+    """The M-step cannot be better than second moments in units of the noise, here 1e8."""
+    rng = np.random.default_rng(5)
+    x = rng.standard_normal((60, 2)) @ rng.standard_normal((2, 5)) + 0.7 * rng.normal(size=(60, 5))
+    model = jg.Mixture(jg.families.FactorAnalyser(2), 2)
+    tight = jg.fit(model, x, start=soft_labels(len(x), 2), tol=1e-14, max_iter=5000)
+    assert tight.status != jg.Status.OBJECTIVE_FELL
+    fit = jg.fit(model, x, start=soft_labels(len(x), 2))
+    assert fit.converged
+    assert np.min(1 - np.asarray(fit.model.derived_sites(fit.params)["communalities"])) < 1e-5
 
 
 def test_components_without_rows_collapse():
@@ -369,16 +312,6 @@ def test_two_components_are_found(d, n):
         covariance = loadings @ loadings.T
         near = np.asarray(fit.params.loadings[k]) @ np.asarray(fit.params.loadings[k]).T
         assert np.linalg.norm(near - covariance) < 0.35 * np.linalg.norm(covariance)
-
-
-@pytest.mark.double
-@pytest.mark.parametrize("name", ["factors", pytest.param("ppca", marks=pytest.mark.slow)])
-def test_float32(name):
-    model = jg.Mixture(FAMILIES[name](2), 2, prior="weak")
-    fit = jg.fit(model, X.astype(np.float32), start=START)
-    assert fit.converged
-    assert fit.params.loadings.dtype == np.float32
-    np.testing.assert_allclose(fit.log_joint, fitted(name, "weak").log_joint, rtol=1e-4)
 
 
 @pytest.mark.slow

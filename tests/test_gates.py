@@ -9,7 +9,6 @@ import numpy as np
 import numpyro.distributions as dist
 import pandas as pd
 import pytest
-from helpers import tree_allclose
 from numpyro.infer.util import log_density
 from scipy import optimize, stats
 from scipy.special import log_softmax, logsumexp
@@ -128,7 +127,7 @@ def test_any_family_has_numpyros_number(name):
         np.testing.assert_allclose(fit.model.log_prob(fit.params, x), rows, rtol=1e-8)
 
 
-# -- without gates, and their names --------------------------------------------------------------
+# -- without gates --------------------------------------------------------------
 
 
 def test_without_covariates_it_is_a_mixture():
@@ -158,50 +157,6 @@ def test_one_component_has_none():
     plain = jg.fit(jg.Mixture(F.Poisson(), 1, prior="weak"), COUNTS[["visits"]], key=KEY, n_init=1)
     assert fit.log_joint == pytest.approx(plain.log_joint, abs=1e-9)
     assert sorted(fit.model.sites(fit.params)) == ["rates"]
-
-
-@pytest.mark.parametrize("prior", [pytest.param(None, marks=pytest.mark.turn), "weak"])
-def test_names_of_labels_mean_nothing(prior):
-    fit, order = fitted(prior, 3), np.array([2, 0, 1])
-    x = rows_of(fit.model, COUNTS)
-    renamed = fit.model.permute(fit.params, order)
-    np.testing.assert_array_equal(renamed.rates, fit.params.rates[order])
-    before, after = (fit.model.responsibilities(p, x) for p in (fit.params, renamed))
-    np.testing.assert_allclose(after, before[:, order], atol=1e-12)
-    assert fit.model.log_joint(renamed, x) == pytest.approx(fit.log_joint, rel=1e-12)
-    np.testing.assert_allclose(renamed.weights, fit.params.weights[order], rtol=1e-12)
-    back = fit.model.permute(renamed, np.argsort(order))
-    tree_allclose(back, fit.params, 1e-9)
-
-
-@pytest.mark.turn
-def test_statistics_add_and_blocks_too():
-    fit = fitted("weak")
-    x = rows_of(fit.model, COUNTS)
-    model, params = fit.model.standardise(x), None
-    params = model.to_working(fit.params)
-    whole = model.e_step(params, x)[0]
-    parts = [model.e_step(params, rows)[0] for rows in (x[:50], x[50:])]
-    tree_allclose(whole, model.add(*parts), 1e-9)
-    weight = jnp.asarray(np.arange(N) % 3, float)
-    copies = jnp.asarray(np.repeat(np.asarray(x), np.arange(N) % 3, axis=0))
-    tree_allclose(model.e_step(params, x, weight)[0], model.e_step(params, copies)[0], 1e-9)
-    many = jax.jit(lambda rows: model.e_step(params, rows)[0])(jnp.tile(x, (600, 1)))
-    np.testing.assert_allclose(many.gradient, 600 * whole.gradient, atol=1e-6)
-    np.testing.assert_allclose(many.curvature, 600 * whole.curvature, rtol=1e-9)
-    np.testing.assert_array_equal(many.at, whole.at)
-
-
-@pytest.mark.turn
-def test_units_change_nothing_and_float32_keeps_its_digits():
-    fit = functools.partial(jg.fit, key=KEY, n_init=6)
-    model, here = jg.Mixture(F.Poisson(), 2, prior="weak", gates=ON), fitted("weak")
-    there = fit(model, COUNTS.assign(age=_AGE * 12 + 500.0), tol=1e-14)
-    assert there.log_likelihood == pytest.approx(here.log_likelihood, abs=1e-8)
-    single = fit(model, COUNTS.astype(np.float32))
-    assert single.params.gates.dtype == np.float32
-    assert single.converged
-    assert single.log_joint == pytest.approx(here.log_joint, rel=2e-6)
 
 
 # -- columns -------------------------------------------------------------------------------------

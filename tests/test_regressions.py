@@ -88,89 +88,44 @@ def test_height_of_a_direct_maximisation():
     np.testing.assert_allclose(found.x, here, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "prior", [pytest.param(p, marks=[pytest.mark.slow] * (p == "weak")) for p in PRIORS]
-)
-def test_one_density_and_its_mode(prior):
-    fit, x = fitted(prior), jnp.asarray(X)
-    model, params = fit.model, fit.params
-    assert fit.converged
-    b, var = params.coefficients, params.variances
-    means = b[:, 0] + x[:, [0, 2]] @ b[:, 1:].T
-    rows = dist.Normal(means, jnp.sqrt(var)).log_prob(x[:, 1:2]) + jnp.log(params.weights)
-    likelihood = jnp.sum(jax.scipy.special.logsumexp(rows, axis=1))
-    np.testing.assert_allclose(fit.log_likelihood, likelihood, rtol=1e-12)
-    own = 0.0
-    if prior == "sites":
-        sites = model.sites(params)
-        own = sum(jnp.sum(WRITTEN[name].log_prob(sites[name])) for name in sites)
-    elif prior != "none":
-        assert isinstance(model, jg.Mixture)
-        p = model.prior
-        spread = jnp.linalg.inv(p.mean_precision) * var[:, None, None]
-        own = dist.Dirichlet(p.concentration).log_prob(params.weights)
-        own += jnp.sum(dist.MultivariateNormal(p.mean, spread).log_prob(b))
-        own += jnp.sum(dist.InverseGamma(p.dof / 2, p.scale / 2).log_prob(var))
-    np.testing.assert_allclose(fit.log_prior, own, rtol=1e-10, atol=1e-10)
-    program = log_density(model.numpyro_model, (x,), {}, model.sites(params))[0]
-    np.testing.assert_allclose(fit.log_joint, program, rtol=1e-10)
-    # And in working units.
-    working = model.standardise(x)
-    near = working.to_working(params)
-    np.testing.assert_allclose(working.log_joint(near, x), program, rtol=1e-10)
-    sites = working.sites(near)
-    program_there = log_density(working.numpyro_model, (x,), {}, sites)[0]
-    np.testing.assert_allclose(program_there, program, rtol=1e-10)
-    tree_allclose(working.to_user(near), params, 1e-10)
-    along = lambda step: working.log_joint(working.retract(near, step), x)
-    slope = jax.grad(along)(jnp.zeros(fit.n_parameters))
-    assert jnp.max(jnp.abs(slope)) < 1e-6 * len(X)
-    jacobian = jax.jacfwd(lambda step: model.log_prob(model.retract(params, step), x))
-    assert np.linalg.matrix_rank(jacobian(jnp.zeros(fit.n_parameters))) == fit.n_parameters
-
-
-@pytest.mark.double
-@pytest.mark.parametrize("dtype", [np.float64, np.float32])
-@pytest.mark.parametrize("prior", ["none", "weak"])
-def test_lines_move_with_the_data(prior, dtype):
-    offset = 1e6 if dtype == np.float64 else 1e3
+@pytest.mark.parametrize("prior", ["conjugate", pytest.param("weak", marks=pytest.mark.turn)])
+def test_a_conjugate_prior_is_normal_and_inverse_gamma(prior):
     fit = fitted(prior)
+    model, params = fit.model, fit.params
+    b, var = params.coefficients, params.variances
+    assert isinstance(model, jg.Mixture)
+    p = model.prior
+    spread = jnp.linalg.inv(p.mean_precision) * var[:, None, None]
+    own = dist.Dirichlet(p.concentration).log_prob(params.weights)
+    own += jnp.sum(dist.MultivariateNormal(p.mean, spread).log_prob(b))
+    own += jnp.sum(dist.InverseGamma(p.dof / 2, p.scale / 2).log_prob(var))
+    np.testing.assert_allclose(fit.log_prior, own, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("prior", ["none", "weak"])
+def test_lines_far_from_the_origin_in_float32(prior):
+    offset, fit = 1e3, fitted(prior)
     factor, shift = np.array([2.0, 3.0, 0.5]), np.array([offset, -offset, offset])
-    moved = (X * factor + shift).astype(dtype)
-    start = np.asarray(fit.model.responsibilities(fit.params, jnp.asarray(X))).astype(dtype)
-    model = jg.Mixture(PLANES, 2, prior=PRIORS[prior])
-    there = jg.fit(model, moved, start=start, tol=1e-14 if dtype == np.float64 else None)
-    assert there.params.coefficients.dtype == dtype
+    moved = (X * factor + shift).astype(np.float32)
+    start = np.asarray(fit.model.responsibilities(fit.params, jnp.asarray(X))).astype(np.float32)
+    there = jg.fit(jg.Mixture(PLANES, 2, prior=PRIORS[prior]), moved, start=start)
+    assert there.params.coefficients.dtype == np.float32
     b = np.asarray(fit.params.coefficients)
     slopes = b[:, 1:] * 3 / factor[[0, 2]]
     first = 3 * b[:, 0] - offset - slopes @ shift[[0, 2]]
-    # A prior of intercepts far from all rows has their squares in its precision.
-    rtol = {"none": 1e-7, "weak": 1e-5}[prior] if dtype == np.float64 else 2e-2
-    np.testing.assert_allclose(there.params.coefficients[:, 1:], slopes, rtol=rtol)
-    np.testing.assert_allclose(there.params.coefficients[:, 0], first, rtol=rtol)
-    np.testing.assert_allclose(there.params.variances, 9 * fit.params.variances, rtol=rtol)
+    np.testing.assert_allclose(there.params.coefficients[:, 1:], slopes, rtol=2e-2)
+    np.testing.assert_allclose(there.params.coefficients[:, 0], first, rtol=2e-2)
+    np.testing.assert_allclose(there.params.variances, 9 * fit.params.variances, rtol=2e-2)
     height = fit.log_likelihood - len(X) * np.log(3)
-    assert there.log_likelihood == pytest.approx(height, rel=1e-8 if rtol < 1e-3 else 1e-2)
+    assert there.log_likelihood == pytest.approx(height, rel=1e-2)
 
 
-def test_weights_are_copies_and_statistics_add():
+def test_whatever_lines_residuals_are_from_the_same_lines_follow():
     model = fitted("conjugate").model.standardise(jnp.asarray(X))
-    x, params = jnp.asarray(X), fitted("conjugate").params
-    near = model.to_working(params)
-    copies = jnp.asarray(np.arange(90) % 3, float)
-    weighted, value = model.e_step(near, x, copies)
-    written, again = model.e_step(near, jnp.repeat(x, copies.astype(int), axis=0))
-    tree_allclose(weighted, written, 1e-10)
-    np.testing.assert_allclose(value, again, rtol=1e-12)
-    parts = [model.e_step(near, part)[0] for part in (x[:40], x[40:])]
-    tree_allclose(model.add(*parts), model.e_step(near, x)[0], 1e-10)
-    # Whatever lines residuals are from, the same lines follow.
+    x, near = jnp.asarray(X), model.to_working(fitted("conjugate").params)
     labels = model.responsibilities(near, x)
-    moved, straight = (
-        model.m_step(model.e_step(near, x)[0]),
-        model.m_step(model.statistics(labels, x)),
-    )
-    tree_allclose(moved, straight, 1e-9)
+    moved = model.m_step(model.e_step(near, x)[0])
+    tree_allclose(moved, model.m_step(model.statistics(labels, x)), 1e-9)
 
 
 def test_lines_alone_are_normal():

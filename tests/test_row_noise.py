@@ -1,14 +1,11 @@
 """Noise of each row, known beforehand: the density without it, in every engine that there is."""
 
-import dataclasses
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import soft_labels, tree_allclose
-from numpyro.infer.util import log_density
 from scipy import stats
 from scipy.special import logsumexp
 
@@ -144,57 +141,6 @@ def test_without_noise_rows_are_rows(code):
 def the_fit():
     model = jg.Mixture(jg.Gaussian(), 2, prior="weak")
     return jg.fit(model, jg.rows(SEEN, noise=NOISE), key=KEY, n_init=4)
-
-
-@pytest.mark.turn
-def test_numpyro_has_the_same_number():
-    fit, (model, rows) = the_fit(), the_fit().model.read(jg.rows(SEEN, noise=NOISE))
-    x = jnp.asarray(rows.values)
-    value, _ = log_density(model.numpyro_model, (x,), {}, model.sites(fit.params))
-    np.testing.assert_allclose(model.log_joint(fit.params, x), value, rtol=1e-10)
-    np.testing.assert_allclose(fit.log_joint, value, rtol=1e-10)
-    at = lambda means: model.log_joint(dataclasses.replace(fit.params, means=means), x)
-    slope = jax.grad(at)(jnp.asarray(fit.params.means))
-    assert np.max(np.abs(slope)) < 1e-2
-
-
-@pytest.mark.turn
-def test_whole_weights_are_copies():
-    weight = np.arange(N) % 3
-    again = np.repeat(np.arange(N), weight)
-    model = jg.Mixture(jg.Gaussian("VEI"), 2)
-    run = functools.partial(jg.fit, model, max_iter=10, tol=0.0)
-    one = run(jg.rows(HOLES, noise=NOISE), start=START, sample_weight=weight)
-    other = run(jg.rows(HOLES[again], noise=NOISE[again]), start=START[again])
-    assert one.log_likelihood == pytest.approx(other.log_likelihood, rel=1e-10)
-    tree_allclose(one.model.sites(one.params), other.model.sites(other.params), 1e-8)
-
-
-@pytest.mark.double
-def test_units_mean_nothing_and_float32_is_enough():
-    model = jg.Mixture(jg.Gaussian(), 2, prior="weak")
-    run = functools.partial(jg.fit, model, start=START, max_iter=30, tol=0.0)
-    unit = np.array([3.0, 0.1])
-    here = run(jg.rows(SEEN, noise=NOISE))
-    there = run(jg.rows(SEEN * unit + 1e6, noise=NOISE * unit * unit[:, None]))
-    np.testing.assert_allclose(here.params.weights, there.params.weights, rtol=1e-7)
-    moved = here.log_likelihood - N * np.log(0.3)
-    assert there.log_likelihood == pytest.approx(moved, abs=1e-4)
-    single = run(jg.rows(SEEN.astype(np.float32), noise=NOISE))
-    assert single.params.means.dtype == np.float32
-    assert single.log_likelihood == pytest.approx(here.log_likelihood, rel=1e-5)
-
-
-def test_blocks_of_rows_add_up():
-    model, rows = the_fit().model.read(jg.rows(SEEN, noise=NOISE))
-    x = jnp.tile(jnp.asarray(rows.values), (60, 1))
-    working = model.standardise(x)
-    params = working.to_working(the_fit().params)
-    many = jax.jit(lambda x: working.e_step(params, x))(x)
-    once = jax.jit(lambda x: working.e_step(params, x))(x[:N])
-    np.testing.assert_allclose(many[1], 60 * once[1], rtol=1e-9)
-    np.testing.assert_allclose(many[0].counts, 60 * once[0].counts, rtol=1e-9)
-    np.testing.assert_allclose(many[0].scatter, 60 * once[0].scatter, rtol=1e-9)
 
 
 # -- draws ---------------------------------------------------------------------------------------

@@ -95,20 +95,6 @@ def test_light_tails_are_a_boundary():
     assert errors.definite
 
 
-@pytest.mark.turn
-def test_one_density_in_all_units():
-    fit = fitted(prior="weak")
-    x, sites = jnp.asarray(X), fit.model.sites(fit.params)
-    program = log_density(fit.model.numpyro_model, (x,), {}, sites)[0]
-    np.testing.assert_allclose(fit.log_joint, program, rtol=1e-10)
-    working = fit.model.standardise(x)
-    near = working.to_working(fit.params)
-    np.testing.assert_allclose(working.log_joint(near, x), program, rtol=1e-10)
-    tree_allclose(working.to_user(near), fit.params, 1e-12)
-    along = lambda step: working.log_joint(working.retract(near, step), x)
-    assert jnp.max(jnp.abs(jax.grad(along)(jnp.zeros(fit.n_parameters)))) < 1e-4
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("structure", STRUCTURE_OF)
 def test_every_structure_climbs_to_a_mode(structure):
@@ -139,13 +125,6 @@ def test_samplers_and_their_verdict(tmp_path):
     np.testing.assert_allclose(means["nuts"], means["laplace"], atol=0.1)
     kept = jg.load(fit.save(tmp_path / "fit.npz"))
     tree_allclose((kept.model, kept.params), (fit.model, fit.params), 0.0)
-
-
-@pytest.mark.slow
-def test_float32():
-    fit = jg.fit(fitted(prior="weak").model, X.astype(np.float32), start=START)
-    assert fit.params.dof.dtype == np.float32
-    np.testing.assert_allclose(fit.log_joint, fitted(prior="weak").log_joint, rtol=1e-4)
 
 
 def test_doors():
@@ -197,25 +176,6 @@ def with_holes(structure="full", prior=None):
     return jg.fit(model, HOLES, start=START, tol=1e-13, max_iter=3000)
 
 
-def test_a_nan_is_a_row_without_that_column():
-    fit, x = with_holes(prior="weak"), jnp.asarray(HOLES)
-    assert fit.converged
-    expected = _reference(fit.params, HOLES)
-    np.testing.assert_allclose(fit.model.log_prob(fit.params, x), expected, rtol=1e-9, atol=1e-12)
-    program = jax.jit(
-        lambda sites: log_density(fit.model.numpyro_model, (x,), {}, sites)[0]
-    )(fit.model.sites(fit.params))  # fmt: skip
-    np.testing.assert_allclose([fit.log_joint, program], expected.sum() + fit.log_prior, rtol=1e-10)
-    working = fit.model.standardise(x)
-    near = working.to_working(fit.params)
-    along = lambda step: working.log_joint(working.retract(near, step), x)
-    slope = jax.jit(jax.grad(along))(jnp.zeros(fit.n_parameters))
-    assert jnp.max(jnp.abs(slope)) < 1e-4
-    assert np.all(np.diff(fit.trace[np.isfinite(fit.trace)]) >= -1e-8)
-    # Close to what the whole rows say.
-    np.testing.assert_allclose(fit.params.locations, fitted(prior="weak").params.locations, atol=1)
-
-
 def test_without_holes_the_form_is_the_complete_one():
     x, step = jnp.asarray(X), jax.jit(lambda model, params, x: model.e_step(params, x))
     plain = fitted(prior="weak").model.standardise(x)
@@ -254,13 +214,6 @@ def test_every_structure_with_holes(structure):
     if _matrices(fit.params).shape == (2, 2, 2):
         expected = _reference(fit.params, HOLES)
         np.testing.assert_allclose(fit.log_likelihood, expected.sum(), rtol=1e-9)
-
-
-@pytest.mark.slow
-def test_float32_with_holes_never_descends():
-    fit = jg.fit(with_holes(prior="weak").model, HOLES.astype(np.float32), start=START)
-    assert fit.params.dof.dtype == np.float32
-    np.testing.assert_allclose(fit.log_joint, with_holes(prior="weak").log_joint, rtol=1e-4)
 
 
 # -- distributions by site -------------------------------------------------------------------------
@@ -326,49 +279,3 @@ def test_nuts_on_distributions_by_site(holes):
     if holes:
         filled = post.thin(20).impute(KEY)
         assert np.all(np.isfinite(filled))
-
-
-# -- laws 4 to 6 ----------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("holes", [False, True])
-@pytest.mark.parametrize("structure", ["full", "diag"])
-def test_a_fit_moves_with_the_data_and_labels_mean_nothing(structure, holes):
-    x, scale, shift = HOLES if holes else X, np.array([300.0, 0.01]), np.array([-1e3, 7.0])
-    model, stack = jg.Mixture(jg.families.StudentT(structure), 2), np.stack([START, START[:, ::-1]])
-    here, there = (jg.fit(model, rows, start=stack, tol=1e-12) for rows in (x, x * scale + shift))
-    values = np.sum(~np.isnan(x), axis=0)
-    np.testing.assert_allclose(
-        there.log_likelihood, here.log_likelihood - values @ np.log(scale), rtol=1e-9
-    )
-    np.testing.assert_allclose(there.params.dof, here.params.dof, rtol=1e-4)
-    locations = here.params.locations * scale + shift
-    np.testing.assert_allclose(there.params.locations, locations, rtol=1e-5)
-    one, other = (jax.tree.map(lambda leaf, s=s: leaf[s], here.restarts.params) for s in (0, 1))
-    tree_allclose(here.model.permute(one, jnp.array([1, 0])), other, 1e-4, 1e-5)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("holes", [False, True])
-def test_weights_count_rows_and_statistics_add(holes):
-    x, counts = (HOLES if holes else X)[:60], np.arange(60) % 3
-    model = jg.Mixture(jg.families.StudentT(), 2).resolve(x)
-    working = model.standardise(jnp.asarray(x))
-    params = working.to_working(fitted().params)
-    step = jax.jit(lambda rows, weight: working.e_step(params, rows, weight))
-    weighted = step(jnp.asarray(x), jnp.asarray(counts, float))
-    repeated = np.repeat(x, counts, axis=0)
-    rows = step(jnp.asarray(repeated), jnp.ones(len(repeated)))
-    tree_allclose(weighted, rows, 1e-10, 1e-10)
-    ones = jnp.ones(30)
-    parts = [step(jnp.asarray(part), ones)[0] for part in (x[:30], x[30:])]
-    whole = step(jnp.asarray(x), jnp.ones(60))[0]
-    tree_allclose(working.add(*parts), whole, 1e-10, 1e-10)
-    twice = working.add(whole, whole)
-    tree_allclose(
-        working.add(whole, twice, (2.0, 1.5)),
-        working.add(twice, working.add(twice, whole)),
-        1e-10,
-        1e-10,
-    )
