@@ -21,7 +21,7 @@ def scaled(x, by, power=1):
 
 @pytest.fixture(autouse=True)
 def _empty_store():
-    _programs._options()  # tries what XLA knows, once in a process
+    _programs._options(False)  # tries what XLA knows, once in a process
     free_programs()
     yield
     free_programs()

@@ -18,10 +18,11 @@ from jax.core import Tracer
 from jaxgmm._numerics import precise
 from jaxgmm._sharded import cut_along_rows, unplaced
 
+# Where XLA still has two generators of CPU code, the newer one keeps 1.25 MB per kernel and
+# compiles for twice as long, and its kernels run no faster (docs/performance.md): but for those
+# whose result takes the place of an argument, which the older one makes go number by number.
+_OLDER = {"xla_cpu_use_fusion_emitters": False}
 _OPTIONS = {
-    # Where XLA still has two generators of CPU code, the newer one keeps 1.25 MB per kernel and
-    # compiles for twice as long, and its kernels run no faster here (docs/performance.md).
-    "xla_cpu_use_fusion_emitters": False,
     # Kernels in turn: where two large batches of factorisations run at once, each waits for
     # threads that the other one holds (see `jaxgmm._numerics.then`).
     "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
@@ -44,14 +45,14 @@ _config: Any = jax.config
 class Program:
     """A function that the host calls; inside another compiled one it is a part of that.
 
-    ``statics`` are keyword arguments of `jax.jit`.
+    ``statics`` are keyword arguments of `jax.jit`; ``newer`` asks for the newer code generator.
     """
 
-    def __init__(self, function: Callable[..., Any], **statics: Any) -> None:
+    def __init__(self, function: Callable[..., Any], newer: bool = False, **statics: Any) -> None:
         function = precise(function)
         functools.update_wrapper(self, function)
         self._part = jax.jit(function, **statics)
-        self._new = functools.partial(_Compiled, function, statics)
+        self._new = functools.partial(_Compiled, function, newer, statics)
         names = statics.get("static_argnames", ())
         self._names = (names,) if isinstance(names, str) else tuple(names)
         places = list(inspect.signature(function).parameters)
@@ -87,7 +88,11 @@ class _Compiled:
     """A program for arguments of one form."""
 
     def __init__(
-        self, function: Callable[..., Any], statics: dict[str, Any], rows: tuple[int, ...]
+        self,
+        function: Callable[..., Any],
+        newer: bool,
+        statics: dict[str, Any],
+        rows: tuple[int, ...],
     ) -> None:
         # JAX forgets programs together with their function: each has its own.
         @functools.wraps(function)
@@ -98,7 +103,7 @@ class _Compiled:
                 args, kwargs = jax.tree.unflatten(structure, beside)
             return function(*args, **kwargs)
 
-        self._run = jax.jit(own, compiler_options=_options(), **statics)
+        self._run = jax.jit(own, compiler_options=_options(newer), **statics)
         self._ready, self._lock = False, threading.RLock()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -173,12 +178,13 @@ def _in_turn() -> bool:
 
 
 @functools.cache
-def _options() -> dict[str, bool | str] | None:
-    """`_OPTIONS`, where this version of XLA knows them."""
+def _options(newer: bool) -> dict[str, Any] | None:
+    """What a program asks of XLA, where this version knows it."""
     if jax.default_backend() != "cpu":
         return None
+    options = _OPTIONS if newer else _OLDER | _OPTIONS
     try:
-        jax.jit(lambda: 0, compiler_options=_OPTIONS).lower().compile()
+        jax.jit(lambda: 0, compiler_options=options).lower().compile()
     except jax.errors.JaxRuntimeError:
         return None
-    return _OPTIONS
+    return options

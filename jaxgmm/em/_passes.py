@@ -13,7 +13,7 @@ from jax import lax
 from jaxtyping import Array
 
 from jaxgmm._checks import check_count, check_key, key_numbers
-from jaxgmm._contract import Assignment, LatentModel, Params, expected_labels
+from jaxgmm._contract import LatentModel, Params, expected_labels
 from jaxgmm._programs import program
 from jaxgmm.em._loop import RUNNING, Ends, Slot, as_run, entered, verdict_on
 from jaxgmm.em._online import refuse_numerical
@@ -23,7 +23,8 @@ from jaxgmm.em._results import Fit, RowSums, Run, Status
 from jaxgmm.em._saddle import Twins, twins
 from jaxgmm.em._step import Move, choose, evaluated, next_params, unevaluated
 from jaxgmm.em._stream import Stream
-from jaxgmm.em._survey import again, check_again, survey
+from jaxgmm.em._sums import Sums
+from jaxgmm.em._survey import check_again, survey
 
 # Of the ends that restarts have on the sample, so many go on with all rows.
 _FINALISTS = 3
@@ -74,13 +75,7 @@ def fit_stream(
         ends = found.restarts.params if given else _finalists(found)
         working, starts = _in_working_units(model, stand_in, ends)
 
-        def read(params: Params, status: Array, nothing: Any, assign: Assignment) -> Any:
-            sums = nothing
-            for block in again(stream, seen, shown):
-                rows = block.rows, block.weight
-                sums = _with_block(working, params, status, sums, *rows, assign=assign)
-            return sums
-
+        read = Sums(working, stream, seen, shown).at
         slots, nothing = _entered(working, starts, sample)
         weight, tolerance = (
             jnp.asarray(seen.total_weight, sample.dtype),
@@ -150,33 +145,6 @@ def _entered(model: LatentModel, starts: Params, sample: Array) -> tuple[Slot, A
 @program()
 def _next(model: LatentModel, slots: Slot) -> Params:
     return lax.map(lambda point: next_params(model, point), slots.point)
-
-
-@program(static_argnames="assign")
-def _with_block(
-    model: LatentModel,
-    params: Params,
-    status: Array,
-    sums: Any,
-    rows: Array,
-    weight: Array,
-    assign: Assignment,
-) -> Any:
-    """Statistics and log-likelihoods at each of the parameters, a block of rows added.
-
-    Nothing is computed for those that have ended.
-    """
-
-    def one(each: Any) -> Any:
-        params, status, (statistics, total) = each
-
-        def added() -> Any:
-            more, log_likelihood = model.e_step(params, rows, weight, assign)
-            return model.add(statistics, more), total + log_likelihood
-
-        return lax.cond(status == RUNNING, added, lambda: (statistics, total))
-
-    return lax.map(one, (params, status, sums))
 
 
 @program()

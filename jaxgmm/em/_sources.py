@@ -44,11 +44,14 @@ class Source(NamedTuple):
         What it is, in words.
     again : bool
         Whether there can be a second call.
+    partitions : () -> list of Delayed, or None
+        Of a Dask collection, each of them a piece.
     """
 
     pieces: Callable[[], Iterator[Piece]]
     title: str
     again: bool = True
+    partitions: Callable[[], list[Any]] | None = None
 
 
 def source_of(source: Any, columns: Sequence[Any] | None, rows: int) -> Source:
@@ -113,11 +116,19 @@ def _dask(collection: Any) -> Source:
     if getattr(collection, "ndim", 1) == 2 and hasattr(collection, "rechunk"):
         collection = collection.rechunk({1: -1})  # no row in two chunks
 
-    def pieces() -> Iterator[Piece]:
-        for number, part in enumerate(np.ravel(np.asarray(collection.to_delayed(), object))):
-            yield Piece(part.compute(), f"partition {number}", 0)
+    def partitions() -> list[Any]:
+        return list(np.ravel(np.asarray(collection.to_delayed(), object)))
 
-    return Source(pieces, f"Dask {type(collection).__name__}")
+    def pieces() -> Iterator[Piece]:
+        for number, part in enumerate(partitions()):
+            yield from partition(number, part.compute()).pieces()
+
+    return Source(pieces, f"Dask {type(collection).__name__}", partitions=partitions)
+
+
+def partition(number: int, rows: Any) -> Source:
+    """One of the partitions of a Dask collection."""
+    return Source(lambda: iter([Piece(rows, f"partition {number}", 0)]), "Dask partition")
 
 
 def _file(path: Path, columns: Sequence[Any] | None, rows: int) -> Source:

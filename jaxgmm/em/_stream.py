@@ -149,6 +149,17 @@ class Stream:
             total = total + np.tensordot(block.weight[there].astype(np.float64), values, 1)
         return np.asarray(total)
 
+    @property
+    def partitions(self) -> Callable[[], list[Any]] | None:
+        """Those of a Dask collection that has its weights inside, if it is one."""
+        return None if isinstance(self._weight, Stream) else self._source.partitions
+
+    def over(self, source: Source) -> Stream:
+        """The same columns of another source."""
+        other = copy.copy(self)
+        other._source = source
+        return other
+
     def _cut(self) -> Iterator[Block]:
         """Blocks of one size, wherever the pieces of the source begin and end."""
         rows, weight, held = *self._empty(), 0

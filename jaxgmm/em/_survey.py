@@ -207,9 +207,14 @@ def again(stream: Stream, seen: Survey | Seen, shown: Any) -> Iterator[Block]:
         now.count(block)
         yield block
         shown.update(block.n_rows)
-    if (now.n_rows, now.checksum) != (seen.n_rows, seen.checksum):
-        number = f"{now.n_rows} rows where there were {seen.n_rows}"
-        found = number if now.n_rows != seen.n_rows else f"other numbers in its {now.n_rows} rows"
+    refuse_others(now.n_rows, now.checksum, seen)
+
+
+def refuse_others(n_rows: int, checksum: int, seen: Survey | Seen) -> None:
+    """A `ValueError` where a reading was of other rows than those that were seen."""
+    if (n_rows, checksum) != (seen.n_rows, seen.checksum):
+        number = f"{n_rows} rows where there were {seen.n_rows}"
+        found = number if n_rows != seen.n_rows else f"other numbers in its {n_rows} rows"
         raise ValueError(
             f"x: the stream, read again, has {found}; what it reads must stay as it is, and a "
             "function that makes its blocks must make the same ones each time"
