@@ -12,7 +12,6 @@ frames = pytest.importorskip("dask.dataframe")
 FAITHFUL = jg.datasets.load("faithful")
 TIMES = np.arange(272) % 3 + 0.0
 MODEL = jg.Mixture(jg.Gaussian(), 2, prior="fraley-raftery")
-START = MODEL.params(means=[[2.0, 55.0], [4.3, 80.0]], covariances=[np.diag([0.2, 40.0])] * 2)
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +34,11 @@ def readings(monkeypatch):
 def test_workers_sum_their_partitions(readings):
     table = FAITHFUL.frame[list(FAITHFUL.feature_names)].assign(times=TIMES)
     rows = jg.stream(frames.from_pandas(table, npartitions=5), weight="times")
-    fit = jg.fit(MODEL, rows, start=START, tol=1e-8)
+    covariances = [np.diag([0.2, 40.0])] * 2
+    start = MODEL.params(means=[[2.0, 55.0], [4.3, 80.0]], covariances=covariances)
+    fit = jg.fit(MODEL, rows, start=start, tol=1e-8)
     assert len(readings) == 1  # the first
-    one = jg.fit(MODEL, FAITHFUL.x, sample_weight=TIMES, start=START, tol=1e-8)
+    one = jg.fit(MODEL, FAITHFUL.x, sample_weight=TIMES, start=start, tol=1e-8)
     assert fit.converged
     assert fit.fingerprint == one.fingerprint
     np.testing.assert_allclose(fit.trace, one.trace, rtol=1e-10)
@@ -45,5 +46,5 @@ def test_workers_sum_their_partitions(readings):
         np.testing.assert_allclose(fit.model.sites(fit.params)[name], value, rtol=1e-10)
     np.testing.assert_allclose(fit.icl, one.icl, rtol=1e-10)
     # The same numbers to the last digit, whichever worker is done first.
-    again = jg.fit(MODEL, rows, start=START, tol=1e-8)
+    again = jg.fit(MODEL, rows, start=start, tol=1e-8)
     np.testing.assert_array_equal(again.trace, fit.trace)
