@@ -16,6 +16,7 @@ import numpyro
 import numpyro.distributions as dist
 import pandas as pd
 import pytest
+import xarray as xr
 
 import jaxgmm as jg
 from jaxgmm.files import _archive
@@ -380,6 +381,29 @@ def test_posteriors_of_every_engine_come_back(method, tmp_path):
     returned(
         jg.sample(fit.model, X, key=jax.random.key(1), method=method, start=fit, **few), tmp_path
     )
+
+
+def test_a_posterior_in_a_netcdf_file(tmp_path):
+    """ArviZ reads its groups there, and `load` all of it; also after another program's copy."""
+    fit = fitted()
+    post = jg.sample(fit.model, X, key=jax.random.key(1), method="laplace", start=fit, n_draws=8)
+    path = post.save(tmp_path / "post.nc")
+    with xr.open_datatree(path) as tree:
+        np.testing.assert_array_equal(tree["observed_data"]["x"], X)
+        tree.load().to_netcdf(tmp_path / "copy.nc")
+    same(jg.load(path), post)
+    same(jg.load(tmp_path / "copy.nc"), post)
+    whole = path.read_bytes()
+    for size in (0, 5, len(whole) // 3, len(whole) // 2, len(whole) - 100):
+        path.write_bytes(whole[:size])
+        with pytest.raises(ValueError, match="no file of jaxgmm's, or one that is truncated"):
+            jg.load(path)
+    post.to_arviz().to_netcdf(str(path))
+    with pytest.raises(ValueError, match="no file of jaxgmm's"):
+        jg.load(path)
+    with pytest.raises(FileNotFoundError):
+        jg.load(tmp_path / "none.nc")
+    same(jg.load(fit.save(tmp_path / "fit.nc")), fit)
 
 
 def test_a_selection_comes_back(tmp_path):

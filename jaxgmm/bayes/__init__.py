@@ -4,7 +4,7 @@ from jaxgmm.bayes._bridge import evidence
 from jaxgmm.bayes._draw import WITHIN, Drawn, draw
 from jaxgmm.bayes._engine import Engine
 from jaxgmm.bayes._evidence import Evidence
-from jaxgmm.bayes._export import to_datatree
+from jaxgmm.bayes._export import to_datatree, to_netcdf
 from jaxgmm.bayes._gibbs import Gibbs
 from jaxgmm.bayes._labelling import AMBIGUOUS, RELABELLINGS, all_sites, in_labels_of, relabelled
 from jaxgmm.bayes._laplace import Laplace

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -90,6 +91,34 @@ def to_datatree(
         tree["log_likelihood"] = pointwise["log_likelihood"]
     tree.attrs.update(attributes)
     return tree
+
+
+# The group of a NetCDF file that has the posterior itself, beside those that ArviZ reads.
+_GROUP = "jaxgmm"
+
+
+def to_netcdf(posterior: Any, whole: bytes | None) -> bytes:
+    """`to_datatree` as a file; with the ``whole`` inside, of which `jaxgmm.load` makes it again."""
+    import xarray as xr
+
+    tree = to_datatree(posterior)
+    if whole is not None:
+        own = np.frombuffer(whole, np.uint8)
+        tree[_GROUP] = xr.DataTree(xr.Dataset({"archive": ("byte", own)}))
+    # Made in memory: HDF5 takes the process with it where a disk is full.
+    with tree.to_netcdf(engine="h5netcdf") as buffer:
+        return bytes(buffer)
+
+
+def from_netcdf(path: Path) -> bytes | None:
+    """What `to_netcdf` has put inside; None where there is nothing, or no such file."""
+    import h5netcdf  # xarray would keep the file open, and remember what it was
+
+    try:
+        with h5netcdf.File(path, "r") as file:
+            return np.asarray(file[_GROUP]["archive"][...]).tobytes()
+    except (OSError, KeyError, ValueError):
+        return None
 
 
 def _attributes(posterior: Any) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -27,7 +28,7 @@ from jaxgmm.bayes._labelling import (
 )
 from jaxgmm.bayes._summary import MOST_SHOWN, posterior_html, table
 from jaxgmm.em import fingerprint
-from jaxgmm.files import Kept, stored
+from jaxgmm.files import Kept, carried, packed, stored
 from jaxgmm.model import about, coordinates, narrowed
 
 if TYPE_CHECKING:
@@ -538,6 +539,36 @@ class Posterior(Kept):
             key=key,
         )
 
+    def save(self, path: str | Path) -> Path:
+        """Write all of it, the data too, to one file, which `jaxgmm.load` reads.
+
+        Parameters
+        ----------
+        path : str or Path
+            Such as ``post.npz``. A name that ends in ``.nc`` makes it a NetCDF file, of which ArviZ
+            reads what `to_arviz` has.
+
+        Returns
+        -------
+        Path
+            The file, whole or not there.
+
+        Raises
+        ------
+        TypeError
+                For a distribution of one's own, and code without a name in a model of one's own.
+        OSError
+            Where it cannot be written.
+        """
+        return super().save(path)
+
+    def _content(self, suffix: str) -> bytes:
+        if suffix != ".nc":
+            return super()._content(suffix)
+        from jaxgmm.bayes._export import to_netcdf
+
+        return to_netcdf(self, packed(self))
+
     def __repr__(self) -> str:
         history = "draws"
         if self.n_warmup is not None:
@@ -590,3 +621,12 @@ def invariants(
         for k in range(ordered.shape[-1]):
             result[f"sorted_weights[{k}]"] = ordered[..., k]
     return result
+
+
+def _within(path: Path) -> bytes | None:
+    from jaxgmm.bayes._export import from_netcdf
+
+    return from_netcdf(path)
+
+
+carried(b"\x89HDF\r\n\x1a\n", _within)  # HDF5, which NetCDF is

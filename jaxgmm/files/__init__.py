@@ -1,6 +1,6 @@
 """What comes in and what is kept: tables of any library, results as files."""
 
-from jaxgmm.files._archive import Kept, load, save, store, stored
+from jaxgmm.files._archive import Kept, carried, load, packed, save, store, stored
 from jaxgmm.files._tables import (
     Coded,
     ColumnRefused,
@@ -23,6 +23,7 @@ __all__ = [
     "Content",
     "Kept",
     "Measured",
+    "carried",
     "check_folder",
     "column_called",
     "feature_names",
@@ -30,6 +31,7 @@ __all__ = [
     "naming_columns",
     "numeric",
     "own_names",
+    "packed",
     "place",
     "refuse_masked",
     "refuse_times",

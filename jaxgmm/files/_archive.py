@@ -100,9 +100,9 @@ def store(
     _KINDS[kind.__name__] = _Stored(kind, apart, together)
 
 
-def save(value: Any, path: str | Path) -> Path:
-    """Write a result to one file, whole or not at all."""
-    path, arrays = Path(path), _Arrays()
+def packed(value: Any) -> bytes:
+    """A result as the content of one file."""
+    arrays = _Arrays()
     tree = _encode(value, type(value).__name__.lower(), arrays)
     record = {"format": _FORMAT, "version": _VERSION, "value": tree}
     buffer = io.BytesIO()
@@ -111,8 +111,26 @@ def save(value: Any, path: str | Path) -> Path:
             info = zipfile.ZipInfo(name, _EPOCH)
             info.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(info, content)
-    write(path.parent, {path.name: buffer.getbuffer()})
+    return buffer.getvalue()
+
+
+def save(value: Any, path: str | Path) -> Path:
+    """Write a result to one file, whole or not at all."""
+    return _written(Path(path), packed(value))
+
+
+def _written(path: Path, content: bytes) -> Path:
+    write(path.parent, {path.name: content})
     return path
+
+
+# Other formats that files of ours are found in, by their first bytes: how to get at it.
+_CARRIERS: dict[bytes, Callable[[Path], bytes | None]] = {}
+
+
+def carried(first: bytes, read: Callable[[Path], bytes | None]) -> None:
+    """Let `load` look for what `packed` made inside files of another format; None is nothing."""
+    _CARRIERS[first] = read
 
 
 class Kept:
@@ -139,7 +157,11 @@ class Kept:
         OSError
             Where it cannot be written.
         """
-        return save(self, path)
+        return _written(Path(path), self._content(Path(path).suffix))
+
+    def _content(self, suffix: str) -> bytes:
+        """What a file of such a name holds."""
+        return packed(self)
 
 
 def load(path: str | Path, own: Iterable[Any] = ()) -> Any:
@@ -191,7 +213,10 @@ def load(path: str | Path, own: Iterable[Any] = ()) -> Any:
     """
     path, known = Path(path), _by_name(own)
     with path.open("rb") as file:
+        head = file.read(max(map(len, _CARRIERS), default=0))
+        inside = [read for first, read in _CARRIERS.items() if head.startswith(first)]
         try:
+            file = io.BytesIO(inside[0](path) or b"") if inside else file
             with zipfile.ZipFile(file) as archive:
                 return _read(archive, known)
         except _Unreadable as error:
