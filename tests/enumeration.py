@@ -78,3 +78,18 @@ def exact(x, k, weights=None, prior=PRIOR):
     chance = np.exp(np.array(logs) - total)
     first_count = np.bincount(firsts, weights=chance, minlength=len(x) + 1)
     return Exact(total, chance @ np.array(centres), first_count)
+
+
+def summed(n, k, concentration, one):
+    """Log evidence of n units under Dirichlet weights, summed over all assignments to K labels.
+
+    ``one`` gives log p of those units, a mask of them, that a component has.
+    """
+    logs = []
+    for labels in itertools.product(range(k), repeat=n):
+        z = np.array(labels)
+        after = concentration + np.bincount(z, minlength=k)
+        log_p = sum(one(z == j) for j in range(k))
+        log_p += np.sum(gammaln(after) - gammaln(concentration))
+        logs.append(log_p + gammaln(k * concentration) - gammaln(np.sum(after)))
+    return logsumexp(logs)

@@ -201,10 +201,9 @@ def fit(
         )
     if tol is not None and not (isinstance(tol, numbers.Real) and math.isfinite(tol) and tol >= 0):
         raise ValueError(f"tol: needs a finite number of at least 0, found {tol!r}")
-    problem = prepare(model, x, sample_weight)
+    problem = prepare(model, x, sample_weight, mode=True)
     model, x, sample_weight = problem.model, problem.x, problem.sample_weight
     start = problem.begin(start)
-    model.check_mode()
     tol = default_tolerance(x.dtype) if tol is None else tol
     tolerance = jnp.asarray(tol, x.dtype)
 

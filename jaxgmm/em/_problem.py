@@ -74,8 +74,11 @@ class Problem:
         return self.model.translate(-self.origin, start)[1]
 
 
-def prepare(model: LatentModel, x: Any, sample_weight: Any = None) -> Problem:
-    """Check a model and data, and resolve the one for the other."""
+def prepare(model: LatentModel, x: Any, sample_weight: Any, mode: bool = False) -> Problem:
+    """Check a model and data, and resolve the one for the other.
+
+    ``mode`` asks for a prior under which the joint has one.
+    """
     model, table = model.read(x)
     given, weight = model.check_data(table, sample_weight)
     narrowed = centred_rows(table, given, model.places)
@@ -85,6 +88,8 @@ def prepare(model: LatentModel, x: Any, sample_weight: Any = None) -> Problem:
         rows, here = jax.device_put(near), model.translate(-origin)[0]
     with naming_columns(table):
         here.check_model(rows, weight)
+    if mode:
+        here.check_mode()
     if origin is None:
         here = model.resolve(rows, weight)
     else:
