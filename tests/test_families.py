@@ -491,7 +491,7 @@ def test_a_rule_hears_its_name():
             heard.append(rule)
             return super().default_prior(rule, *shape)
 
-    jax.tree_util.register_dataclass(Loud)
+    jg.model.pytree(Loud)
     jg.Mixture(Loud(), 2, prior="loud").resolve(FAMILIES["poisson"].x)
     assert heard == ["loud"]
     x = jg.datasets.load("faithful").x
@@ -541,6 +541,13 @@ def test_an_edge_has_finite_derivatives(name):
     near = np.asarray(model.edges(params))
     assert near[k - 1]
     assert near.sum() == (2 if name == "bernoulli" else 1)
+
+
+def test_jax_tells_families_apart():
+    """It may take one of two equal structures for the other, and its program too."""
+    structures = [jax.tree.structure(jg.Mixture(case.family, 2)) for case in FAMILIES.values()]
+    for one, other in itertools.combinations(structures, 2):
+        assert one != other
 
 
 def test_code_that_makes_the_model_again():

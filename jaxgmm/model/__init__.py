@@ -44,6 +44,7 @@ from jaxgmm.model._program import from_numpyro
 from jaxgmm.model._registry import STRUCTURES, UNIVARIATE
 from jaxgmm.model._repeated import Repeated, repeated
 from jaxgmm.model._student import StudentT
+from jaxgmm.model._tree import pytree
 
 # What is not named here is for the rooms above.
 __all__ = [
@@ -83,6 +84,7 @@ __all__ = [
     "VonMises",
     "Weibull",
     "from_numpyro",
+    "pytree",
     "repeated",
     "rows",
 ]

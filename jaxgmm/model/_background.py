@@ -25,6 +25,7 @@ from jaxgmm.model._prior import ConjugatePrior
 from jaxgmm.model._product_prior import ProductPrior
 from jaxgmm.model._site_family import MixtureParams
 from jaxgmm.model._site_prior import SitePrior
+from jaxgmm.model._tree import pytree
 from jaxgmm.model._weights import SIMPLEX, STICKS
 
 BACKGROUND = "background"
@@ -41,7 +42,7 @@ _KNOWN = ("numbers", "positives", "responses", "given", *_WHOLE)
 
 
 @stored
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class Uniform:
     """The same density everywhere in a box, as the background of a `Mixture`.
@@ -126,7 +127,7 @@ class Beside(NamedTuple):
 
 
 @stored
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class Background(Around):
     """Components of a family, and beside them, under the last label, a `Uniform` density.

@@ -16,10 +16,11 @@ from jaxgmm.files import stored
 from jaxgmm.model._conjugate import ConjugateFamily, Sums
 from jaxgmm.model._door import check_values
 from jaxgmm.model._hyper import Hyper, Moments
+from jaxgmm.model._tree import pytree
 
 
 @stored
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class Bernoulli(ConjugateFamily):
     """Columns of zeros and ones, independent within a component.

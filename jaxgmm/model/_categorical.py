@@ -17,10 +17,11 @@ from jaxgmm.files import stored
 from jaxgmm.model._conjugate import ConjugateFamily, Sums
 from jaxgmm.model._door import check_values
 from jaxgmm.model._hyper import Hyper, Moments, safe_log
+from jaxgmm.model._tree import pytree
 
 
 @stored
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class Categorical(ConjugateFamily):
     """Columns of codes ``0, ..., levels - 1``, independent within a component.

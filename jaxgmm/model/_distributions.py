@@ -16,12 +16,13 @@ from numpyro.distributions import constraints
 from jaxgmm.files import stored
 from jaxgmm.model._door import check_counts, check_values
 from jaxgmm.model._numerical_family import NumericalFamily
+from jaxgmm.model._tree import pytree
 
 _POSITIVE = constraints.positive
 
 
 @stored
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class Gamma(NumericalFamily):
     """Positive columns, each Gamma: sites ``concentration`` and ``rate`` (K, D).
@@ -49,7 +50,7 @@ class Gamma(NumericalFamily):
 
 
 @stored
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class Weibull(NumericalFamily):
     """Positive columns, each Weibull: sites ``scale`` and ``concentration`` (K, D)."""
@@ -74,7 +75,7 @@ class Weibull(NumericalFamily):
 
 
 @stored
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class LogNormal(NumericalFamily):
     """Positive columns whose logarithms are normal: sites ``loc`` and ``scale`` (K, D)."""
@@ -96,7 +97,7 @@ class LogNormal(NumericalFamily):
 
 
 @stored
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class Beta(NumericalFamily):
     """Columns between 0 and 1, each Beta: sites ``concentration1``, ``concentration0`` (K, D)."""
@@ -116,7 +117,7 @@ class Beta(NumericalFamily):
 
 
 @stored
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class VonMises(NumericalFamily):
     """Angles in radians, each von Mises: sites ``cosine`` and ``sine`` (K, D).
@@ -163,7 +164,7 @@ class VonMises(NumericalFamily):
 
 
 @stored
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class NegativeBinomial(NumericalFamily):
     """Counts that vary more than Poisson ones: sites ``mean`` and ``concentration`` (K, D).
@@ -189,7 +190,7 @@ class NegativeBinomial(NumericalFamily):
 
 
 @stored
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class Binomial(NumericalFamily):
     """Successes in ``total_count`` trials: site ``probs`` (K, D).

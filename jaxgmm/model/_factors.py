@@ -39,6 +39,7 @@ from jaxgmm.model._origin import wide_origin
 from jaxgmm.model._prior import ConjugatePrior
 from jaxgmm.model._registry import structure_named
 from jaxgmm.model._site_family import MixtureParams, moved_site
+from jaxgmm.model._tree import pytree
 from jaxgmm.model._unconjugate import Unconjugate
 
 # The weak prior of means and loadings counts like a hundredth of a row, as the Gaussian's.
@@ -560,7 +561,7 @@ class LowRank(Unconjugate):
 
 
 @stored
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class FactorAnalyser(LowRank):
     """Normal components whose columns hang together by a few factors, each with noise of its own.
@@ -633,7 +634,7 @@ class FactorAnalyser(LowRank):
 
 
 @stored
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class PPCA(LowRank):
     """Probabilistic principal components: a few factors, and noise that is the same in all columns.

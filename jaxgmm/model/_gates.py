@@ -30,6 +30,7 @@ from jaxgmm.model._prior import ConjugatePrior
 from jaxgmm.model._regression import OfUserCoefficients, Units, about_means, spread
 from jaxgmm.model._site_family import MixtureParams
 from jaxgmm.model._site_prior import SitePrior, in_units
+from jaxgmm.model._tree import pytree
 from jaxgmm.model._unconjugate import Unconjugate
 from jaxgmm.model._weights import SIMPLEX, STICKS
 
@@ -67,7 +68,7 @@ class Gating(NamedTuple):
 
 
 @stored
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class GatedPrior(SitePrior):
     """`SitePrior` of the gates, beside the prior of the components.
@@ -92,7 +93,7 @@ class GatedPrior(SitePrior):
 
 
 @stored
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class Gated(Unconjugate, Around):
     """Components of a family, and gates that make the mixing weights of each row.

@@ -55,6 +55,7 @@ from jaxgmm.model._origin import wide_origin
 from jaxgmm.model._prior import ConjugatePrior
 from jaxgmm.model._registry import STRUCTURES, UNIVARIATE, structure_named
 from jaxgmm.model._structure import Curved, Structure
+from jaxgmm.model._tree import pytree
 
 # A component has collapsed once its standard deviation is this many units of rounding of the
 # data's own, or a conditional variance so many of the variance it is a part of: what is
@@ -81,7 +82,7 @@ def _digits_lost(dtype: Any) -> float:
 
 
 @stored
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class GaussianParams:
     """Parameters of a Gaussian mixture; leading batch axes are allowed throughout.
@@ -113,7 +114,7 @@ class GaussianParams:
 
 
 @stored
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class Gaussian(Family):
     """Gaussian components with a covariance structure.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
@@ -18,6 +17,7 @@ from jaxgmm.files import stored
 from jaxgmm.model._family import Site
 from jaxgmm.model._site_prior import SitePrior, in_units
 from jaxgmm.model._structure import Curved, Structure
+from jaxgmm.model._tree import pytree
 
 # Densities of means with a bound, and of spreads that vanish at zero faster than any
 # power: with these no component can shrink onto a row and gain.
@@ -34,7 +34,7 @@ _HOLDS_SPREAD = (dist.InverseWishart, dist.InverseGamma, dist.LogNormal)
 
 
 @stored
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class GaussianSites(SitePrior):
     """`SitePrior` of means and covariances, or of scales and correlations in their place.

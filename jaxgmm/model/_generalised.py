@@ -22,6 +22,7 @@ from jaxgmm.model._family import Site
 from jaxgmm.model._regression import OfUserCoefficients, Regression, Units
 from jaxgmm.model._site_family import MixtureParams
 from jaxgmm.model._site_prior import SitePrior, in_units
+from jaxgmm.model._tree import pytree
 from jaxgmm.model._unconjugate import Unconjugate
 
 # A coefficient of a standardised covariate beyond this leaves no doubt about any response.
@@ -228,7 +229,7 @@ class Generalised(Unconjugate, Regression):
 
 
 @stored
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True, repr=False)
 class LogisticRegression(Generalised):
     """An answer, 0 or 1, of which the log odds are a line of its own in each component.
@@ -306,7 +307,7 @@ class LogisticRegression(Generalised):
 
 
 @stored
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True, repr=False)
 class PoissonRegression(Generalised):
     """A count, of which the log rate is a line of its own in each component.

@@ -25,6 +25,7 @@ from jaxgmm.model._regression import OfUserCoefficients, Regression, Units
 from jaxgmm.model._site_family import MixtureParams
 from jaxgmm.model._site_mode import sites_mode
 from jaxgmm.model._site_prior import SitePrior, in_units
+from jaxgmm.model._tree import pytree
 
 # Residuals of rows on a line are roundings: variances of no more than so many, squared, are none.
 _COLLAPSE_EPS = 64.0
@@ -70,7 +71,7 @@ class _Normal(NamedTuple):
 
 
 @stored
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True, repr=False)
 class LinearRegression(Regression):
     """A response that is normal about a line of its own in each component.

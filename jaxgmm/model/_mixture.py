@@ -45,6 +45,7 @@ from jaxgmm.model._noisy import with_noise
 from jaxgmm.model._origin import about, centred_rows, narrowed
 from jaxgmm.model._prior import ConjugatePrior, PriorRule
 from jaxgmm.model._site_prior import SitePrior
+from jaxgmm.model._tree import pytree
 from jaxgmm.model._weights import SIMPLEX, STICKS, Weighting
 
 # A component that holds less of a row than this holds none.
@@ -52,7 +53,7 @@ _EMPTY_ROWS = 1e-3
 
 
 @stored
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True, repr=False)
 class Mixture(LatentModel):
     """A finite mixture, written once for EM and for NumPyro.

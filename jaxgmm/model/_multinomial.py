@@ -17,13 +17,14 @@ from jaxgmm.files import stored
 from jaxgmm.model._conjugate import ConjugateFamily, MixtureParams, Sums
 from jaxgmm.model._door import check_counts
 from jaxgmm.model._hyper import Hyper, Moments, safe_log
+from jaxgmm.model._tree import pytree
 
 # Totals that stand for those of all rows: quantiles at even steps.
 _TOTALS = 256
 
 
 @stored
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class Multinomial(ConjugateFamily):
     """Rows of counts given their total, the multinomial coefficient included.

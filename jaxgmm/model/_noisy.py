@@ -28,6 +28,7 @@ from jaxgmm.model._family import Family, Form, View, labelled
 from jaxgmm.model._gaussian import Gaussian, GaussianParams
 from jaxgmm.model._moments import Moments, about_their_means
 from jaxgmm.model._structure import Structure
+from jaxgmm.model._tree import pytree
 
 # Noise that is symmetric and has no negative eigenvalue, to rounding of so many units.
 _ROUNDING = 1e4
@@ -255,7 +256,7 @@ class Deconvolving(Form):
 
 
 @stored
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class Noisy(Family):
     """`Gaussian` components of rows with noise of their own; `jaxgmm.rows` makes such rows.

@@ -83,7 +83,7 @@ class NumericalModel(LatentModel):
     >>> import jax, jax.numpy as jnp
     >>> import jaxgmm as jg
     >>> import numpyro.distributions as dist
-    >>> @jax.tree_util.register_dataclass
+    >>> @pytree
     ... @dataclasses.dataclass(frozen=True)
     ... class Contaminated(jg.NumericalModel):
     ...     n_components = 2

@@ -17,10 +17,11 @@ from jaxgmm.files import stored
 from jaxgmm.model._conjugate import ConjugateFamily, MixtureParams, Sums
 from jaxgmm.model._door import check_counts
 from jaxgmm.model._hyper import Hyper, Moments, safe_log
+from jaxgmm.model._tree import pytree
 
 
 @stored
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class Poisson(ConjugateFamily):
     """Columns of counts, each Poisson and independent within a component.

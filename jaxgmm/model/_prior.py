@@ -13,11 +13,12 @@ from jaxtyping import Array
 
 from jaxgmm._contract import Hyper, number_text
 from jaxgmm.files import numeric, stored
+from jaxgmm.model._tree import pytree
 from jaxgmm.model._weights import SIMPLEX, STICKS, Weighting
 
 
 @stored
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ConjugatePrior:
     """Dirichlet or stick-breaking weights, normal-inverse-Wishart (or -gamma) components.

@@ -26,6 +26,7 @@ from jaxgmm.model._family import Family, known_labels
 from jaxgmm.model._prior import ConjugatePrior
 from jaxgmm.model._product_prior import ProductPrior
 from jaxgmm.model._site_family import MixtureParams
+from jaxgmm.model._tree import pytree
 from jaxgmm.model._weights import SIMPLEX, STICKS
 
 
@@ -63,7 +64,7 @@ class _Part(NamedTuple):
 
 
 @stored
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True, repr=False)
 class Product(Family):
     """Columns by name, of several families, independent given the component.

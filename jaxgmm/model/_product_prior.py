@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import jax
-
 from jaxgmm.files import stored
 from jaxgmm.model._site_prior import SitePrior
+from jaxgmm.model._tree import pytree
 
 
 @stored
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class ProductPrior(SitePrior):
     """`SitePrior` of the weights, and by name the prior of every part.

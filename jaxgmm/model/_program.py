@@ -28,13 +28,14 @@ from jaxgmm.files import stored
 from jaxgmm.local import from_vector, to_vector
 from jaxgmm.model._numerical import NumericalModel
 from jaxgmm.model._plan import TRACING, Plan, plan_of, seeded
+from jaxgmm.model._tree import pytree
 
 # Log joints that differ by this share are two.
 _RTOL = 1e-9
 
 
 @stored
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True, repr=False)
 class NumPyroProgram(NumericalModel):
     """The model of a NumPyro program; `from_numpyro` makes it.

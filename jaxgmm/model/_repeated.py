@@ -22,6 +22,7 @@ from jaxgmm.model._around import Around
 from jaxgmm.model._coding import is_table, taken
 from jaxgmm.model._family import Family, View, known_labels
 from jaxgmm.model._site_family import MixtureParams
+from jaxgmm.model._tree import pytree
 
 
 @stored
@@ -33,7 +34,7 @@ class OfGroups(NamedTuple):
 
 
 @stored
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True, repr=False)
 class Repeated(Around):
     """Groups of repeats of one family, all of a group under one label.

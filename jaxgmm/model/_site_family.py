@@ -9,7 +9,6 @@ import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
@@ -22,10 +21,11 @@ from jaxgmm._contract import Prior, Sites, at_edge, described, freedom, improper
 from jaxgmm.files import numeric, stored
 from jaxgmm.model._family import Family, Site
 from jaxgmm.model._site_prior import SitePrior, inside
+from jaxgmm.model._tree import pytree
 
 
 @stored
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class MixtureParams:
     """Parameters of a mixture; leading batch axes are allowed throughout.

@@ -25,11 +25,12 @@ from jaxgmm.files import stored
 from jaxgmm.model._family import Site
 from jaxgmm.model._prior import ConjugatePrior
 from jaxgmm.model._site_mode import weights_mode
+from jaxgmm.model._tree import pytree
 from jaxgmm.model._weights import SIMPLEX, STICKS, Weighting
 
 
 @stored
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class SitePrior:
     """Independent distributions by site, in the units of the user.

@@ -31,6 +31,7 @@ from jaxgmm.model._origin import wide_origin
 from jaxgmm.model._prior import ConjugatePrior
 from jaxgmm.model._site_family import MixtureParams, moved_site
 from jaxgmm.model._site_prior import SitePrior, inside
+from jaxgmm.model._tree import pytree
 from jaxgmm.model._unconjugate import Unconjugate
 
 # Of normal rows the likelihood rises towards infinitely many degrees of freedom, and close to
@@ -107,7 +108,7 @@ class _Reach(NamedTuple):
 
 
 @stored
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class StudentPrior(SitePrior):
     """`SitePrior` of weights and degrees of freedom, beside the Gaussian's of the rest.
@@ -132,7 +133,7 @@ class StudentPrior(SitePrior):
 
 
 @stored
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class StudentT(Unconjugate):
     """Multivariate t components with estimated degrees of freedom, for rows with outliers.
