@@ -83,7 +83,7 @@ class NumericalModel(LatentModel):
     >>> import jax, jax.numpy as jnp
     >>> import jaxgmm as jg
     >>> import numpyro.distributions as dist
-    >>> @pytree
+    >>> @jg.model.pytree
     ... @dataclasses.dataclass(frozen=True)
     ... class Contaminated(jg.NumericalModel):
     ...     n_components = 2
