@@ -291,6 +291,13 @@ def test_engines_draw_what_their_names_draw(key):
     np.testing.assert_array_equal(one.draws["means"], other.draws["means"])
     assert one.settings == other.settings
     assert one.method == other.method == "laplace"
+
+    class Mine(jg.bayes.Laplace):
+        name = "mine"
+
+    post = draw(Mine(measure="declared"))
+    assert post.method == "mine"
+    np.testing.assert_array_equal(post.draws["means"], one.draws["means"])
     with pytest.raises(TypeError, match=r"measure: belongs into method, as in Laplace\(measure"):
         draw(jg.bayes.Laplace(), measure="declared")
     with pytest.raises(TypeError, match=r"method: needs an engine, as VB\(\) makes"):

@@ -37,15 +37,11 @@ class Engine(abc.ABC):
     @property
     def options(self) -> dict[str, Any]:
         """Those that are not the defaults."""
-        each = {field.name: field.default for field in dataclasses.fields(self)}
-        return {
-            name: getattr(self, name)
-            for name, usual in each.items()
-            if getattr(self, name) is not usual and getattr(self, name) != usual
-        }
+        each = [(f.name, getattr(self, f.name), f.default) for f in dataclasses.fields(self)]
+        return {name: value for name, value, usual in each if value != usual}
 
 
-def share(argument: str, value: float) -> None:
+def check_share(argument: str, value: float) -> None:
     """Refuse what is no number strictly between 0 and 1."""
     if not 0 < value < 1:
         raise ValueError(f"{argument}: a share between 0 and 1, found {value!r}")

@@ -28,7 +28,7 @@ from numpyro.infer.hmc_util import (
 from jaxgmm._contract import LatentModel, Params
 from jaxgmm._programs import program, rung
 from jaxgmm.bayes._chains import Draws, Starts, chains_first, iterate, run, trail
-from jaxgmm.bayes._engine import Engine, share
+from jaxgmm.bayes._engine import Engine, check_share
 from jaxgmm.local import (
     DENSE_LIMIT,
     from_vector,
@@ -101,7 +101,7 @@ class NUTS(Engine):
     target_acceptance: float = 0.9
 
     def __post_init__(self):
-        share("target_acceptance", self.target_acceptance)
+        check_share("target_acceptance", self.target_acceptance)
 
     def draw(self, model, x, sample_weight, starts, key, schedule, progress):
         model.check_coordinates(x.dtype)

@@ -556,7 +556,7 @@ class Posterior(Kept):
         Raises
         ------
         TypeError
-                For a distribution of one's own, and code without a name in a model of one's own.
+            For a distribution of one's own, and code without a name in a model of one's own.
         OSError
             Where it cannot be written.
         """

@@ -118,16 +118,16 @@ def sample(
     >>> post.draws["means"].shape
     (4, 50, 1, 1)
     """
-    method, options = named(method, options)
+    name, written = named(method, options)
     if not isinstance(x, em.Stream):
         engine_of(method, options)  # what is wrong with them is said before a fit
     check_key(key, "sampling is random")
     model.check_samplable()
     key_fit, key_draws = jax.random.split(key)
     counts = {"n_chains": n_chains, "n_draws": n_draws, "n_warmup": n_warmup, "thinning": thinning}
-    settings = {"thinning": thinning, **options}
+    settings = {"thinning": thinning, **written}
     if isinstance(x, em.Stream):
-        how = {"method": method, "start": start, **counts, **options}
+        how = {"method": name, "start": start, **counts, **written}
         posterior = _of_stream(model, x, key_fit, key_draws, sample_weight, progress, how)
         return dataclasses.replace(posterior, settings=settings, seed=key_numbers(key))
     if start is None:

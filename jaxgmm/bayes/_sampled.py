@@ -110,8 +110,10 @@ def named(method: str | Engine, options: dict[str, Any]) -> tuple[str, dict[str,
 
 
 def engine_of(method: str | Engine, options: dict[str, Any]) -> Engine:
-    """An engine by name and options, or one that has its options."""
+    """An engine by name and options, or one that has its options, which may be one's own."""
     name, options = named(method, options)
+    if isinstance(method, Engine):
+        return method
     check_options(name, METHODS[name], options)
     return METHODS[name](**options)
 

@@ -22,7 +22,7 @@ from jaxgmm._checks import check_count
 from jaxgmm._contract import LatentModel, Params, Sites
 from jaxgmm._programs import program
 from jaxgmm.bayes._chains import Draws, Schedule
-from jaxgmm.bayes._engine import Engine, share
+from jaxgmm.bayes._engine import Engine, check_share
 from jaxgmm.bayes._evidence import Evidence
 from jaxgmm.em import bar
 
@@ -109,7 +109,7 @@ class SMC(Engine):
     n_moves: int = 4
 
     def __post_init__(self):
-        share("target_ess", self.target_ess)
+        check_share("target_ess", self.target_ess)
         check_count("n_moves", self.n_moves, 1)
 
     def draw(self, model, x, sample_weight, starts, key, schedule, progress):
