@@ -1,4 +1,4 @@
-"""Milliseconds per EM iteration, full covariance: jaxgmm beside its peers and its own bounds.
+"""Milliseconds per EM iteration: jaxgmm beside its peers and its own bounds.
 
 Everything starts from the same parameters and is timed in one process, in turns; ratios are
 what to read. A time is the difference between a long and a short run divided by the
@@ -10,7 +10,8 @@ product (OpenBLAS through NumPy).
 scikit-learn, gmmx (float32 only) and Armadillo (float64 only, needs g++) are timed where
 they are installed.
 
-    python examples/benchmarks/em.py [--wide | --shape N,D,K ...] [--json FILE] [--figure FILE]
+    python examples/benchmarks/em.py [--wide | --shape N,D,K ...]
+        [--structure full | diag | spherical] [--json FILE] [--figure FILE]
 """
 
 from __future__ import annotations
@@ -93,9 +94,21 @@ def iterations(x, least):
     return max(least, ENOUGH_ROWS // len(x))
 
 
-def ours(x, means):
-    model = jg.Mixture(jg.Gaussian("full"), len(means)).resolve(x)
-    covariances = np.broadcast_to(np.eye(x.shape[1], dtype=x.dtype), (*means.shape, means.shape[1]))
+def identities(structure, x, means):
+    """Unit covariances in the shape of a structure."""
+    k, d = means.shape
+    whole = {"full": np.eye(d), "diag": np.ones(d), "spherical": np.ones(())}[structure]
+    return np.broadcast_to(whole.astype(x.dtype), (k, *whole.shape))
+
+
+def width(structure, d):
+    """Numbers that the products have of each row."""
+    return 1 + d + {"full": d * (d + 1) // 2, "diag": d, "spherical": 1}[structure]
+
+
+def ours(x, means, structure):
+    model = jg.Mixture(jg.Gaussian(structure), len(means)).resolve(x)
+    covariances = identities(structure, x, means)
     start = model.params(means=means, covariances=covariances)
     rows = jnp.asarray(x)
 
@@ -113,17 +126,18 @@ def ours(x, means):
     return timed(go, 2, long)
 
 
-def sklearn(x, means):
+def sklearn(x, means, structure):
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
 
-    eye = np.broadcast_to(np.eye(x.shape[1], dtype=x.dtype), (*means.shape, means.shape[1]))
+    eye = identities(structure, x, means)
 
     def go(count):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             GaussianMixture(
-                len(means), tol=0.0, max_iter=count, init_params="random_from_data",
+                len(means), covariance_type=structure, tol=0.0, max_iter=count,
+                init_params="random_from_data",
                 weights_init=np.full(len(means), 1 / len(means), x.dtype), means_init=means,
                 precisions_init=eye, random_state=0,
             ).fit(x)  # fmt: skip
@@ -172,14 +186,14 @@ def armadillo(x, means, folder):
     return measure
 
 
-def products(x, means):
+def products(x, means, structure):
     """Both matrix products and the exponentials on ready-made features, block by block."""
     (n, d), k = x.shape, len(means)
-    width = 1 + d + d * (d + 1) // 2
-    block = min(n, jg._numerics.block_rows(width + k, x.dtype))
+    count = width(structure, d)
+    block = min(n, jg._numerics.block_rows(count + k, x.dtype))
     rng = np.random.default_rng(1)
-    natural = jnp.asarray(-rng.random((k, width)).astype(x.dtype) / width)
-    features = jnp.asarray(rng.random((width, block)).astype(x.dtype))
+    natural = jnp.asarray(-rng.random((k, count)).astype(x.dtype) / count)
+    features = jnp.asarray(rng.random((count, block)).astype(x.dtype))
 
     @jax.jit
     def passes(natural, features):
@@ -211,17 +225,21 @@ def gemm_rate(dtype):
     return 2 * 2048**3 / best
 
 
-def row(shape, dtype, folder):
+def row(shape, dtype, folder, structure):
     n, d, k = shape
     jax.config.update("jax_enable_x64", dtype == "float64")
     x, means = data(n, d, k, dtype)
     has = importlib.util.find_spec
-    contenders = {"jaxgmm": ours(x, means), "two products": products(x, means)}
+    contenders = {
+        "jaxgmm": ours(x, means, structure),
+        "two products": products(x, means, structure),
+    }
     if has("sklearn") and n * k <= 10**8:
-        contenders["scikit-learn"] = sklearn(x, means)
-    if has("gmmx") and dtype == "float32" and n * k * d * d <= 4 * 10**8:
+        contenders["scikit-learn"] = sklearn(x, means, structure)
+    full = structure == "full"
+    if full and has("gmmx") and dtype == "float32" and n * k * d * d <= 4 * 10**8:
         contenders["gmmx"] = gmmx(x, means)
-    if shutil.which("g++") and dtype == "float64":
+    if full and shutil.which("g++") and dtype == "float64":
         try:
             contenders["Armadillo"] = armadillo(x, means, folder)
         except subprocess.CalledProcessError:
@@ -238,7 +256,7 @@ def row(shape, dtype, folder):
     for name, measured in rounds.items():
         short, long, iterations = np.min(measured, axis=0)
         best[name] = (long - short) / iterations
-    flops = 4 * n * k * (1 + d + d * (d + 1) // 2)
+    flops = 4 * n * k * width(structure, d)
     best["flops at the GEMM rate"] = flops / gemm_rate(dtype)
     return {"n": n, "D": d, "K": k, "dtype": dtype, "ms": {m: 1e3 * t for m, t in best.items()}}
 
@@ -274,14 +292,14 @@ def picture(results, file):
     figure.savefig(file, dpi=150)
 
 
-def main(shapes, json_file=None, figure_file=None):
+def main(shapes, json_file=None, figure_file=None, structure="full"):
     print("| n, D, K | dtype | " + " | ".join(COLUMNS) + " |")
     print("|---" * (len(COLUMNS) + 2) + "|")
     results = []
     with tempfile.TemporaryDirectory() as folder:
         for shape in shapes:
             for dtype in ("float64", "float32"):
-                results.append(row(shape, dtype, folder))
+                results.append(row(shape, dtype, folder, structure))
                 print(line(results[-1]), flush=True)
                 if json_file:  # rows as they come: the slowest contenders take minutes
                     Path(json_file).write_text(json.dumps(results, indent=1))
@@ -295,10 +313,11 @@ if __name__ == "__main__":
     parser.add_argument(
         "--shape", nargs="+", help="rows, features and components, as in 131072,8,16"
     )
+    parser.add_argument("--structure", choices=["full", "diag", "spherical"], default="full")
     parser.add_argument("--json", help="also write the figures to this file")
     parser.add_argument("--figure", help="also draw them to this file")
     arguments = parser.parse_args()
     shapes = SHAPES + WIDE * arguments.wide
     if arguments.shape:
         shapes = [tuple(int(count) for count in shape.split(",")) for shape in arguments.shape]
-    main(shapes, arguments.json, arguments.figure)
+    main(shapes, arguments.json, arguments.figure, arguments.structure)
