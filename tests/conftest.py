@@ -120,6 +120,7 @@ class Compilations:
     _total = _freed = 0
 
     def __enter__(self):
+        jax.random.key(0)  # JAX compiles this for the test's own keys
         self._before = Compilations._total
         self.count = None
         return self
