@@ -4,9 +4,10 @@ Spark runs in local mode on all cores and takes the start by its interface of RD
 has an `initialModel`. Both work in float64, as Spark always does, with the same rows and start, and
 end at the same means, which is checked. Seconds of an iteration are the difference between two
 fits, one with more of them, so that neither compilation, nor the start of a Java machine, nor the
-way of the rows into memory counts. Needs `pip install pyspark` and Java 17 or later.
+way of the rows into memory counts. Spark's interface of data frames takes no start: only its
+seconds stand beside. Needs `pip install pyspark` and Java 17 or later.
 
-    python examples/benchmarks/spark.py [--rows N ...] [--memory 6g]
+    python examples/benchmarks/spark.py [--rows N ...] [--iterations FEW MANY] [--memory 6g]
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ import numpy as np
 import jaxgmm as jg
 
 D, K = 8, 16
-FEW, MANY = 2, 12
 
 
 def made(n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -37,17 +37,19 @@ def made(n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return rows, means + 0.5, np.broadcast_to(2 * np.eye(D), (K, D, D))
 
 
-def timed(fit: Callable[[int], np.ndarray]) -> tuple[float, np.ndarray]:
-    """Seconds of an iteration, and the means after ``MANY``."""
+def timed(fit: Callable[[int], np.ndarray], counts: list[int]) -> tuple[float, np.ndarray]:
+    """Seconds of an iteration, and the means after the last."""
     means, taken = np.zeros(0), []
-    for count in (FEW, MANY):
+    for count in counts:
         begin = time.perf_counter()
         means = fit(count)
         taken.append(time.perf_counter() - begin)
-    return (taken[1] - taken[0]) / (MANY - FEW), means
+    return (taken[1] - taken[0]) / (counts[1] - counts[0]), means
 
 
-def by_jaxgmm(rows: np.ndarray, means: np.ndarray, covariances: np.ndarray) -> Any:
+def by_jaxgmm(
+    rows: np.ndarray, means: np.ndarray, covariances: np.ndarray, counts: list[int]
+) -> tuple[float, np.ndarray]:
     model, x = jg.Mixture(jg.Gaussian("full"), K), jax.numpy.asarray(rows)
     start = model.params(means=means, covariances=covariances)
 
@@ -56,12 +58,20 @@ def by_jaxgmm(rows: np.ndarray, means: np.ndarray, covariances: np.ndarray) -> A
         assert found.n_iter == count
         return np.asarray(found.params.means)
 
-    for count in (FEW, MANY):  # each a program of its own
+    for count in counts:  # each a program of its own
         fit(count)
-    return timed(fit)
+    return timed(fit, counts)
 
 
-def by_spark(rows: np.ndarray, means: np.ndarray, covariances: np.ndarray, memory: str) -> Any:
+def by_spark(
+    rows: np.ndarray,
+    means: np.ndarray,
+    covariances: np.ndarray,
+    counts: list[int],
+    memory: str,
+) -> tuple[float, np.ndarray, float]:
+    """Both of Spark's interfaces: the first one's seconds and means, the other's seconds."""
+    from pyspark.ml.clustering import GaussianMixture as OfFrames
     from pyspark.mllib.clustering import GaussianMixture
     from pyspark.mllib.linalg import DenseMatrix, Vectors
     from pyspark.sql import SparkSession
@@ -88,9 +98,16 @@ def by_spark(rows: np.ndarray, means: np.ndarray, covariances: np.ndarray, memor
             found = GaussianMixture.train(data, K, 0.0, count, initialModel=start)
             return np.array([gaussian.mu.toArray() for gaussian in found.gaussians])
 
+        def fit_frame(count: int) -> np.ndarray:
+            found = OfFrames(k=K, maxIter=count, tol=0.0, seed=0).fit(frame)
+            return np.array(found.weights)
+
         try:
-            fit(FEW)  # the Java machine compiles as it goes
-            return timed(fit)
+            fit(counts[0])  # the Java machine compiles as it goes
+            seconds, means = timed(fit, counts)
+            frame = data.map(lambda row: (row.asML(),)).toDF(["features"])
+            fit_frame(counts[0])
+            return seconds, means, timed(fit_frame, counts)[0]
         finally:
             session.stop()
 
@@ -98,18 +115,21 @@ def by_spark(rows: np.ndarray, means: np.ndarray, covariances: np.ndarray, memor
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000])
+    parser.add_argument("--iterations", type=int, nargs=2, default=[2, 12])
     parser.add_argument("--memory", default="6g", help="of the Java machine")
     args = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
-    print(f"{MANY - FEW} iterations, D = {D}, K = {K}, float64")
-    print("| rows | Spark, seconds an iteration | jaxgmm | ratio | means differ by |")
-    print("|---|---|---|---|---|")
+    few, many = args.iterations
+    print(f"{many - few} iterations, D = {D}, K = {K}, float64")
+    print("| rows | Spark, s an iteration | by data frames | jaxgmm | ratios | means differ by |")
+    print("|---|---|---|---|---|---|")
     for n in args.rows:
         problem = made(n)
-        ours, means = by_jaxgmm(*problem)
-        theirs, other = by_spark(*problem, args.memory)
-        apart, ratio = np.abs(means - other).max(), theirs / ours
-        print(f"| {n:,} | {theirs:.3f} | {ours:.4f} | {ratio:.0f} | {apart:.1g} |", flush=True)
+        ours, means = by_jaxgmm(*problem, args.iterations)
+        theirs, other, frames = by_spark(*problem, args.iterations, args.memory)
+        apart, ratios = np.abs(means - other).max(), f"{theirs / ours:.0f}, {frames / ours:.0f}"
+        seconds = f"{theirs:.3f} | {frames:.3f} | {ours:.4f}"
+        print(f"| {n:,} | {seconds} | {ratios} | {apart:.1g} |", flush=True)
 
 
 if __name__ == "__main__":
