@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import DATA, PRIORS, tree_allclose
+from helpers import DATA, PRIORS, STRUCTURE_OF, tree_allclose
 
 import jaxgmm as jg
 from jaxgmm.em._moments import Moments
@@ -632,6 +632,18 @@ def test_groups_and_factors_are_learned_as_rows_are(family):
     tree_allclose(first.update(x[100:]).params, whole.params, rtol=1e-9)
 
 
+@pytest.mark.turn
+def test_rows_with_noise_are_learned():
+    x = two_groups(80)
+    noise = np.random.default_rng(1).uniform(0.1, 0.5, x.shape)
+    measured = lambda some: jg.rows(x[some], noise=noise[some])
+    model = jg.Mixture(jg.Gaussian(), 2, prior="weak")
+    old = jg.fit(model, measured(slice(50)), start=NEAR, max_iter=0)
+    step = jg.fit(old.model, measured(slice(80)), start=old.params, max_iter=1, tol=0.0)
+    updated = old.update(measured(slice(50, 80)))
+    tree_allclose(updated.params, step.params, 1e-10)
+
+
 def test_a_fit_that_was_saved_goes_on(tmp_path):
     x = two_groups(400)
     fit = jg.fit(ONLINE, x[:200], start=NEAR, max_iter=3)
@@ -735,6 +747,95 @@ def test_a_fit_of_a_stream_with_missing_values_from_its_own_starts(key):
     for method, words in (("gibbs", "imputes no rows of a stream"), ("vb", "has no bound")):
         with pytest.raises(ValueError, match=words):
             jg.sample(found[0].model, rows, key=key, start=found[0], method=method)
+
+
+LEARNED = [*MISSING, *(name for name in STRUCTURE_OF if name not in MISSING), "product", "repeated"]
+
+
+def learned(name):
+    """As an entry of `MISSING`."""
+    if name in MISSING:
+        return MISSING[name]
+    own = {"means": [[2.0], [4.0]], "covariances": [[[1.0]], [[1.0]]]}
+    if name == "product":
+        parts = {"t": jg.Gaussian(), "w": jg.families.Bernoulli()}
+        model = jg.Mixture(jg.families.Product(parts), 2, prior="weak")
+        params = model.params(
+            **{f"t.{site}": value for site, value in own.items()}, **{"w.probs": [[0.3], [0.6]]}
+        )
+        return model, np.column_stack([HOLES[:, 1] / 20, CODES[:, 0]]), params
+    if name == "repeated":
+        model = jg.Mixture(jg.families.Repeated(jg.Gaussian(), 2), 2, prior="weak")
+        return model, HOLES / [1.0, 20.0], model.params(**own)
+    model = jg.Mixture(jg.Gaussian(name), 2, prior="fraley-raftery")
+    spread = 30.0 * np.eye(2) if STRUCTURE_OF[name].isotropic else np.diag([1.0, 100.0])
+    return model, HOLES, model.params(means=[[3.0, 65.0], [3.5, 70.0]], covariances=[spread] * 2)
+
+
+@pytest.mark.parametrize(
+    "name", [n if n == "full" else pytest.param(n, marks=pytest.mark.turn) for n in LEARNED]
+)
+def test_online_em_learns_rows_with_missing_values(name):
+    """Old rows and one batch of new ones at the same parameters are a step of EM on both.
+
+    The first rows lack values in one column, a later one has none, and patterns come late.
+    """
+    model, x, first = learned(name)
+    old = jg.fit(model, x[:150], start=first, max_iter=0)
+    step = jg.fit(old.model, x, start=old.params, max_iter=1, tol=0.0)
+    at_once = jg.em.Online(exponent=1.0, batch_rows=len(x), averaging=False)
+    updated = old.update(x[150:])
+    tree_allclose(updated.params, step.params, 1e-8)
+    assert updated.model.incomplete
+    assert updated.n_rows == len(x)
+    options = {"start": old.params, "algorithm": at_once, "subsample": 150}
+    fit = jg.fit(old.model, jg.stream(x, block_rows=300), **options)
+    tree_allclose(fit.params, step.params, 1e-8)
+    assert fit.log_likelihood == pytest.approx(step.log_likelihood, rel=1e-9)
+    # The row without any value is not among the n of BIC.
+    assert fit.bic == pytest.approx(step.bic, rel=1e-9)
+    assert fit.fingerprint == step.fingerprint
+
+
+@pytest.mark.turn
+def test_patterns_that_come_late_are_as_if_known_from_the_start():
+    model, x, first = MISSING["full"]
+    online = jg.em.Online(batch_rows=20)
+    options = {"start": first, "algorithm": online, "subsample": 160, "passes": 2}
+    known, late = (jg.fit(model, jg.stream(x, block_rows=b), **options) for b in (300, 40))
+    tree_allclose(late.params, known.params, 1e-10)
+    assert late.log_likelihood == pytest.approx(known.log_likelihood, rel=1e-10)
+    np.testing.assert_allclose(late.trace, known.trace, rtol=1e-10)
+
+
+@pytest.mark.turn
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_one_pass_over_rows_with_missing_values_comes_close_to_batch_em(dtype):
+    x = two_groups(20_000)
+    x = np.where(np.random.default_rng(1).random(x.shape) < 0.2, np.nan, x).astype(dtype)
+    near = jax.tree.map(lambda leaf: np.asarray(leaf, dtype), NEAR)
+    whole = jg.fit(ONLINE, x, start=near)
+    rows, online = jg.stream(iter(np.split(x, 10)), block_rows=2000), jg.em.Online(batch_rows=100)
+    fit = jg.fit(ONLINE, rows, start=near, algorithm=online, subsample=1000)
+    assert fit.status == jg.Status.UNJUDGED
+    assert fit.params.means.dtype == dtype
+    np.testing.assert_allclose(fit.params.means, whole.params.means, atol=0.1)
+    np.testing.assert_allclose(fit.params.covariances, whole.params.covariances, atol=0.2)
+    np.testing.assert_allclose(fit.impute(x[:50]), whole.impute(x[:50]), atol=0.2)
+
+
+def test_holes_of_independent_columns_that_come_too_late():
+    model, x, first = MISSING["bernoulli"]
+    complete = np.nan_to_num(x[:150])
+    fit = jg.fit(model, complete, start=first, max_iter=0)
+    late = np.concatenate([complete, x[150:]])
+    online = {"start": first, "algorithm": "online", "subsample": 150}
+    for call in (
+        lambda: fit.update(x),
+        lambda: jg.fit(model, jg.stream(late, block_rows=100), **online),
+    ):
+        with pytest.raises(ValueError, match="x: values are missing in other columns than in the"):
+            call()
 
 
 def test_missing_values_that_a_stream_cannot_have(key):

@@ -23,7 +23,7 @@ from jaxgmm.em._record import Rows, best_fit, certainty, landmarks
 from jaxgmm.em._results import Fit, RowSums, Run, Status, check_precision, joined
 from jaxgmm.em._step import choose
 from jaxgmm.em._stream import Stream, stream
-from jaxgmm.em._survey import Seen, again, check_again
+from jaxgmm.em._survey import Patterns, Seen, again, check_again
 
 # Weights of the average grow with this power of the rows seen (Shamir and Zhang, 2013): a poor
 # start is forgotten, and three quarters of the rows count.
@@ -131,8 +131,9 @@ def fit_online(
         check_again(stream)
     given = not (start is None or isinstance(start, str) or callable(start))
     model.check_names(stream.feature_names)
+    stream = stream.with_holes(model.holes)
     with bar("online EM", True, unit="rows") as shown:
-        first = Seen(stream)
+        first, patterns = Seen(stream), Patterns(stream)
         blocks = _counted(stream.blocks(), first, shown)
         sample, weight, rest = _head(stream, blocks, subsample)
         found = in_memory(
@@ -140,18 +141,20 @@ def fit_online(
             max_iter=0 if given else max_iter,
         )  # fmt: skip
         model = found.model
+        patterns.offer(np.asarray(sample))
         working, state, height = _begun(model, found.params, *on_rung(model, sample, weight))
-        state, trace = _learned(working, state, itertools.chain(rest, blocks), how)
-        traces = [np.asarray(height)[None], trace]
-        for _ in range(passes - 1):
-            state, trace = _learned(working, state, again(stream, first, shown), how)
+        traces = [np.asarray(height)[None]]
+        for number in range(passes):
+            more = again(stream, first, shown) if number else itertools.chain(rest, blocks)
+            working, state, trace = _learned(working, state, more, how, patterns)
             traces.append(trace)
+        model = _resolved(model, patterns, sample.dtype)
         end = _ended(working, state, np.asarray(first.total_weight, sample.dtype))
         densities = None
         if stream.again:
             densities = _densities(working, end.working, again(stream, first, shown))
-    n, total = first.n_rows, first.total_weight
-    rows = Rows(n, total, total, landmarks(sample, len(sample)), first.fingerprint())
+    n, total, informative = first.n_rows, first.total_weight, first.n_informative
+    rows = Rows(n, total, informative, landmarks(sample, len(sample)), first.fingerprint())
     settings = {
         "tol": found.tol,
         "max_iter": passes,
@@ -171,23 +174,25 @@ def update(fit: Fit, x: Any, *, sample_weight: Any = None, algorithm: Online | N
     refuse_numerical(fit.model)
     if fit.row_sums is None:
         raise ValueError(
-            "fit: keeps no sums over its rows to go on from (it is of rows with missing values, or "
-            "of rows that were centred first, or has been moved or trimmed); fit all rows together"
+            "fit: keeps no sums over its rows to go on from (it is of rows that were centred "
+            "first, or has been moved or trimmed); fit all rows together"
         )
     working, old = fit.row_sums
     dtype = fit.trace.dtype
     rows = _as_stream(fit, x, sample_weight)
-    if rows.n_columns != len(fit.feature_names):
-        raise ValueError(
-            f"x: needs the {len(fit.feature_names)} column(s) of the fit, found {rows.n_columns}"
-        )
+    # Features are fewer than columns where rows have noise beside them.
+    width = getattr(fit.model, "n_features", None) or len(fit.feature_names)
+    if rows.n_columns != width:
+        raise ValueError(f"x: needs the {width} column(s) of the fit, found {rows.n_columns}")
     with bar("online EM", isinstance(x, Stream), unit="rows") as shown:
-        seen = Seen(rows)
+        seen, patterns = Seen(rows), Patterns(rows)
         blocks = _counted(rows.blocks(), seen, shown)
         first = next(blocks)
         some = jnp.asarray(first.rows[: first.n_rows], dtype)
         state = _going_on(working, fit.params, old, np.asarray(fit.total_weight, dtype))
-        state, trace = _learned(working, state, itertools.chain([first], blocks), how)
+        more = itertools.chain([first], blocks)
+        working, state, trace = _learned(working, state, more, how, patterns)
+        model = _resolved(fit.model, patterns, dtype)
         total = fit.total_weight + seen.total_weight
         end = _ended(working, state, np.asarray(total, dtype))
     digest = joined(fit.fingerprint, seen.fingerprint())
@@ -200,7 +205,7 @@ def update(fit: Fit, x: Any, *, sample_weight: Any = None, algorithm: Online | N
         "seed": fit.seed,
     }
     traces = [np.full(1, np.nan, dtype), trace]
-    return _fit(fit.model, working, end, None, traces, of_rows, settings)
+    return _fit(model, working, end, None, traces, of_rows, settings)
 
 
 def refuse_numerical(model: LatentModel) -> None:
@@ -216,11 +221,13 @@ def _as_stream(fit: Fit, x: Any, sample_weight: Any) -> Stream:
     if isinstance(x, Stream):
         check_no_weights(sample_weight)
         fit.model.check_names(x.feature_names)
-        return x
+        return x.with_holes(fit.model.holes)
     model, x = fit.model.read(x)
     rows, weight = model.check_data(x, sample_weight)
     weights = None if weight is None else np.asarray(weight)
-    return stream(np.asarray(rows), weight=weights, block_rows=min(65_536, size_for(len(rows))))
+    block_rows = min(65_536, size_for(len(rows)))
+    known = stream(np.asarray(rows), weight=weights, block_rows=block_rows)
+    return known.with_holes(model.holes)
 
 
 def _counted(blocks: Iterator[Block], seen: Seen, shown: Any) -> Iterator[Block]:
@@ -271,16 +278,45 @@ def _entered(params: Params, statistics: Statistics, seen: Array) -> _State:
 
 
 def _learned(
-    model: LatentModel, state: _State, blocks: Iterator[Block], how: Online
-) -> tuple[_State, np.ndarray]:
-    """The state after a reading, and the mean log density of each batch before it was learned."""
+    model: LatentModel, state: _State, blocks: Iterator[Block], how: Online, patterns: Patterns
+) -> tuple[LatentModel, _State, np.ndarray]:
+    """Model and state after a reading, and the mean log density of each batch before it.
+
+    The model learns which values are missing together: sums are of expectations, whatever was
+    missing in the rows before.
+    """
     dtype, trace = np.dtype(state.seen.dtype), [np.empty(0, state.seen.dtype)]
     exponent = np.asarray(how.exponent, dtype)
     for block in blocks:
+        if patterns.offer(block.rows):
+            model = _resolved(model, patterns, dtype)
+            _check_sums(model, state, block)
         rows, weight = _in_batches(block, how.batch_rows, dtype)
         state, means, there = _learn(model, state, rows, weight, exponent, how.averaging)
         trace.append(np.asarray(means)[np.asarray(there)])
-    return state, np.concatenate(trace)
+    return model, state, np.concatenate(trace)
+
+
+def _resolved(model: LatentModel, patterns: Patterns, dtype: Any) -> LatentModel:
+    """The model that knows these patterns of missing values, where there are any."""
+    if not len(patterns.rows):
+        return model
+    # A row without holes, so that no column is empty.
+    rows = np.concatenate([patterns.rows, np.ones_like(patterns.rows[:1])])
+    return model.resolve(jnp.asarray(rows, dtype))
+
+
+def _check_sums(model: LatentModel, state: _State, block: Block) -> None:
+    """Refuse holes of which the sums so far know nothing."""
+    step = lambda params, x: model.e_step(params, x)[0]
+    found = jax.eval_shape(step, state.params, block.rows[:1])
+    shapes = [jax.tree.map(np.shape, sums) for sums in (found, state.statistics)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            "x: values are missing in other columns than in the rows before, where sums over "
+            "independent columns have to count the values of each; let such rows be among the "
+            "first (subsample), or fit all rows together"
+        )
 
 
 def _in_batches(block: Block, size: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:

@@ -63,8 +63,6 @@ def best_fit(
     n_iter, n_parameters = int(record.n_iter[best]), model.n_parameters(rows.landmarks.shape[1])
     bic = n_parameters * math.log(rows.n_informative) - 2 * log_likelihood
     log_certainty, empty, twin, sums = labels_at(params)
-    # Rows with holes come in patterns of their own, and numerical steps need more than sums.
-    keeps = model.closed and not (model.incomplete or model.imputes)
     found = Fit(
         model=model,
         params=params,
@@ -88,7 +86,8 @@ def best_fit(
         aic=2 * n_parameters - 2 * log_likelihood,
         icl=bic - 2 * float(log_certainty),
         fingerprint=rows.fingerprint,
-        row_sums=jax.tree.map(np.asarray, sums) if keeps else None,
+        # Numerical steps need more than sums.
+        row_sums=jax.tree.map(np.asarray, sums) if model.closed else None,
         **settings,
     )
     return found, twin

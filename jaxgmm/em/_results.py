@@ -227,8 +227,8 @@ class Fit(Kept):
         What rows far from zero were measured from where JAX has no float64; means are then
         NumPy's float64.
     row_sums : RowSums or None
-        What `update` goes on from; None where some of the rows' values were missing, where the
-        M-step is numerical, and where there is an ``origin``.
+        What `update` goes on from; None where the M-step is numerical, and where there is an
+        ``origin``.
     """
 
     model: LatentModel
@@ -289,7 +289,8 @@ class Fit(Kept):
         Raises
         ------
         ValueError, TypeError
-            For rows that do not fit, and a fit that keeps no sums.
+            For rows that do not fit, and a fit that keeps no sums; for the first missing values in
+            families of independent columns, whose sums count the values of each column then.
 
         Notes
         -----

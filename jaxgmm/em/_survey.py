@@ -75,9 +75,9 @@ class Survey(NamedTuple):
 
 def survey(stream: Stream, size: int, generator: np.random.Generator, shown: Any) -> Survey:
     """Read all rows once, and draw ``size`` of them, whatever blocks they come in."""
-    seen, total, informative, n_present = Seen(stream), 0.0, 0.0, 0
+    seen, total, n_present = Seen(stream), 0.0, 0
     nothing = np.zeros((stream.n_columns, stream.n_columns))
-    moments, patterns = Moments(nothing, nothing, nothing), _Patterns(stream)
+    moments, patterns = Moments(nothing, nothing, nothing), Patterns(stream)
     sample = _Sample(stream, size)
     for block in stream.blocks():
         rows, weight = seen.add(block)
@@ -89,8 +89,6 @@ def survey(stream: Stream, size: int, generator: np.random.Generator, shown: Any
         if len(rows):
             moments = moments.add(Moments.of(rows, weight))
             total += float(weight.sum(dtype=np.float64))
-            any_value = ~np.all(np.isnan(rows), axis=1)
-            informative += float(weight[any_value].sum(dtype=np.float64))
             n_present += len(rows)
         sample.offer(rows, weight, lots)
         shown.update(block.n_rows)
@@ -104,7 +102,7 @@ def survey(stream: Stream, size: int, generator: np.random.Generator, shown: Any
     return Survey(
         seen.n_rows,
         total,
-        informative,
+        seen.n_informative,
         seen.fingerprint(),
         seen.checksum,
         moments,
@@ -115,39 +113,44 @@ def survey(stream: Stream, size: int, generator: np.random.Generator, shown: Any
     )
 
 
-class _Patterns:
+class Patterns:
     """Rows that show which values are missing together, no more than a block has rows."""
 
     def __init__(self, stream: Stream) -> None:
         self.rows = np.empty((0, stream.n_columns), stream.dtype)
         self._stream = stream
 
-    def offer(self, rows: np.ndarray) -> None:
-        gone = np.isnan(rows)
-        if not gone.any():
-            return
+    def offer(self, rows: np.ndarray) -> bool:
+        """Whether there are new ones among these rows."""
+        if not np.isnan(rows).any():
+            return False
         known = np.concatenate([self.rows, rows])
         packed = np.packbits(np.isnan(known), axis=1)
         _, first = np.unique(packed, axis=0, return_index=True)
-        self.rows = known[np.sort(first)]
+        count, self.rows = len(self.rows), known[np.sort(first)]
         if len(self.rows) > self._stream.block_rows:
             raise ValueError(
                 f"x: the rows of the stream are missing other values in more than "
                 f"{self._stream.block_rows:,} ways, the rows of a block; use a larger block_rows, "
                 "or drop the columns with most holes"
             )
+        return len(self.rows) > count
 
 
 class Seen:
     """What tells one reading of a stream from another."""
 
     def __init__(self, stream: Stream) -> None:
-        self._stream, self.n_rows, self.checksum, self.total_weight = stream, 0, 0, 0.0
+        self._stream, self.n_rows, self.checksum = stream, 0, 0
+        # Of all rows, and of those that have any value.
+        self.total_weight, self.n_informative = 0.0, 0.0
         self._rows, self._weights = Digest(), Digest()
 
     def add(self, block: Block) -> tuple[np.ndarray, np.ndarray]:
         """Rows and weights of a block, without the copies, for the fingerprint too."""
         rows, weight = self.count(block)
+        any_value = ~np.all(np.isnan(rows), axis=1)
+        self.n_informative += float(weight[any_value].sum(dtype=np.float64))
         self._rows.add(rows)
         if self._stream.weighted:
             self._weights.add(weight)
