@@ -96,6 +96,7 @@ def _one_line(error: Exception, args: argparse.Namespace) -> str:
             "criterion",
             "criteria",
             "methods",
+            "given",
         )
         written = {name: f"--{name}" for name in options}
         written["structure"] = "--structures" if args.command == "select" else "--covariance"
@@ -245,6 +246,7 @@ def _parser() -> argparse.ArgumentParser:
     study.add_argument(
         "--prior", default="none", help="of these models: none (default) or fraley-raftery"
     )
+    _add_given_arguments(study)
     _add_running_arguments(study, restarts=16)
     study.add_argument(
         "--out", metavar="DIR", help="folder to write (default: named after the truth, NAME_study)"
@@ -267,7 +269,10 @@ def _parser() -> argparse.ArgumentParser:
         description="Print rows drawn from the fitted mixture, as CSV.",
     )
     sample.add_argument("fit", metavar="FIT", help="what fit --save has written")
-    sample.add_argument("-n", type=_count(1), default=100, metavar="N", help="default: 100")
+    sample.add_argument(
+        "-n", type=_count(1), metavar="N", help="how many (default: those of --given; 100)"
+    )
+    _add_given_arguments(sample)
     _add_seed(sample)
     sample.set_defaults(run=_sample)
 
@@ -302,13 +307,26 @@ def _add_seed(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_reading_arguments(parser: argparse.ArgumentParser, needed: bool = True) -> None:
-    add = parser.add_argument
-    add(
+    parser.add_argument(
         "data",
         nargs=None if needed else "?",
         metavar="DATA",
         help="a bundled name, or a file: CSV (also .gz), Parquet",
     )
+    _add_file_arguments(parser)
+
+
+def _add_given_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--given",
+        metavar="DATA",
+        help="rows with the columns that are given and not drawn, such as covariates",
+    )
+    _add_file_arguments(parser)
+
+
+def _add_file_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add(
         "--columns",
         metavar="A,B",
@@ -510,6 +528,7 @@ def _study(args: argparse.Namespace) -> None:
             raise ValueError(f"--select: needs a mixture, {args.fit} holds {truth!r}")
         prior = None if args.prior == "none" else args.prior
         models = [dataclasses.replace(truth, n_components=k, prior=prior) for k in args.select]
+    given = _given(args)
     out = Path(f"{Path(args.fit).stem}_study" if args.out is None else args.out)
     check_folder(out)  # fails before the long part, not after it
 
@@ -525,6 +544,7 @@ def _study(args: argparse.Namespace) -> None:
             criteria=criteria,
             key=jax.random.key(args.seed),
             n_init=args.restarts,
+            given=given,
             path=out / "batches",
             progress=bar,
             **options,
@@ -559,7 +579,7 @@ def _predict(args: argparse.Namespace) -> None:
     import pandas as pd
 
     fit = _kept(args)
-    data = _load(args)
+    data = _load(args, args.data)
     columns = list(data.frame.columns)
     if all(name in columns for name in fit.feature_names):
         columns = list(fit.feature_names)
@@ -580,8 +600,9 @@ def _predict(args: argparse.Namespace) -> None:
 def _sample(args: argparse.Namespace) -> None:
     import jax
 
-    fit = _kept(args)
-    rows = fit.model.sample(fit.params, jax.random.key(args.seed), args.n)
+    fit, given = _kept(args), _given(args)
+    n = args.n or (100 if given is None else len(given))
+    rows = _mixture(fit).sample(fit.params, jax.random.key(args.seed), n, given=given)
     _mixture(fit).table(rows, fit.feature_names).to_csv(sys.stdout, index=False)
 
 
@@ -671,7 +692,7 @@ def _read(args: argparse.Namespace) -> tuple[pd.DataFrame, Dataset]:
     jax.config.update("jax_enable_x64", not args.float32)
     if not args.no_cache:
         _keep_programs(args)
-    data = _load(args)
+    data = _load(args, args.data)
     return data.frame.astype("float32" if args.float32 else "float64"), data
 
 
@@ -703,24 +724,38 @@ def _keep_programs(args: argparse.Namespace) -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
-def _load(args: argparse.Namespace) -> Dataset:
+def _given(args: argparse.Namespace) -> pd.DataFrame | None:
+    """Rows with what is given beside those that are drawn."""
+    if args.given is None:
+        return None
+    data = _load(args, args.given)
+    _say_notes(data)
+    return data.frame
+
+
+def _load(args: argparse.Namespace, name: str) -> Dataset:
     from jaxgmm import datasets
     from jaxgmm._checks import unknown_name
 
-    if args.data in datasets.NAMES:
-        return datasets.load(args.data, args.columns)
-    path = Path(args.data)
-    if not path.exists() and path.name == args.data and not path.suffix:
-        raise ValueError(unknown_name("DATA", args.data, datasets.NAMES) + ", or a CSV file")
+    if name in datasets.NAMES:
+        return datasets.load(name, args.columns)
+    path = Path(name)
+    if not path.exists() and path.name == name and not path.suffix:
+        raise ValueError(unknown_name("DATA", name, datasets.NAMES) + ", or a CSV file")
     sep = {"tab": "\t", "\\t": "\t"}.get(args.sep, args.sep)
     return datasets.read_csv(path, args.columns, sep=sep, decimal=args.decimal, header=args.header)
 
 
 def _announce(args: argparse.Namespace, data: Dataset) -> None:
-    """What is computed on; what was taken for granted while reading is no mere progress."""
+    """What is computed on."""
     if not args.quiet:
         columns = ", ".join(data.feature_names)
         print(f"{data.name}: {len(data.x)} rows of {columns}", file=sys.stderr)
+    _say_notes(data)
+
+
+def _say_notes(data: Dataset) -> None:
+    """What was taken for granted while reading, which is no mere progress."""
     for note in data.notes:
         print(f"{data.name}: {note}", file=sys.stderr)
 

@@ -219,6 +219,53 @@ def test_study_prints_what_may_be_concluded_and_goes_on(capsys, tmp_path):
     assert batch.stat().st_mtime_ns == before
 
 
+@pytest.mark.turn
+def test_rows_beside_covariates_of_a_file(capsys, tmp_path):
+    people = pd.DataFrame({"age": np.linspace(0.0, 3.0, 30)})
+    pay = people["age"] + np.random.default_rng(0).normal(size=30)
+    line = jg.Mixture(jg.families.LinearRegression(on=["age"], response="pay"), 1)
+    fit = jg.fit(line, people.assign(pay=pay), key=jax.random.key(0), n_init=1)
+    kept, ages = fit.save(tmp_path / "line.npz"), tmp_path / "ages.csv"
+    people.assign(house=1.0).to_csv(ages, index=False, sep=";")
+    assert _exit_code("sample", kept, "--given", ages, "--seed", 3) == 0
+    printed = capsys.readouterr()
+    assert "ages: separated by ';'" in printed.err
+    drawn = pd.read_csv(io.StringIO(printed.out))
+    rows = fit.model.sample(fit.params, jax.random.key(3), 30, given=people)
+    np.testing.assert_allclose(drawn[["age", "pay"]], rows, rtol=1e-12)
+    study = ["study", kept, "--datasets", 20, "--methods", "em", "--restarts", 1]
+    assert _exit_code(*study, "--given", ages, "--out", tmp_path / "made") == 0
+    assert "At n = 30, over 20 data sets" in capsys.readouterr().out
+    record = json.loads((tmp_path / "made" / "study.json").read_text())
+    assert record["settings"]["n_given"] == 30
+    # As in the library.
+    found = jg.study(
+        fit.model, fit.params, n=30, n_datasets=20, key=jax.random.key(0), n_init=1, given=people,
+        feature_names=fit.feature_names, progress=False,
+    )  # fmt: skip
+    made = pd.read_csv(tmp_path / "made" / "table.csv")
+    np.testing.assert_allclose(made["bias"], found.table["bias"], rtol=1e-9)
+
+
+def test_what_is_given_is_refused_in_one_line(capsys, tmp_path):
+    out = ["--out", tmp_path, "--quiet"]
+    line = jg.Mixture(jg.families.LinearRegression(on=["age"], response="pay"), 1)
+    people = pd.DataFrame({"age": [0.0, 1.0, 2.0, 3.0], "pay": [1.0, 0.0, 2.0, 1.0]})
+    kept = jg.fit(line, people, start=line.params(coefficients=[[0.0, 1.0]], variances=[1.0]))
+    kept = kept.save(tmp_path / "line.npz")
+    for argv, says in [
+        (["study", "one", *out, "--given", "iris"], "--given: Mixture("),
+        (["study", kept, *out], "--given: Mixture("),
+        (["study", kept, *out, "--given", "iris"], "--given: has no column 'age'"),
+        (["study", kept, *out, "--given", tmp_path / "ages.csv"], "ages.csv: No such file"),
+        (["sample", kept, "--given", "iris"], "--given: has no column 'age'"),
+        (["sample", kept, "-n", 3, "--given", "faithful"], "--given: has no column 'age'"),
+        (["sample", kept], "--given: "),
+    ]:
+        assert _exit_code(*argv) == 2
+        assert says in _one_line(capsys)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("option", ["--save", "--json"])
 def test_a_fit_is_the_truth_of_a_study(capsys, tmp_path, option):
