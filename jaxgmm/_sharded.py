@@ -236,13 +236,13 @@ def refuse_explicit(x: Tracer) -> None:
 def placed_as(values: np.ndarray, x: Any) -> Array:
     """Numbers of each row where the rows are."""
     if not shared(x) or not isinstance(x.sharding, NamedSharding):
-        return jnp.asarray(values)
+        return jax.device_put(values)  # `jnp.asarray` compiles for each shape
     return jax.device_put(values, NamedSharding(x.sharding.mesh, P(*x.sharding.spec[:1])))
 
 
 def by_itself(tree: Any) -> Any:
     """Numbers that every device has, tied to none of them."""
-    return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), tree)
+    return jax.tree.map(lambda leaf: jax.device_put(np.asarray(leaf)), tree)
 
 
 def pieces(x: Any) -> Iterator[tuple[int, np.ndarray]]:

@@ -112,3 +112,21 @@ def test_rows_are_seen_alike_and_sizes_nearby_share_what_sees_them(compilations,
     for ours, alone in zip(filled, seen(33), strict=True):
         assert ours.shape == alone.shape
         np.testing.assert_allclose(ours, alone, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_clusters_of_sizes_nearby_share_a_program(weighted, compilations):
+    def found(n):
+        weight = {"sample_weight": 1.0 + np.arange(n) % 3} if weighted else {}
+        return jg.kmeans(rows(n), 2, key=jax.random.key(0), n_init=3, **weight)
+
+    found(36)
+    with compilations:
+        hard = found(33)
+    assert compilations.count == 0
+    x, weight = rows(33), 1.0 + np.arange(33) % 3 if weighted else np.ones(33)
+    own = np.asarray(hard.labels)
+    assert own.shape == (33,)
+    means = [np.average(x[own == k], weights=weight[own == k]) for k in range(2)]
+    np.testing.assert_allclose(np.ravel(hard.centres), means, rtol=1e-12)
+    np.testing.assert_allclose(hard.inertia, weight @ (x - np.take(means, own)) ** 2, rtol=1e-12)

@@ -2,6 +2,7 @@
 
 from jaxgmm._programs._shapes import (
     filled,
+    filled_up,
     in_slices,
     of_each_row,
     on_rung,
@@ -14,6 +15,7 @@ from jaxgmm._programs._store import free_programs, program
 
 __all__ = [
     "filled",
+    "filled_up",
     "free_programs",
     "in_slices",
     "of_each_row",

@@ -45,17 +45,20 @@ def size_for(n: int) -> int:
 def on_rung(
     model: _Fills, x: jax.Array, sample_weight: jax.Array | None
 ) -> tuple[jax.Array, jax.Array | None]:
+    """Rows `filled_up` where the model says that it takes such."""
+    return filled_up(x, sample_weight) if model.fills_up else (x, sample_weight)
+
+
+def filled_up(x: jax.Array, sample_weight: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
     """Rows filled up to the next number that is compiled for, by copies of weight zero.
 
-    At most an eighth of them is added, to no more than `_MOST_FILLED` rows on one device, where
-    the model `fills_up`. Where there were no weights, what comes back says which rows are there:
-    sums that read truth values know that none counts twice.
+    At most an eighth of them is added, to no more than `_MOST_FILLED` rows on one device. Where
+    there were no weights, what comes back says which rows are there: sums that read truth values
+    know that none counts twice.
     """
     n = x.shape[0]
     traced = isinstance(x, Tracer) or isinstance(sample_weight, Tracer)
-    if traced or not model.fills_up or n > _MOST_FILLED:
-        return x, sample_weight
-    if shared(x):
+    if traced or n > _MOST_FILLED or shared(x):
         return x, sample_weight
     weight = np.ones(n, bool) if sample_weight is None else np.asarray(sample_weight)
     weight = np.concatenate([weight, np.zeros(size_for(n) - n, weight.dtype)])
@@ -70,6 +73,8 @@ def place_of(x: Any) -> Any:
 def filled(values: Any, size: int) -> np.ndarray:
     """Rows up to ``size``, the last one copied."""
     values = np.asarray(values)
+    if size == len(values):
+        return values
     return np.concatenate([values, np.repeat(values[-1:], size - len(values), axis=0)])
 
 

@@ -99,7 +99,7 @@ def _numbers(leaf: jax.Array) -> np.ndarray:
 
 
 def _as(like: Any, numbers: np.ndarray, key: Any) -> jax.Array:
-    found = jnp.asarray(numbers)
+    found = jax.device_put(numbers)
     if not _is_key(like):
         return found
     return jax.random.wrap_key_data(found, impl=jax.random.key_impl(key))

@@ -243,7 +243,7 @@ def fit(
     if kind == "responsibilities" or kind in DETERMINISTIC:
         more = len(filled[0]) - len(x)
         copies = lambda rows: np.concatenate([rows, np.repeat(rows[:, -1:], more, axis=1)], axis=1)
-        draws = [jnp.asarray(copies(np.asarray(rows))) for rows in draws]
+        draws = [jax.device_put(copies(np.asarray(rows))) for rows in draws]
 
     def first(starts: Any, kind: str) -> tuple[LatentModel, Params]:
         return _first_params(model, *filled, starts, kind)
@@ -482,7 +482,7 @@ def _best_of_short_runs(runs: list[tuple[Run, Params]]) -> Params:
     height = [np.where(ended_well(r) & ~r.spurious, r.log_joint, -np.inf) for r in records]
     best = np.argmax(height, axis=0), np.arange(len(height[0]))
     # On the host, where nothing compiles; back on the device for the program that ran them.
-    chosen = lambda *leaves: jnp.asarray(np.stack([np.asarray(leaf) for leaf in leaves])[best])
+    chosen = lambda *leaves: jax.device_put(np.stack([np.asarray(leaf) for leaf in leaves])[best])
     return jax.tree.map(chosen, *[ends for _, ends in runs])
 
 

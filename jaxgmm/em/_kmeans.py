@@ -16,8 +16,15 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from jaxgmm._checks import check_count, check_key, check_rows, check_sample_weight
 from jaxgmm._numerics import map_over_blocks, sum_over_blocks
-from jaxgmm._programs import program
-from jaxgmm._sharded import beside_rows, highest, rows_at, rows_below
+from jaxgmm._programs import filled_up, program
+from jaxgmm._sharded import (
+    beside_rows,
+    highest,
+    rows_at,
+    rows_below,
+    rows_here,
+    total_over_rows,
+)
 from jaxgmm.model import centred_rows
 
 # Rows that starts are looked for on: enough to see every cluster that a mixture can hold on to.
@@ -169,7 +176,9 @@ def kmeans(
     check_count("n_clusters", n_clusters, 1)
     check_count("n_init", n_init, 1)
     check_count("max_iter", max_iter, 1)
-    rows = x.shape[0] if sample_weight is None else int(jnp.sum(sample_weight > 0))
+    rows = x.shape[0]
+    if sample_weight is not None:
+        rows = int(total_over_rows(x, rows_here(sample_weight) > 0))
     if n_clusters > rows:
         raise ValueError(
             f"n_clusters: {n_clusters} clusters need at least as many rows (of positive weight), "
@@ -180,7 +189,10 @@ def kmeans(
         raise ValueError(f"tol: needs a finite number of at least 0, found {tol!r}")
     keys = jax.random.split(check_key(key, "k-means++ is random"), n_init)
     tolerance = jnp.asarray(tol, x.dtype)
-    restarts, labels, best = _run_all(x, sample_weight, keys, tolerance, n_clusters, max_iter)
+    wide = filled_up(x, sample_weight)
+    restarts, labels, best = _run_all(*wide, keys, tolerance, n_clusters, max_iter)
+    if len(labels) > len(x):
+        labels = jax.device_put(np.asarray(labels)[: len(x)])
     index = int(best)
     if origin is not None:
         restarts = restarts._replace(centres=np.asarray(restarts.centres, np.float64) + origin)
@@ -205,12 +217,13 @@ def _run_all(
     max_iter: int,
 ) -> tuple[KMeansRun, Array, Array]:
     """Every restart, the labels of the best, and its index."""
-    weight = jnp.ones(x.shape[0], x.dtype) if sample_weight is None else sample_weight
+    given = None if sample_weight is None else sample_weight.astype(x.dtype)
+    weight = jnp.ones(x.shape[0], x.dtype) if given is None else given
     chart, variance = centring(x, weight)
 
     def one(key: PRNGKeyArray) -> KMeansRun:
         drawing, seeding = jax.random.split(key)
-        rows, row_weight = some_rows(drawing, x, sample_weight)
+        rows, row_weight = some_rows(drawing, x, given)
         start = spread_rows(seeding, chart.apply(rows), row_weight, n_clusters)
         centres, n_iter, converged = lloyd(x, weight, start, chart, max_iter, tol * variance)
         inertia = _inertia(x, weight, centres, chart)

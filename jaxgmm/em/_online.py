@@ -252,8 +252,8 @@ def _head(
         copies = np.zeros(stream.block_rows - (count - size), weight.dtype)
         more = np.concatenate([rows[size:], np.repeat(rows[-1:], len(copies), axis=0)])
         rest = [Block(more, np.concatenate([weight[size:], copies]), count - size)]
-    own = jnp.asarray(weight[:size]) if stream.weighted else None
-    return jnp.asarray(rows[:size]), own, rest
+    own = jax.device_put(weight[:size]) if stream.weighted else None
+    return jax.device_put(rows[:size]), own, rest
 
 
 @program()

@@ -64,8 +64,8 @@ def fit_stream(
     stream = stream.with_holes(model.holes)
     with bar("EM on a stream", True, unit="rows") as shown:
         seen = survey(stream, subsample, generator, shown)
-        sample = jnp.asarray(seen.sample)
-        weights = None if seen.sample_weight is None else jnp.asarray(seen.sample_weight)
+        sample = jax.device_put(seen.sample)
+        weights = None if seen.sample_weight is None else jax.device_put(seen.sample_weight)
         model.check_model(sample, weights)
         stand_in = jax.tree.map(jnp.asarray, seen.stand_in(model.moves))
         model = model.resolve(*stand_in)
@@ -119,7 +119,7 @@ def _finalists(found: Fit) -> Params:
     heads = [optimum.starts[0] for optimum in found.optima if optimum.status in WELL]
     usable = [i for i in heads if not found.restarts.spurious[i]][:_FINALISTS]
     chosen = np.array(usable or [found.best])
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf[chosen]), found.restarts.params)
+    return jax.tree.map(lambda leaf: jax.device_put(leaf[chosen]), found.restarts.params)
 
 
 @program()

@@ -56,7 +56,7 @@ def best_fit(
     best = int(np.argmax(np.where(usable, score, -np.inf)))
     better = well & record.spurious & (score > score[best])
 
-    params = jax.tree.map(lambda leaf: jnp.asarray(leaf[best]), record.params)
+    params = jax.tree.map(lambda leaf: jax.device_put(leaf[best]), record.params)
     # The record was written in working units, where nothing overflows.
     log_likelihood, log_prior = float(record.log_likelihood[best]), float(record.log_prior[best])
     total = rows.total_weight

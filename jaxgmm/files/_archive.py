@@ -397,7 +397,7 @@ def _known(name: str, names: set[str]) -> str:
 
 
 def _as_jax(found: np.ndarray) -> jax.Array:
-    made = jnp.asarray(found)
+    made = jax.device_put(found)
     if made.dtype != found.dtype:
         raise _Unreadable(
             f"holds {found.dtype}, and JAX's 64-bit switch is off in this process; set the "

@@ -219,7 +219,7 @@ class Family(Form):
 
     def given_rows(self, x: Any) -> Array:
         """The user's rows of which only columns that are not drawn need be there."""
-        return x if isinstance(x, jax.Array) else jnp.asarray(numeric("given", self.read(x)[1]))
+        return x if isinstance(x, jax.Array) else jax.device_put(numeric("given", self.read(x)[1]))
 
     def lacks(self, given: Float[np.ndarray, "n d"]) -> Bool[np.ndarray, "n d"]:
         """Numbers of `given_rows` that are not there, though rows are drawn beside them."""

@@ -271,8 +271,8 @@ class Gated(Unconjugate, Around):
         if isinstance(x, jax.Array):
             return x
         if self.by_name and is_table(x):
-            return jnp.asarray(np.asarray(self._read(x, whole=False)[1]))
-        return jnp.asarray(numeric("given", x))
+            return jax.device_put(np.asarray(self._read(x, whole=False)[1]))
+        return jax.device_put(numeric("given", x))
 
     def lacks(self, given: np.ndarray) -> np.ndarray:
         own, at = self._places(given.shape[1])

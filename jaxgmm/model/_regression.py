@@ -206,7 +206,7 @@ class Regression(SiteFamily):
     def given_rows(self, x: Any) -> Array:
         if isinstance(x, jax.Array):
             return x
-        return jnp.asarray(np.asarray(self._read(x, whole=False)[1]))
+        return jax.device_put(np.asarray(self._read(x, whole=False)[1]))
 
     def _read(self, x: Any, whole: bool) -> tuple[Regression, Any]:
         """Rows as numbers; of a table that is not ``whole`` the response may be left out."""

@@ -257,8 +257,8 @@ class Repeated(Around):
         if isinstance(x, jax.Array):
             return x
         if is_table(x) and _by_name(self.family.column_names or (0,)):
-            return jnp.asarray(self._side_by_side(self.family.given_rows(self._long(x))))
-        rows = jnp.asarray(numeric("given", x))
+            return jax.device_put(self._side_by_side(self.family.given_rows(self._long(x))))
+        rows = jax.device_put(numeric("given", x))
         self._check_width(rows.shape[-1])
         return rows
 

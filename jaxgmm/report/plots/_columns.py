@@ -59,7 +59,7 @@ def words_of(model: Any, names: tuple[str, ...], column: int, values: np.ndarray
 
 def drawn(post: Posterior, most: int) -> Params:
     """Parameters (S, ...) of equally weighted draws, in one row."""
-    flat = lambda leaf: jnp.asarray(leaf.reshape(-1, *leaf.shape[2:]))
+    flat = lambda leaf: jax.device_put(leaf.reshape(-1, *leaf.shape[2:]))
     return jax.tree.map(flat, post.thin(most).params)
 
 

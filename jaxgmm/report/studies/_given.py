@@ -66,7 +66,7 @@ def some_of(
 
 def filled(rows: Float[np.ndarray, "n d"], n: int) -> Float[Array, "m d"]:
     """With the first ones again until there are ``n``."""
-    return jnp.asarray(rows[np.arange(n) % len(rows)])
+    return jax.device_put(rows[np.arange(n) % len(rows)])
 
 
 def rows_beside(

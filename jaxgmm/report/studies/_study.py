@@ -219,7 +219,7 @@ def study(
     fitted = _in_numbers(model, look, weight).settled(target)
     beside = None
     if whole is not None:
-        beside = Given(look, jnp.asarray(some_of(whole, n_held_out, key, _HELD_OUT)))
+        beside = Given(look, jax.device_put(some_of(whole, n_held_out, key, _HELD_OUT)))
     known = _in_numbers(truth, look, weight)
     problem = _batches.Problem(known, params, fitted, target, tried, beside)
     tasks = _batches.Asked(named, criteria)
@@ -392,6 +392,6 @@ def _target(
 ) -> Params:
     """The parameters of a model that are nearest to the truth, from many rows of it."""
     key_rows, key_starts = jax.random.split(jax.random.fold_in(key, _TARGET))
-    beside = None if whole is None else jnp.asarray(some_of(whole, _TARGET_ROWS, key, _TARGET))
+    beside = None if whole is None else jax.device_put(some_of(whole, _TARGET_ROWS, key, _TARGET))
     x = rows_beside(truth, params, key_rows, _TARGET_ROWS, beside)
     return em.fit(model, x, key=key_starts, n_init=16).params
