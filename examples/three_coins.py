@@ -47,6 +47,7 @@ class ThreeCoins(jg.LatentModel):
     a: float = 1.0
     b: float = 1.0
     n_components = 2
+    fills_up = True  # a row counts by its weight below, and one of weight zero not at all
 
     # -- the definition -------------------------------------------------------
 

@@ -443,7 +443,7 @@ def _product(x):
         (_scaled_prior, "prior of site 'mean' is scaled"),
         (_python_if, "Python reads the value of a latent site.*z.*jnp.where"),
         (_endless, "'z', Poisson, is discrete without an end"),
-        (_fixed_size, "half of the rows.*len\\(x\\)"),
+        (_fixed_size, "another number of rows.*len\\(x\\)"),
         (_centred, "changes where other rows are left out"),
         (_factor, "'penalty' is observed.*move it into the plate"),
         (_chain, "hidden Markov model.*dynamax"),

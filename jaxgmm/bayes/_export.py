@@ -76,8 +76,8 @@ def to_datatree(
             groups["prior"] = {name: np.asarray(site, x.dtype) for name, site in sites.items()}
         if prior_predictive:
             flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), drawn)
-            rows = _predictive.replicated(model, flat, key_replicates, posterior.near.x)
-            rows = np.asarray(rows, x.dtype).reshape(*shape, *x.shape)
+            rows = _predictive.replicates(model, flat, key_replicates, posterior.near.x)
+            rows = rows.astype(x.dtype).reshape(*shape, *x.shape)
             rows = rows if posterior.origin is None else rows + posterior.origin
             groups["prior_predictive"] = {"x": values(rows)}
     tree = arviz_base.from_dict(groups, dims=dims, coords=coords)

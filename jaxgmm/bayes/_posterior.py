@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
@@ -355,8 +354,8 @@ class Posterior(Kept):
         are not weighted. Columns that a model is given, such as covariates, are those of the data.
         """
         check_key(key, "rows are drawn")
-        params, rows = self._flat_params(), self._rows(None)
-        drawn = np.asarray(_predictive.replicated(self.model, params, key, rows), self.x.dtype)
+        drawn = _predictive.replicates(self.model, self._flat_params(), key, self._rows(None))
+        drawn = drawn.astype(self.x.dtype)
         drawn = drawn if self.origin is None else drawn + self.origin
         return drawn.reshape(*self.log_prior.shape, *drawn.shape[1:])
 
@@ -367,9 +366,9 @@ class Posterior(Kept):
         weighted. A `ValueError` for a model that has no missing values.
         """
         check_key(key, "missing values are drawn")
-        rows = self._rows(None)
-        drawn = np.asarray(_predictive.imputed(self.model, self._flat_params(), key, rows))
-        drawn = drawn.astype(self.x.dtype)
+        rows, _ = on_rung(self.model, self._rows(None), None)
+        drawn = _predictive.imputed(self.model, self._flat_params(), key, rows)
+        drawn = np.asarray(drawn)[:, : len(self.x)].astype(self.x.dtype)
         drawn = drawn if self.origin is None else drawn + self.origin
         return drawn.reshape(*self.log_prior.shape, *drawn.shape[1:])
 
@@ -387,14 +386,14 @@ class Posterior(Kept):
     def _rows(self, x_new: Any) -> Array:
         """Rows as JAX sees them: about the origin, where there is one."""
         if x_new is None:
-            return self.x if self.origin is None else jnp.asarray(about(self.x, self.origin))
+            return self.x if self.origin is None else jax.device_put(about(self.x, self.origin))
         rows, _ = self.model.check_data(x_new)
         if rows.shape[1:] != self.x.shape[1:]:
             raise ValueError(
                 f"x_new: needs rows of shape {self.x.shape[1:]} as in the data, "
                 f"found {rows.shape[1:]}"
             )
-        return rows if self.origin is None else jnp.asarray(about(x_new, self.origin))
+        return rows if self.origin is None else jax.device_put(about(x_new, self.origin))
 
     def _flat(self, draws: Any) -> Any:
         """Draws of all chains in one row."""

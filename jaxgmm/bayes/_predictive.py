@@ -11,11 +11,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
 from jaxgmm._contract import LatentModel, Params
-from jaxgmm._programs import program
+from jaxgmm._programs import on_rung, program
 from jaxgmm.labels import drawn_labels
 
 
@@ -81,6 +82,11 @@ def replicated(model: LatentModel, params: Params, key: PRNGKeyArray, x: Array) 
     """As many rows as in ``x``, with what is given there, drawn at each draw, (S, n, ...)."""
     of_draw = lambda draw: model.sample_like(draw[0], draw[1], x)
     return lax.map(of_draw, (params, _keys(key, params)))
+
+
+def replicates(model: LatentModel, params: Params, key: PRNGKeyArray, x: Array) -> np.ndarray:
+    """`replicated` on the host."""
+    return np.asarray(replicated(model, params, key, on_rung(model, x, None)[0]))[:, : len(x)]
 
 
 @program()

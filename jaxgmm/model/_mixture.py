@@ -128,6 +128,7 @@ class Mixture(LatentModel):
     n_features: int | None = dataclasses.field(default=None, metadata={"static": True})
     present: Any = None
     background: dataclasses.InitVar[Uniform | None] = None
+    fills_up = True
     gates: dataclasses.InitVar[Any] = None
 
     def __post_init__(self, background: Uniform | None, gates: Any):
@@ -255,11 +256,6 @@ class Mixture(LatentModel):
     def default_start(self) -> str:  # type: ignore
         """Where `jaxgmm.fit` starts if nobody says."""
         return self.family.default_start
-
-    @property
-    def fills_up(self) -> bool:  # type: ignore
-        """Whether rows of weight zero may be added: patterns of holes are of the rows they saw."""
-        return not self.imputes
 
     @property
     def collapse(self) -> str:  # type: ignore
@@ -404,7 +400,7 @@ class Mixture(LatentModel):
         """
         origin = None if isinstance(x, Tracer) else self.family.origin(params)
         model, params, x = self._near(params, x)
-        filled = fill(model.family, params, as_rows(x), key)
+        filled = of_each_row(lambda rows: fill(model.family, params, rows, key), model, as_rows(x))
         return filled if origin is None else np.asarray(filled) + origin[: filled.shape[1]]
 
     @precise
@@ -697,7 +693,7 @@ class Mixture(LatentModel):
         centred = None if isinstance(x, jax.Array) else centred_rows(x, rows, self.places)
         if centred is not None:
             near, origin = centred
-            resolved = self.translate(-origin)[0].resolve(jnp.asarray(near), sample_weight)
+            resolved = self.translate(-origin)[0].resolve(jax.device_put(near), sample_weight)
             return resolved.translate(origin)[0]
         prior, family = self.prior, self.family.looked(rows, sample_weight)
         if isinstance(prior, PriorRule):

@@ -102,6 +102,8 @@ class NumericalModel(LatentModel):
 
     closed = False
     starts_from_labels = False
+    # What is derived takes rows one by one, as often as they count.
+    fills_up = True
 
     # -- the definition --------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from numpyro import handlers
 from numpyro.primitives import Messenger
 
 from jaxgmm._contract import innermost
+from jaxgmm._programs import filled, size_for
 from jaxgmm._programs import program as compiled
 from jaxgmm.files import stored
 
@@ -40,7 +41,7 @@ class Label(NamedTuple):
     values : tuple
         What it may be.
     shape : tuple of int
-        Of the site, one number per row.
+        Of the site, for one row.
     """
 
     name: str
@@ -114,17 +115,33 @@ def plan_of(
         if name not in within:
             _check_outside(name, site, plate)
     observed = tuple(name for name in within if name not in hidden)
-    values = _values(program, constants, tuple(discrete), observed, x, arrays)
-    flat = np.asarray(x).reshape(len(x), -1)
+    rows = filled(x, size_for(len(x)))
+    try:
+        values = _values(program, constants, tuple(discrete), observed, rows, arrays)
+    except (TypeError, ValueError) as error:
+        raise not_of_any_size(tuple(discrete), error) from error
+    flat = rows.reshape(len(rows), -1)
+
+    def label(name: str, site: dict[str, Any]) -> Label:
+        shape = list(jnp.shape(site["value"]))
+        shape[plate[1]] = 1
+        return Label(name, tuple(np.asarray(values[name]).ravel().tolist()), tuple(shape))
+
     return Plan(
-        tuple(
-            Label(name, tuple(np.asarray(values[name]).ravel().tolist()), jnp.shape(site["value"]))
-            for name, site in discrete.items()
-        ),
+        tuple(label(name, site) for name, site in discrete.items()),
         tuple(name for name in hidden if name not in within),
         tuple(within),
         plate[1],
         tuple((name, _columns(values[name], flat)) for name in observed),
+    )
+
+
+def not_of_any_size(labels: tuple[str, ...], error: Exception) -> ValueError:
+    """The refusal of a program that failed where there were more rows, or fewer."""
+    plates = ", ".join(map(repr, labels))
+    return ValueError(
+        f"program: can not be run with another number of rows ({error}); the size of the plate of "
+        f"{plates} must be len(x), and what has a value per row a column of x"
     )
 
 

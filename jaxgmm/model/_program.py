@@ -23,12 +23,16 @@ from numpyro import handlers
 
 from jaxgmm._checks import check_count, check_rows
 from jaxgmm._contract import Params, Prior, Sites
+from jaxgmm._programs import filled, size_for
 from jaxgmm._programs import program as compiled
 from jaxgmm.files import stored
 from jaxgmm.local import from_vector, to_vector
 from jaxgmm.model._numerical import NumericalModel
-from jaxgmm.model._plan import TRACING, Plan, plan_of, seeded
+from jaxgmm.model._plan import TRACING, Plan, not_of_any_size, plan_of, seeded
 from jaxgmm.model._tree import pytree
+
+# Rows that stand for all where nothing is made of them.
+_FEW = 4
 
 # Log joints that differ by this share are two.
 _RTOL = 1e-9
@@ -57,7 +61,8 @@ class NumPyroProgram(NumericalModel):
     form_of_rows : tuple
         Of the data the program was written for: (columns,) or () where rows are numbers, and dtype.
     example : array
-        The rows that the program was read with.
+        The rows that the program was read with: all of them, or a few where its prior is not made
+        of them and it draws all columns.
     arrays : dict
         What the program is given beside the rows, where that is an array.
     """
@@ -258,7 +263,7 @@ def from_numpyro(
     check_count("newton", newton, 1)
     rows, columns = check_rows(x), np.shape(x)[1:]
     whole = np.issubdtype(np.asarray(x).dtype, np.integer)
-    data = jnp.asarray(x) if whole else rows.reshape(len(rows), *columns)
+    data = jax.device_put(np.asarray(x if whole else rows).reshape(len(rows), *columns))
     is_array = lambda value: isinstance(value, (np.ndarray, jax.Array))
     arrays = {name: jnp.asarray(value) for name, value in fixed.items() if is_array(value)}
     constants = tuple((name, value) for name, value in fixed.items() if name not in arrays)
@@ -271,12 +276,12 @@ def from_numpyro(
         exchangeable=False,
         shielded=False,
         form_of_rows=(columns, str(data.dtype) if whole else "float"),
-        example=rows,
+        example=jax.device_put(filled(rows, size_for(len(rows)))),
         arrays=arrays,
     )
     params = _apart(model)
     _check_rows_apart(model, params)
-    return _with_labels(_with_shield(model, params), params)
+    return _with_its_rows(_with_labels(_with_shield(model, params), params), params, rows)
 
 
 @compiled()
@@ -290,21 +295,19 @@ def _apart(model: NumPyroProgram) -> Params:
 
 def _check_rows_apart(model: NumPyroProgram, params: Params) -> None:
     """Refuse rows whose density is another one where fewer rows are seen."""
-    x, plates = model.example, ", ".join(repr(label.name) for label in model.plan.labels)
+    x, labels = np.asarray(model.example), tuple(label.name for label in model.plan.labels)
     half = len(x) // 2
     if half == 0:
         return
     try:
         parts = [_logits(model, params, rows) for rows in (x[:half], x[half:])]
     except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"program: can not be run with half of the rows ({error}); the size of the plate of "
-            f"{plates} must be len(x), and what has a value per row a column of x"
-        ) from error
+        raise not_of_any_size(labels, error) from error
     found, whole = np.concatenate(parts, axis=1), _logits(model, params, x)
     if not np.allclose(found, whole, rtol=1e-4, atol=1e-4, equal_nan=True):
+        names = ", ".join(map(repr, labels))
         raise ValueError(
-            f"program: the density of a row given its label ({plates}) changes where other rows "
+            f"program: the density of a row given its label ({names}) changes where other rows "
             "are left out; what is made of all rows must be given as an argument of the program"
         )
 
@@ -362,3 +365,23 @@ def _with_labels(model: NumPyroProgram, params: Params) -> NumPyroProgram:
         if heights and np.allclose(heights, here, rtol=_RTOL, atol=0):
             return found
     return model
+
+
+def _with_its_rows(model: NumPyroProgram, params: Params, rows: Array) -> NumPyroProgram:
+    """The model with the rows that its prior and its draws are made of.
+
+    Where these have to do with no row, a few stand for all, and numbers of rows share programs.
+    """
+    few = dataclasses.replace(model, example=jax.device_put(np.asarray(rows)[:_FEW]))
+    drawn = {column for _, columns in model.plan.columns for column in columns}
+    made_of_rows = not all(map(np.array_equal, *_priors((few, model), params)))
+    if made_of_rows or len(drawn) < rows.shape[1] or not all(c for _, c in model.plan.columns):
+        return dataclasses.replace(model, example=rows)
+    return few
+
+
+@compiled()
+def _priors(models: tuple[NumPyroProgram, ...], params: Params) -> list[list[Array]]:
+    """The numbers of each model's prior at ``params``."""
+    at = lambda model: [prior(params) for prior in model.prior_sites().values()]
+    return [jax.tree.leaves(at(model)) for model in models]

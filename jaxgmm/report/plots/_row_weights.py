@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxgmm import bayes
+from jaxgmm._programs import on_rung
 from jaxgmm.bayes import Posterior
 from jaxgmm.em import Fit
 from jaxgmm.report.plots._canvas import COLOURS, LEGEND, TITLE, canvas, plain, spread
@@ -45,7 +46,8 @@ def plot_row_weights(fit: Fit, post: Posterior, ax: Any = None) -> Any:
     if not has_row_weights(fit):
         raise TypeError(f"plot_row_weights: every row of {fit.model!r} counts once")
     near, point = post.near, fit.near
-    weights = lambda model, params: np.asarray(bayes.row_weights(model, params, near.x))
+    (x, _), n = on_rung(near.model, near.x, None), len(near.x)
+    weights = lambda model, params: np.asarray(bayes.row_weights(model, params, x))[:, :n]
     em = weights(point.model, one(point.params))[0]
     order = np.argsort(em, kind="stable")
     # The lowest are all there.
