@@ -19,7 +19,7 @@ from jaxtyping import Array, PRNGKeyArray
 from jaxgmm import bayes, em
 from jaxgmm._checks import check_count, check_name, check_sample_weight, reworded
 from jaxgmm._contract import Params
-from jaxgmm._programs import filled, program, rung
+from jaxgmm._programs import filled, program, rung, size_for
 from jaxgmm.em import Status
 from jaxgmm.files import naming_columns, numeric, refuse_masked, refuse_times
 from jaxgmm.model import ConjugatePrior, Gaussian, GaussianParams, Mixture, centred_rows
@@ -163,8 +163,9 @@ class _MixtureEstimator(DensityMixin, BaseEstimator, metaclass=ABCMeta):
             )
         params, origin = self._about(np.result_type(self.means_))
         params = dataclasses.replace(params, weights=self.weights_)
-        labels, rows = _draw(params, self._key(), n_samples)
-        return np.array(rows) + origin, np.array(labels, dtype=np.int64)
+        drawn = _draw(params, self._key(), np.int32(n_samples), size_for(n_samples))
+        labels, rows = (np.asarray(values)[:n_samples] for values in drawn)
+        return rows + origin, labels.astype(np.int64)
 
     @abstractmethod
     def _fit(self, x: np.ndarray, sample_weight: Any) -> str:
@@ -218,14 +219,14 @@ class _MixtureEstimator(DensityMixin, BaseEstimator, metaclass=ABCMeta):
         """
         params, _ = self._density()
         origin = np.zeros(self.means_.shape[1], dtype)
-        if jnp.asarray(origin).dtype != dtype:
+        if jax.device_put(origin).dtype != dtype:
             origin = np.average(self.means_, axis=0, weights=self.weights_).astype(dtype)
         return dataclasses.replace(params, means=self.means_ - origin), origin
 
     def _log_likelihood(self, X: Any, sample_weight: Any) -> tuple[float, float]:
         """Of all rows together, and their weight."""
         each = self.score_samples(X)
-        weight = check_sample_weight(sample_weight, jnp.asarray(each))
+        weight = check_sample_weight(sample_weight, jax.device_put(each))
         weight = np.ones(len(each)) if weight is None else np.asarray(weight, np.float64)
         return float(weight @ each), float(weight.sum())
 
@@ -793,11 +794,15 @@ def _most_probable(params: GaussianParams, x: Array) -> Array:
     return _any_structure(params).predict(params, x)
 
 
-@program(static_argnames="n")
-def _draw(params: GaussianParams, key: PRNGKeyArray, n: int) -> tuple[Array, Array]:
-    """Components, sorted, and a row of each."""
+@program(static_argnames="size")
+def _draw(
+    params: GaussianParams, key: PRNGKeyArray, n: Array | int, size: int
+) -> tuple[Array, Array]:
+    """Components, sorted, and a row of each; the first ``n`` of them count."""
     key_labels, key_rows = jax.random.split(key)
-    labels = jnp.sort(jax.random.categorical(key_labels, jnp.log(params.weights), shape=(n,)))
+    labels = jax.random.categorical(key_labels, jnp.log(params.weights), shape=(size,))
+    last = len(params.weights) - 1
+    labels = jnp.sort(jnp.where(jnp.arange(size) < n, labels, last))
     return labels, _any_structure(params).family.sample(params, key_rows, labels)
 
 

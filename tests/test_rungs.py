@@ -301,7 +301,42 @@ def test_a_model_that_says_so_is_filled_up(dtype, weighted, compilations, monkey
     np.testing.assert_allclose(filled.params["means"], alone.params["means"], rtol=1e2 * rtol)
 
 
-# -- what has no model -----------------------------------------------------------------------------
+# -- what draws rows of its own, and what has no model -------------------------------------------
+
+
+@SLOW
+def test_calibrations_of_sizes_nearby_share_a_program(compilations, monkeypatch):
+    prior = jg.ConjugatePrior(mean=[0.0], mean_precision=0.5, dof=5.0, scale=[[2.0]])
+    model = jg.Mixture(jg.Gaussian(), 1, prior=prior)
+
+    def ranks(n):
+        settings = {"n_datasets": 20, "n_init": 1, "n_draws": 19, "progress": False}
+        return jg.calibrate(model, n=n, method="vb", key=jax.random.key(0), **settings).ranks
+
+    ranks(36)
+    with compilations:
+        filled = ranks(33)
+    assert compilations.count == 0
+    monkeypatch.setattr(jg.Mixture, "fills_up", False)
+    np.testing.assert_array_equal(filled, ranks(33))
+
+
+@SLOW
+def test_likelihood_ratio_tests_of_sizes_nearby_share_programs(compilations, monkeypatch):
+    one = jg.Mixture(jg.Gaussian("E"), 1)
+
+    def tested(n):
+        return jg.bootstrap_lrt(one, rows(n), key=jax.random.key(0), n_replicates=19, n_init=2)
+
+    tested(36)
+    with compilations:
+        filled = tested(33)
+    assert compilations.count == 0
+    monkeypatch.setattr(jg.Mixture, "fills_up", False)
+    alone = tested(33)
+    assert filled.n_failed == alone.n_failed
+    np.testing.assert_allclose(filled.statistic, alone.statistic, rtol=1e-6)
+    np.testing.assert_allclose(filled.statistics, alone.statistics, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("weighted", [False, True])

@@ -195,13 +195,18 @@ def test_a_copy_says_the_same(fitted, bayesian):
             fresh.predict(SMALL)
 
 
-def test_seeds(fitted):
+def test_seeds(fitted, compilations):
     again = clone(fitted).fit(SMALL)
     np.testing.assert_array_equal(again.means_, fitted.means_)
     state = clone(fitted).set_params(random_state=np.random.RandomState(3)).fit(SMALL)
     np.testing.assert_array_equal(state.means_, fitted.means_)
     rows, labels = fitted.sample(2000)
     np.testing.assert_array_equal(rows, fitted.sample(2000)[0])
+    with compilations:  # 1,990 rows are drawn by the program of 2,000
+        fewer, of = fitted.sample(1990)
+    assert compilations.count == 0
+    assert fewer.shape == (1990, 2)
+    assert abs(np.mean(of) - np.mean(labels)) < 0.01
     assert rows.shape == (2000, 2)
     assert np.all(np.diff(labels) >= 0)
     np.testing.assert_allclose(np.bincount(labels) / 2000, fitted.weights_, atol=0.05)

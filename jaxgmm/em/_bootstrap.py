@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 from jax import lax
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from jaxgmm._checks import check_count, check_key, check_name
 from jaxgmm._contract import LatentModel, Params, Sites
@@ -286,6 +286,11 @@ def written_out(x: Array, sample_weight: Array | None, n_rows: int) -> Array:
     return jnp.repeat(x, times, axis=0, total_repeat_length=n_rows)
 
 
+def present(sample_weight: Array, n_rows: int) -> Bool[Array, " n"]:
+    """Which of ``n_rows`` are there where as many rows were drawn as the weights stand for."""
+    return jnp.arange(n_rows) < _total(sample_weight)
+
+
 class Replicates(NamedTuple):
     """Replicates of a fit, in its labels; the fields are those of `Bootstrap`."""
 
@@ -328,9 +333,7 @@ def replicate(
     judges = x[::stride]
     weight = None if sample_weight is None else sample_weight[::stride].astype(x.dtype)
     reference = _directions(model.responsibilities(params, judges), weight)
-    drawn = None
-    if sample_weight is not None:
-        drawn = (jnp.arange(n_rows) < _total(sample_weight)).astype(x.dtype)
+    drawn = None if sample_weight is None else present(sample_weight, n_rows).astype(x.dtype)
     whole = written_out(x, sample_weight, n_rows) if kind == "parametric" else x
 
     def one(key: PRNGKeyArray) -> tuple[Params, Array, Array, Array]:

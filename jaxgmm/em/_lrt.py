@@ -13,9 +13,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxgmm._checks import check_count, check_key
 from jaxgmm._contract import LatentModel, Params
-from jaxgmm._programs import program
+from jaxgmm._programs import on_rung, program, size_for
 from jaxgmm._sharded import of_block
-from jaxgmm.em._bootstrap import map_in_batches, total_rows, written_out
+from jaxgmm.em._bootstrap import map_in_batches, present, total_rows, written_out
 from jaxgmm.em._fit import fit
 from jaxgmm.em._loop import default_tolerance, run
 from jaxgmm.em._results import Fit, Status, fingerprint
@@ -166,7 +166,11 @@ def bootstrap_lrt(
             "values; compare the models by BIC, jaxgmm.select(models, x, key=key)"
         )
     null = fit(model, x, key=key_null, n_init=n_init, **options)
-    starts = _larger_starts(null.model, larger, null.params, rows, sample_weight, key_split, n_init)
+    fills = null.model.fills_up and larger.fills_up
+    wide = on_rung(larger, rows, sample_weight) if fills else (rows, sample_weight)
+    if fills and wide[1] is not None:
+        n_rows = size_for(n_rows)
+    starts = _larger_starts(null.model, larger, null.params, *wide, key_split, n_init)
     other = fit(larger, x, start=starts, **options)
     for name, found in (("model", null), ("alternative", other)):
         if found.spurious or found.status not in (Status.CONVERGED, Status.OUT_OF_ITERATIONS):
@@ -182,8 +186,7 @@ def bootstrap_lrt(
         null.params,
         jax.random.split(key_replicates, n_replicates),
         jnp.asarray(tol, rows.dtype),
-        rows,
-        sample_weight,
+        *wide,
         n_rows,
         n_init,
         max_iter,
@@ -233,19 +236,24 @@ def _null_statistics(
     max_iter: int,
     batch_size: int,
 ) -> tuple[Float[Array, " b"], Array]:
-    """The statistic of each simulated data set, and whether it failed."""
-    whole = written_out(x, sample_weight, n_rows)
+    """The statistic of each simulated data set, and whether it failed.
+
+    They have as many rows as the weights stand for, filled up to ``n_rows``.
+    """
+    whole, weights = written_out(x, sample_weight, n_rows), None
+    if sample_weight is not None:
+        weights = present(sample_weight, n_rows).astype(tol.dtype)
 
     def one(key: PRNGKeyArray) -> tuple[Array, Array]:
         key_rows, key_null, key_larger = jax.random.split(key, 3)
         x = null.sample_like(params, key_rows, whole).astype(tol.dtype)
         search = lambda model, starts: best_of(
-            jax.vmap(lambda start: run(model, x, start, None, tol, max_iter))(starts)
+            jax.vmap(lambda start: run(model, x, start, weights, tol, max_iter))(starts)
         )
-        drawn = _draws(null, x, None, key_null, n_init)
+        drawn = _draws(null, x, weights, key_null, n_init)
         truth = jax.tree.map(lambda leaf: leaf[None], params)
         small, small_failed = search(null, _stacked(truth, drawn))
-        starts = _larger_starts(null, larger, small.params, x, None, key_larger, n_init)
+        starts = _larger_starts(null, larger, small.params, x, weights, key_larger, n_init)
         large, large_failed = search(larger, starts)
         gain = large.log_likelihood - small.log_likelihood
         return 2 * gain, small_failed | large_failed
@@ -265,6 +273,7 @@ def _larger_starts(
 ) -> Params:
     """Components of the null split in two, and as many starts that know nothing of it."""
     key_split, key_draw = jax.random.split(key)
+    sample_weight = None if sample_weight is None else sample_weight.astype(x.dtype)
     rows = larger.standardise(x, sample_weight).embed(x)
     weight = jnp.ones(len(x), x.dtype) if sample_weight is None else sample_weight
     labels = null.responsibilities(params, x)

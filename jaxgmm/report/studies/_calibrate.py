@@ -10,19 +10,19 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 from jax import lax
-from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
 from jaxgmm import bayes, em
 from jaxgmm._checks import check_count, check_key, check_name, key_numbers
 from jaxgmm._contract import LatentModel, Params
 from jaxgmm._numerics import at_once, normal
-from jaxgmm._programs import program
+from jaxgmm._programs import program, size_for
 from jaxgmm.em import Status, bar
 from jaxgmm.model import n_columns, prior_draws
 from jaxgmm.report.studies._calibration import Calibration
 from jaxgmm.report.studies._case import End, first_of
 from jaxgmm.report.studies._each import each, everywhere
-from jaxgmm.report.studies._given import check_given, given_of, rows_beside, some_of
+from jaxgmm.report.studies._given import check_given, filled, given_of, rows_beside, some_of
 from jaxgmm.report.studies._quantities import SHARED, entries, invariants
 from jaxgmm.report.studies._ranks import rank_table
 
@@ -44,12 +44,23 @@ class _Plan(NamedTuple):
     """What is compiled for."""
 
     method: str | Kernel
-    watched: Watched
-    n: int
+    watched: Watched | None  # of the user's own
+    n_rows: int  # those of a data set, and where only we see them some that fill them up
     n_kept: int
     thinning: int
     n_warmup: int
     n_init: int
+
+
+class _Rows(NamedTuple):
+    """A data set, and which rows of it are there where some fill it up."""
+
+    x: Float[Array, "n d"]
+    present: Bool[Array, " n"] | None
+
+    @property
+    def weight(self) -> Float[Array, " n"] | None:
+        return None if self.present is None else self.present.astype(self.x.dtype)
 
 
 def calibrate(
@@ -158,17 +169,21 @@ def calibrate(
     looked = prior_draws(model, key_look, (1, 1), "model")
     point = jax.tree.map(lambda leaf: leaf[0, 0], looked)
     whole, beside = given_of(model, point, given, key_look), None
+    # Few numbers of rows are compiled for, but of rows that functions of the user's own see.
+    fills = model.fills_up and quantities is None and not callable(method)
+    n_rows, count = (size_for(n), np.int32(n)) if fills else (n, None)
     if whole is not None:
-        beside = jnp.asarray(some_of(whole, n, key, 0))
-        model = model.resolve(beside)  # knows which repeats are absent
+        some = some_of(whole, n, key, 0)
+        model = model.resolve(jax.device_put(some))  # knows which repeats are absent
+        beside = filled(some, n_rows)
     model = model.settled(point)
 
     chains = 1 if callable(method) else _CHAINS.get(method, 1)
     n_kept = -(-n_draws // chains) * chains
-    plan = _Plan(method, quantities or _watched, n, n_kept, thinning, n_warmup, n_init)
+    plan = _Plan(method, quantities, n_rows, n_kept, thinning, n_warmup, n_init)
     batch = -(-n_datasets // -(-n_datasets // _MOST_IN_BATCH))
     numbers = np.arange(-(-n_datasets // batch) * batch).reshape(-1, batch)
-    common = everywhere((model, key_sets, beside), batch)
+    common = everywhere((model, key_sets, beside, count), batch)
     found = []
     with bar("data sets", progress, n_datasets) as shown:
         for some in numbers:
@@ -218,9 +233,11 @@ def _sized(model: LatentModel, given: Any) -> LatentModel:
     return model
 
 
-def _watched(model: LatentModel, params: Params, x: Array) -> dict[str, Array]:
-    """Quantities that no renaming of labels changes."""
-    names = tuple(f"x{j}" for j in range(x.shape[1]))
+def _watched(plan: _Plan, model: LatentModel, params: Params, rows: _Rows) -> Mapping[str, Array]:
+    """The user's quantities, or those that no renaming of labels changes."""
+    if plan.watched is not None:
+        return plan.watched(model, params, rows.x)
+    names = tuple(f"x{j}" for j in range(rows.x.shape[1]))
     found = {
         label: value[index]
         for name, value in invariants(model, params).items()
@@ -230,7 +247,7 @@ def _watched(model: LatentModel, params: Params, x: Array) -> dict[str, Array]:
     weights = model.sites(params).get("weights")
     if weights is not None and model.n_components > 1:
         found["smallest weight"] = jnp.min(weights)
-    return {**found, "log likelihood": model.log_likelihood(params, x)}
+    return {**found, "log likelihood": model.log_likelihood(params, *rows)}
 
 
 @program(static_argnames="plan")
@@ -238,33 +255,38 @@ def _ranked(
     model: LatentModel,
     key: PRNGKeyArray,
     given: Float[Array, "n d"] | None,
+    count: Array | None,
     numbers: Int[Array, " b"],
     plan: _Plan,
 ) -> tuple[dict[str, Array], Array]:
-    """Ranks of a batch of data sets, -1 where there are none, and how each ended."""
+    """Ranks of a batch of data sets, -1 where there are none, and how each ended.
+
+    ``count`` says how many of the rows are there; None where all are.
+    """
 
     def one(
-        common: tuple[LatentModel, PRNGKeyArray, Array | None], number: Array
+        common: tuple[LatentModel, PRNGKeyArray, Array | None, Array | None], number: Array
     ) -> tuple[dict[str, Array], Array]:
-        model, key, given = common
+        model, key, given, count = common
         keys = jax.random.split(jax.random.fold_in(key, number), 4)
         truth = model.draw_prior(keys[0])
-        x = rows_beside(model, truth, keys[1], plan.n, given)
-        own = plan.watched(model, truth, x)
+        x = rows_beside(model, truth, keys[1], plan.n_rows, given)
+        rows = _Rows(x, None if count is None else jnp.arange(plan.n_rows) < count)
+        known = _watched(plan, model, truth, rows)
         make = _by_kernel if callable(plan.method) else _MAKERS.get(plan.method, _from_fit)
-        drawn, end = make(model, x, truth, keys[2], plan)
+        drawn, end = make(model, rows, truth, keys[2], plan)
         # What the normal approximation has no errors of is not drawn.
-        own = {name: own[name] for name in drawn}
+        own = {name: known[name] for name in drawn}
         ties = jax.random.split(keys[3], len(own))
-        known = jnp.all(jnp.array([jnp.all(jnp.isfinite(drawn[name])) for name in own]))
-        ranked = known & jnp.isin(end, jnp.array(_RANKED))
+        finite = jnp.all(jnp.array([jnp.all(jnp.isfinite(drawn[name])) for name in own]))
+        ranked = finite & jnp.isin(end, jnp.array(_RANKED))
         ranks = [_rank(k, drawn[name], own[name]) for k, name in zip(ties, own, strict=True)]
         ranks = [jnp.where(ranked, rank, -1) for rank in ranks]
         return dict(zip(own, ranks, strict=True)), end
 
     # Kernels take equally long, EM does not.
-    together = at_once(plan.n * model.n_components, float) if callable(plan.method) else 1
-    return each(one, (model, key, given), numbers, together)
+    together = at_once(plan.n_rows * model.n_components, float) if callable(plan.method) else 1
+    return each(one, (model, key, given, count), numbers, together)
 
 
 def _rank(key: PRNGKeyArray, drawn: Float[Array, " s"], own: Array) -> Int[Array, ""]:
@@ -276,7 +298,7 @@ def _rank(key: PRNGKeyArray, drawn: Float[Array, " s"], own: Array) -> Int[Array
 
 
 def _by_kernel(
-    model: LatentModel, x: Array, truth: Params, key: PRNGKeyArray, plan: _Plan
+    model: LatentModel, rows: _Rows, truth: Params, key: PRNGKeyArray, plan: _Plan
 ) -> tuple[dict[str, Array], Array]:
     """A chain in which the truth stands at a random place."""
     key_place, key_steps = jax.random.split(key)
@@ -286,45 +308,45 @@ def _by_kernel(
     def step(params: Params, step: tuple[Array, Key[Array, " t"]]) -> tuple[Params, Mapping]:
         i, keys = step
         params = jax.tree.map(lambda a, b: jnp.where(i == place, a, b), truth, params)
-        again = lambda params, key: (kernel(model, x, params, key), None)
+        again = lambda params, key: (kernel(model, rows.x, params, key), None)
         params, _ = lax.scan(again, params, keys)
-        return params, plan.watched(model, params, x)
+        return params, _watched(plan, model, params, rows)
 
     steps = jnp.arange(plan.n_kept), jax.random.split(key_steps, (plan.n_kept, plan.thinning))
     return dict(lax.scan(step, truth, steps)[1]), jnp.int32(End.USED)
 
 
 def _from_fit(
-    model: LatentModel, x: Array, truth: Params, key: PRNGKeyArray, plan: _Plan
+    model: LatentModel, rows: _Rows, truth: Params, key: PRNGKeyArray, plan: _Plan
 ) -> tuple[dict[str, Array], Array]:
     """Draws as `jaxgmm.sample` makes them, from the best of EM's restarts."""
     key_fit, key_draws = jax.random.split(key)
-    search = em.search(model, x, key_fit, plan.n_init)
+    search = em.search(model, rows.x, key_fit, plan.n_init, rows.weight)
     start, failed = search.best.params, _failures(search)
     method = str(plan.method)
     n_chains, thinning = (_CHAINS[method], plan.thinning) if method in _CHAINS else (1, 1)
-    n_draws = plan.n_kept // n_chains * thinning
-    drawn = bayes.draw(model, x, start, key_draws, method, n_chains, n_draws, plan.n_warmup)
+    counts = n_chains, plan.n_kept // n_chains * thinning, plan.n_warmup
+    drawn = bayes.draw(model, rows.x, start, key_draws, method, *counts, present=rows.present)
     end = first_of(*failed, (~drawn.sound, End.NOT_CONVERGED))
-    return _thinned(model, x, drawn.params, thinning, plan), end
+    return _thinned(model, rows, drawn.params, thinning, plan), end
 
 
 def _from_prior(
-    model: LatentModel, x: Array, truth: Params, key: PRNGKeyArray, plan: _Plan
+    model: LatentModel, rows: _Rows, truth: Params, key: PRNGKeyArray, plan: _Plan
 ) -> tuple[dict[str, Array], Array]:
     """Particles of one population, which asks for no fit."""
     counts = 1, plan.n_kept * plan.thinning
-    drawn = bayes.draw(model, x, truth, key, str(plan.method), *counts)
+    drawn = bayes.draw(model, rows.x, truth, key, str(plan.method), *counts, present=rows.present)
     end = first_of((~drawn.sound, End.NOT_CONVERGED))
-    return _thinned(model, x, drawn.params, plan.thinning, plan), end
+    return _thinned(model, rows, drawn.params, plan.thinning, plan), end
 
 
 def _thinned(
-    model: LatentModel, x: Array, params: Params, thinning: int, plan: _Plan
+    model: LatentModel, rows: _Rows, params: Params, thinning: int, plan: _Plan
 ) -> dict[str, Array]:
     """What is watched, at some of the draws (chain, draw, ...)."""
     kept = lambda leaf: leaf[:, thinning - 1 :: thinning].reshape(-1, *leaf.shape[2:])
-    return dict(jax.vmap(lambda one: plan.watched(model, one, x))(jax.tree.map(kept, params)))
+    return dict(jax.vmap(lambda one: _watched(plan, model, one, rows))(jax.tree.map(kept, params)))
 
 
 def _failures(search: em.Search) -> tuple[tuple[Array, End], ...]:
@@ -335,15 +357,15 @@ def _failures(search: em.Search) -> tuple[tuple[Array, End], ...]:
 
 
 def _from_normal(
-    model: LatentModel, x: Array, truth: Params, key: PRNGKeyArray, plan: _Plan
+    model: LatentModel, rows: _Rows, truth: Params, key: PRNGKeyArray, plan: _Plan
 ) -> tuple[dict[str, Array], Array]:
     """Draws of each quantity's normal approximation, but of the likelihood, which is at its top."""
     key_fit, key_draws = jax.random.split(key)
-    search = em.search(model, x, key_fit, plan.n_init)
+    search = em.search(model, rows.x, key_fit, plan.n_init, rows.weight)
     point = search.best.params
-    names = [name for name in plan.watched(model, point, x) if name != "log likelihood"]
-    vector = lambda params: jnp.stack([plan.watched(model, params, x)[name] for name in names])
-    errors = em.local_errors(model, point, x, vector)
+    names = [name for name in _watched(plan, model, point, rows) if name != "log likelihood"]
+    vector = lambda params: jnp.stack([_watched(plan, model, params, rows)[name] for name in names])
+    errors = em.local_errors(model, point, rows.x, vector, rows.weight)
     noise = normal(key_draws, (plan.n_kept, len(names)), errors.values.dtype)
     drawn = errors.values + errors.information * noise
     drawn = jnp.where(errors.stationary, drawn, jnp.nan)
