@@ -11,6 +11,7 @@ PREPARED = """
 
     import jax
     import numpy as np
+    import pandas as pd
     import jaxgmm as jg
 
     warnings.simplefilter("error")
@@ -108,8 +109,12 @@ VERDICTS = """
     np.testing.assert_allclose(
         choices[1].table["icl_entropy"], choices[0].table["icl_entropy"], rtol=1e-4
     )
-    test = jg.bootstrap_lrt(models[0], far, key=key, n_replicates=19)
-    assert test.p_value == 0.05
+    rule = [jg.Mixture(jg.Gaussian(), k, prior="fraley-raftery") for k in (1, 2)]
+    for fit in jg.select(rule, far, key=key, n_init=4, progress=False).fits:
+        assert abs(float(fit.model.prior.mean[0]) - np.mean(far)) < 1
+    table = pd.DataFrame({"time": far[:, 0]})
+    test = jg.bootstrap_lrt(models[0], table, key=key, n_replicates=19)
+    assert test.p_value == 0.05 and test.null.feature_names == ("time",)
     assert np.all(np.abs(test.alternative.params.means - origin - 200) < 400)
 """
 

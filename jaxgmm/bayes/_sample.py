@@ -172,4 +172,4 @@ def _of_stream(
     generator = np.random.default_rng(key_numbers(drawing))
     with bar(f"{method} on a stream", progress, unit="rows") as shown:
         rows = em.readings(model, x, generator, shown, _SAMPLE)
-        return sample_stream(model, rows, key=key, **how)
+        return sample_stream(rows, key=key, **how)

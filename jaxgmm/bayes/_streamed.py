@@ -25,7 +25,6 @@ from jaxgmm.local import from_vector, to_vector
 
 
 def sample_stream(
-    model: LatentModel,
     rows: Readings,
     *,
     key: PRNGKeyArray,
@@ -52,7 +51,7 @@ def sample_stream(
             raise ValueError(
                 f"start: this {kind} is of other rows or weights; fit the stream first"
             )
-    model = model.resolve(*rows.stand_in)
+    model = rows.model
     key, key_starts = jax.random.split(key)
     some = rows.sample, rows.sample_weight
     begun = beginning(model, *some, start, n_chains, method, key_starts)

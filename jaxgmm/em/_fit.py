@@ -281,9 +281,7 @@ def fit(
         found, twin = _select(model, x, sample_weight, filled, above, settings)
         if not lifted:
             break
-    if problem.origin is None:
-        return found
-    return found.moved(problem.origin, problem.fingerprint)
+    return problem.back(found)
 
 
 Fit.going_on = staticmethod(update)

@@ -18,11 +18,10 @@ from jaxgmm._sharded import of_block
 from jaxgmm.em._bootstrap import map_in_batches, present, total_rows, written_out
 from jaxgmm.em._fit import fit
 from jaxgmm.em._loop import default_tolerance, run
-from jaxgmm.em._results import Fit, Status, fingerprint
+from jaxgmm.em._problem import prepare
+from jaxgmm.em._results import Fit, Status
 from jaxgmm.em._search import best_of
 from jaxgmm.em._start import STARTS, Labeller, nearest_centre, seeds
-from jaxgmm.files import naming_columns
-from jaxgmm.model import centred_rows
 
 # Gain in the log likelihood that a run may leave: the statistic is of order one.
 _GAIN_LEFT = 1e-4
@@ -140,38 +139,26 @@ def bootstrap_lrt(
     if not isinstance(model, LatentModel):
         raise TypeError(f"model: needs a model such as jaxgmm.Mixture, found {model!r}")
     alternative = _larger(model, alternative)
-    (model, x), (alternative, _) = model.read(x), alternative.read(x)
-    rows, sample_weight = model.check_data(x, sample_weight)
-    narrowed = centred_rows(x, rows, np.logical_and(model.places, alternative.places))
-    if narrowed is not None:
-        near, origin = narrowed
-        null, larger = (m.translate(-origin)[0] for m in (model, alternative))
-        options = {"n_replicates": n_replicates, "n_init": n_init, "tol": tol}
-        options |= {"max_iter": max_iter, "batch_size": batch_size, "sample_weight": sample_weight}
-        test = bootstrap_lrt(null, near, key=key, alternative=larger, **options)
-        there = lambda fit: fit.moved(origin, fingerprint(rows, sample_weight))
-        return dataclasses.replace(test, null=there(test.null), alternative=there(test.alternative))
-    n_rows = total_rows(sample_weight, rows.shape[0])
-    if tol is None:
-        tol = max(default_tolerance(rows.dtype), _GAIN_LEFT / n_rows)
-    key_null, key_split, key_replicates = jax.random.split(key, 3)
-    options = {"sample_weight": sample_weight, "tol": tol, "max_iter": max_iter}
-    with naming_columns(x):
-        alternative.check_model(rows, sample_weight)
-    alternative.check_mode()
-    larger = alternative.resolve(rows, sample_weight)
+    model = model.read(x)[0]
+    problem = prepare(alternative, x, sample_weight, mode=True, beside=model)
+    larger, rows, sample_weight = problem.model, problem.x, problem.sample_weight
     if larger.incomplete:
         raise ValueError(
             "x: the test is judged by simulated rows, which are whole, and these have missing "
             "values; compare the models by BIC, jaxgmm.select(models, x, key=key)"
         )
-    null = fit(model, x, key=key_null, n_init=n_init, **options)
+    n_rows = total_rows(sample_weight, rows.shape[0])
+    if tol is None:
+        tol = max(default_tolerance(rows.dtype), _GAIN_LEFT / n_rows)
+    key_null, key_split, key_replicates = jax.random.split(key, 3)
+    options = {"sample_weight": sample_weight, "tol": tol, "max_iter": max_iter}
+    null = fit(problem.seen(model), rows, key=key_null, n_init=n_init, **options)
     fills = null.model.fills_up and larger.fills_up
     wide = on_rung(larger, rows, sample_weight) if fills else (rows, sample_weight)
     if fills and wide[1] is not None:
         n_rows = size_for(n_rows)
     starts = _larger_starts(null.model, larger, null.params, *wide, key_split, n_init)
-    other = fit(larger, x, start=starts, **options)
+    other = fit(larger, rows, start=starts, **options)
     for name, found in (("model", null), ("alternative", other)):
         if found.spurious or found.status not in (Status.CONVERGED, Status.OUT_OF_ITERATIONS):
             raise ValueError(f"{name}: no proper fit to compare ({found.message})")
@@ -201,8 +188,8 @@ def bootstrap_lrt(
         p_value=float((1 + np.sum(succeeded >= statistic)) / (1 + len(succeeded))),
         statistics=succeeded,
         n_failed=n_replicates - len(succeeded),
-        null=null,
-        alternative=other,
+        null=problem.back(null),
+        alternative=problem.back(other),
     )
 
 

@@ -24,7 +24,7 @@ from jaxgmm.em._saddle import Twins, twins
 from jaxgmm.em._step import Move, choose, evaluated, next_params, unevaluated
 from jaxgmm.em._stream import Stream
 from jaxgmm.em._sums import Sums
-from jaxgmm.em._survey import check_again, survey
+from jaxgmm.em._survey import check_again, surveyed
 
 # Of the ends that restarts have on the sample, so many go on with all rows.
 _FINALISTS = 3
@@ -60,15 +60,9 @@ def fit_stream(
     generator = np.random.default_rng(key_numbers(drawing))
     given = not (start is None or isinstance(start, str) or callable(start))
 
-    model.check_names(stream.feature_names)
-    stream = stream.with_holes(model.holes)
     with bar("EM on a stream", True, unit="rows") as shown:
-        seen = survey(stream, subsample, generator, shown)
-        sample = jax.device_put(seen.sample)
-        weights = None if seen.sample_weight is None else jax.device_put(seen.sample_weight)
-        model.check_model(sample, weights)
-        stand_in = jax.tree.map(jnp.asarray, seen.stand_in(model.moves))
-        model = model.resolve(*stand_in)
+        model, stream, seen, stand_in = surveyed(model, stream, subsample, generator, shown)
+        sample, weights = jax.tree.map(jax.device_put, (seen.sample, seen.sample_weight))
         steps = 0 if given else max_iter
         options = {"n_init": n_init, "start": start, "tol": tol, "max_iter": steps}
         found = in_memory(model, sample, key=key, sample_weight=weights, **options)

@@ -65,6 +65,15 @@ class Problem:
         """The user's rows with all their digits."""
         return wide_rows(self.table).reshape(self.given.shape)
 
+    def seen(self, model: LatentModel) -> LatentModel:
+        """Another model, from the origin."""
+        return model if self.origin is None else model.translate(-self.origin)[0]
+
+    def back(self, found: Fit) -> Fit:
+        """A fit of ``x`` as the user sees it."""
+        found = dataclasses.replace(found, feature_names=self.feature_names)
+        return found if self.origin is None else found.moved(self.origin, self.fingerprint)
+
     def begin(self, start: Any) -> Any:
         """A start of the user's, seen from the origin."""
         if self.origin is None or isinstance(start, str) or is_array(start):
@@ -74,14 +83,21 @@ class Problem:
         return self.model.translate(-self.origin, start)[1]
 
 
-def prepare(model: LatentModel, x: Any, sample_weight: Any, mode: bool = False) -> Problem:
+def prepare(
+    model: LatentModel,
+    x: Any,
+    sample_weight: Any,
+    mode: bool = False,
+    beside: LatentModel | None = None,
+) -> Problem:
     """Check a model and data, and resolve the one for the other.
 
-    ``mode`` asks for a prior under which the joint has one.
+    ``mode`` asks for a prior under which the joint has one. The origin is one for ``beside``, too.
     """
     model, table = model.read(x)
     given, weight = model.check_data(table, sample_weight)
-    narrowed = centred_rows(table, given, model.places)
+    places = model.places if beside is None else np.logical_and(model.places, beside.places)
+    narrowed = centred_rows(table, given, places)
     rows, origin, here = given, None, model
     if narrowed is not None:
         near, origin = narrowed

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxgmm._contract import LatentModel
+
 
 class Block(NamedTuple):
     """Rows, as many in every block of a stream.
@@ -32,6 +34,8 @@ class Readings(NamedTuple):
 
     Attributes
     ----------
+    model : LatentModel
+        Resolved.
     n_rows : int
     total_weight : float
     weighted : bool
@@ -51,6 +55,7 @@ class Readings(NamedTuple):
         All rows; a `ValueError` at the end where they are not those of the first reading.
     """
 
+    model: LatentModel
     n_rows: int
     total_weight: float
     weighted: bool

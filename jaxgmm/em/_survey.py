@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from jaxgmm._contract import LatentModel
 from jaxgmm.em._moments import Moments
@@ -242,6 +242,21 @@ def rows_of(stream: Stream, digest: str, shown: Any) -> Iterator[Block]:
         )
 
 
+def surveyed(
+    model: LatentModel, stream: Stream, size: int, generator: np.random.Generator, shown: Any
+) -> tuple[LatentModel, Stream, Survey, tuple[Array, Array | None]]:
+    """What `prepare` is of an array: a stream read once, and a model checked and resolved for it.
+
+    Last come the rows and weights that stand in for all.
+    """
+    model.check_names(stream.feature_names)
+    stream = stream.with_holes(model.holes)
+    seen = survey(stream, size, generator, shown)
+    model.check_model(*jax.tree.map(jax.device_put, (seen.sample, seen.sample_weight)))
+    stand_in = jax.tree.map(jax.device_put, seen.stand_in(model.moves))
+    return model.resolve(*stand_in), stream, seen, stand_in
+
+
 def readings(
     model: LatentModel, stream: Stream, generator: np.random.Generator, shown: Any, size: int
 ) -> Readings:
@@ -250,7 +265,7 @@ def readings(
     Parameters
     ----------
     model : LatentModel
-        Which rows stand in for all depends on it.
+        Checked and resolved for the rows.
     stream : Stream
         Read once here.
     generator : numpy.random.Generator
@@ -265,11 +280,10 @@ def readings(
     Readings
     """
     check_again(stream)
-    model.check_names(stream.feature_names)
-    stream = stream.with_holes(model.holes)
-    seen = survey(stream, size, generator, shown)
+    model, stream, seen, stand_in = surveyed(model, stream, size, generator, shown)
     sample, weight = jax.tree.map(jax.device_put, seen.stand_in(of_moments=False))
     return Readings(
+        model,
         seen.n_rows,
         seen.total_weight,
         stream.weighted,
@@ -278,7 +292,7 @@ def readings(
         sample,
         weight,
         seen.whole,
-        jax.tree.map(jax.device_put, seen.stand_in(model.moves)),
+        stand_in,
         lambda: again(stream, seen, shown),
     )
 

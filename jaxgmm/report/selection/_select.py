@@ -222,7 +222,7 @@ def _trimmed(found: Fit, model: LatentModel, x: Any, sample_weight: Any) -> Fit:
     trimmed = near.model.trimmed
     ends = jax.vmap(trimmed)(near.restarts.params)
     record = near.restarts._replace(params=jax.tree.map(np.asarray, ends))
-    own = model.resolve(x, sample_weight)
+    own = em.prepare(model, x, sample_weight).model
     changes = {"model": own, "params": trimmed(near.params), "restarts": record}
     near = dataclasses.replace(near, row_sums=None, **changes)
     return near if found.origin is None else near.moved(found.origin, found.fingerprint)

@@ -351,9 +351,7 @@ def _check_model(
     if not isinstance(model, LatentModel):
         found = type(model).__name__
         raise TypeError(f"{argument}: needs models such as jaxgmm.Mixture, found {found}")
-    model.check_model(x)
-    resolved = model.resolve(x)
-    resolved.check_mode()
+    resolved = em.prepare(model, x, None, mode=True).model
     if engines:
         resolved.check_samplable()
     if {"gibbs", "vb"} & set(engines):
