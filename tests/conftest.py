@@ -48,7 +48,6 @@ _TYPED = (
     "local._unconstrained",
     "bayes._vb",
     "bayes._smc",
-    "report.verdict._curvature",
 )
 with install_import_hook([f"jaxgmm.{name}" for name in _TYPED], "beartype.beartype"):
     import jaxgmm  # noqa: F401

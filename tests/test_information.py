@@ -13,7 +13,7 @@ from helpers import DATA, split_labels, tight_fit
 from numpyro.distributions import constraints
 
 import jaxgmm as jg
-from jaxgmm.report.verdict._curvature import _derivatives
+from jaxgmm.em._information import _moments
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "examples"))
 from three_coins import THROWS, Coins, ThreeCoins
@@ -56,13 +56,14 @@ def test_one_gaussian_has_its_closed_forms():
     """Var(mean) = S / n, Var(S_ij) = (S_ii S_jj + S_ij^2) / n; the sandwich from fourth moments."""
     fit = jg.fit(jg.Mixture(jg.Gaussian("full"), 1), FAITHFUL, start=np.ones((272, 1)))
     s, n = np.asarray(fit.params.covariances[0]), len(FAITHFUL)
-    errors = jg.standard_errors(fit, FAITHFUL).standard_errors
+    found = jg.standard_errors(fit, FAITHFUL)
+    errors = found.standard_errors
     np.testing.assert_allclose(errors["means"][0], np.sqrt(np.diag(s) / n), rtol=1e-9)
     variance = (np.outer(np.diag(s), np.diag(s)) + s**2) / n
     np.testing.assert_allclose(errors["covariances"][0], np.sqrt(variance), rtol=1e-9)
     assert errors["weights"].tolist() == [0.0]
 
-    robust = jg.standard_errors(fit, FAITHFUL, kind="sandwich").standard_errors
+    robust = found.by("sandwich").standard_errors
     centred = FAITHFUL - FAITHFUL.mean(axis=0)
     products = centred[:, :, None] * centred[:, None, :]
     np.testing.assert_allclose(robust["means"][0], np.sqrt(np.diag(s) / n), rtol=1e-9)
@@ -139,6 +140,7 @@ def test_float32_stays_float32():
 def test_a_ridge_has_infinite_errors_except_for_what_the_data_identify():
     x = jnp.array(THROWS, float)
     fit = jg.fit(ThreeCoins(), x, start=Coins(*map(jnp.asarray, (0.4, 0.6, 0.7))))
+    first = jg.standard_errors(fit, x)
     for kind in ("information", "sandwich", "opg"):
         errors = jg.standard_errors(fit, x, kind=kind)
         assert errors.n_flat == 2
@@ -147,6 +149,7 @@ def test_a_ridge_has_infinite_errors_except_for_what_the_data_identify():
         assert "not identified: 2 flat" in errors.status
         assert np.all(errors.table["standard_error"] == np.inf)
         assert not np.any(np.isnan(errors.covariance))
+        np.testing.assert_array_equal(errors.covariance, first.by(kind).covariance)
         heads = errors.delta(lambda coins: coins.pi * coins.p + (1 - coins.pi) * coins.q)
         assert heads.standard_error == pytest.approx(np.sqrt(0.6 * 0.4 / 10), rel=1e-6)
 
@@ -188,17 +191,19 @@ def test_the_door():
         jg.standard_errors(fit, x, sample_weight=np.ones(272))
     with pytest.raises(ValueError, match="did you mean 'sandwich'"):
         jg.standard_errors(fit, x, kind="sandwhich")
+    with pytest.raises(ValueError, match="did you mean 'sandwich'"):
+        jg.standard_errors(fit, x).by("sandwhich")
     with pytest.raises(TypeError, match="needs a Fit"):
         jg.standard_errors(fit.params, x)
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="there a block holds all these rows")
-def test_the_curvature_of_the_verdict_holds_a_block_of_rows_at_a_time():
+def test_derivatives_hold_a_block_of_rows_at_a_time():
     n, model = 200_000, jg.Mixture(jg.Gaussian("full"), 2).resolve(FAITHFUL)
     params = model.params(means=FAITHFUL[:2], covariances=np.stack([np.eye(2)] * 2))
     rows = jax.ShapeDtypeStruct((n, 2), jnp.float64)
     model = model.settled(params)
-    compiled = jax.jit(_derivatives.__wrapped__).lower(model, params, rows, None).compile()
+    compiled = jax.jit(_moments.__wrapped__).lower(model, params, rows, None).compile()
     # A number per row, component and direction would be eleven times this.
     assert compiled.memory_analysis().temp_size_in_bytes < n * 2 * 8
 

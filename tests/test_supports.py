@@ -298,7 +298,7 @@ def test_draws_of_the_prior_agree_with_importance_sampling(name):
 def test_the_curvature_is_that_along_the_structure(name):
     x = SMALL[:60]
     fit = jg.fit(mixture(name, "conjugate", x, 2), x, start=split_labels(x, 2), tol=1e-14)
-    here = jg.report.curvature(fit.model, fit.params, jnp.asarray(x), None)
+    here = jg.report.curvature(jg.standard_errors(fit, x))
     assert here.stationary
     assert here.n_negative == here.n_flat == 0
     assert len(here.eigenvalues) == fit.model.n_parameters(2)

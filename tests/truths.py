@@ -120,7 +120,7 @@ def mode(x, prior, labels, k=2, seed=0):
     return Mode(height, float(logsumexp(log_weights) - np.log(_DRAWS)), laplace)
 
 
-# -- the declared coordinates at a point ----------------------------------------------------
+# -- the declared density at a point --------------------------------------------------------
 
 
 class Shape(NamedTuple):
@@ -129,23 +129,19 @@ class Shape(NamedTuple):
 
 
 def shape(x, prior, params):
-    """Newton decrement and rising directions of the declared log joint at parameters."""
+    """Newton decrement and rising directions of the declared log joint, without bounds."""
     weights, means, covariances = map(
         np.asarray, (params.weights, params.means, params.covariance_site)
     )
-    k, d = means.shape
-    upper = np.triu_indices(d)
+    (k, d), diagonal = means.shape, np.arange(means.shape[1])
+    factor = np.linalg.cholesky(covariances)
+    factor[:, diagonal, diagonal] = np.log(factor[:, diagonal, diagonal])
+    ratios, roots = np.log(weights[:-1] / weights[-1]), factor[:, *np.tril_indices(d)]
+    at = np.concatenate([ratios, means.ravel(), roots.ravel()])
 
     def value(vectors):
-        s = len(vectors)
-        first, middle, last = np.split(vectors, np.cumsum([k - 1, k * d]), axis=1)
-        first = np.concatenate([first, 1 - first.sum(axis=1, keepdims=True)], axis=1)
-        site = np.zeros((s, k, d, d))
-        site[..., upper[0], upper[1]] = last.reshape(s, k, -1)
-        site[..., upper[1], upper[0]] = last.reshape(s, k, -1)
-        return log_joint(x, prior, first, middle.reshape(s, k, d), site)
+        return log_joint(x, prior, *_unpacked(vectors, k, d)[:3])
 
-    at = np.concatenate([weights[:-1], means.ravel(), covariances[(..., *upper)].ravel()])
     gradient, hessian = _derivatives(value, at)
     ahead = np.abs(gradient @ np.linalg.solve(-hessian, gradient))
     return Shape(float(np.sqrt(ahead)), int(np.sum(np.linalg.eigvalsh(hessian) > 0)))

@@ -68,9 +68,10 @@ class StandardErrors:
         Covariance matrix in the chart: the numbers that ``model.retract`` takes.
     information : (p, p) array
         Minus the Hessian of the log joint in the chart.
+    eigenvalues : array
+        Of the information scaled to unit diagonal, ascending; none where it is not finite.
     condition : float
-        Largest over smallest eigenvalue of the information scaled to unit diagonal;
-        infinite where that is not positive definite.
+        The largest over the smallest; infinite where that is not positive.
     n_flat, n_negative : int
         Directions without curvature, and along which the log joint rises.
     n_boundary : int
@@ -86,6 +87,7 @@ class StandardErrors:
     standard_errors: dict[str, np.ndarray]
     covariance: np.ndarray
     information: np.ndarray
+    eigenvalues: np.ndarray
     condition: float
     n_flat: int
     n_negative: int
@@ -95,6 +97,38 @@ class StandardErrors:
     _model: LatentModel
     _params: Params
     _spread: _Spread
+    _moments: _Moments
+
+    def by(self, kind: str) -> StandardErrors:
+        """The same errors of another kind, from the derivatives that these were made of.
+
+        Parameters
+        ----------
+        kind : str
+            As in `jaxgmm.standard_errors`.
+
+        Returns
+        -------
+        StandardErrors
+
+        Raises
+        ------
+        ValueError
+            For an unknown kind.
+
+        Examples
+        --------
+        >>> import jax
+        >>> import jaxgmm as jg
+        >>> x = jg.datasets.load("galaxies").x
+        >>> fit = jg.fit(jg.Mixture(jg.Gaussian(), 1), x, key=jax.random.key(0), n_init=1)
+        >>> errors = jg.standard_errors(fit, x)
+        >>> errors.by("sandwich").kind, errors.by("sandwich").n_flat
+        ('sandwich', 0)
+        """
+        check_name("kind", kind, KINDS)
+        known = self.feature_names, self._model, self._params
+        return _errors(kind, self._moments, self.information.dtype, *known)
 
     @property
     def status(self) -> str:
@@ -258,23 +292,38 @@ def standard_errors(
         moments = _moments_of_stream(model, params, x, fit.fingerprint)
     else:
         moments = _float64(_moments(model, params, *on_rung(model, x, sample_weight)))
-    dtype, single = x.dtype, x.dtype == np.float32
+    params = params if fit.origin is None else fit.params
+    return _errors(kind, moments, x.dtype, fit.feature_names, model, params)
+
+
+def _errors(
+    kind: str,
+    moments: Any,
+    dtype: Any,
+    feature_names: tuple[str, ...],
+    model: LatentModel,
+    params: Params,
+) -> StandardErrors:
+    """What derivatives, on the host, say."""
+    single = dtype == np.float32
     hessian = -(moments.likelihood + moments.prior)
-    free = ~held(model.edges(params), np.diag(hessian))
+    free = ~held(moments.edges > 0, np.diag(hessian))
     inner = np.ix_(free, free)
     if not (np.all(np.isfinite(hessian)) and np.all(np.isfinite(moments.scores))):
         size = len(hessian)
         free = np.ones(size, bool)
         spread = _Spread(np.zeros((size, size)), np.eye(size), np.ones(size), 0.0, free)
         condition, decrement, n_flat, n_negative = np.inf, np.nan, size, 0
+        eigenvalues = np.zeros(0)
     else:
         shape = spectrum(hessian[inner], single)
+        eigenvalues = shape.values
         spread = _spread(kind, shape, moments.scores[inner], -moments.prior[inner], single)
         spread = spread._replace(free=free)
         n_flat, n_negative = spread.unbounded.shape[1] - shape.n_negative, shape.n_negative
         decrement = shape.newton_decrement(moments.gradient[free])
         bounded = not spread.unbounded.size
-        condition = float(shape.values[-1] / shape.values[0]) if bounded else np.inf
+        condition = float(eigenvalues[-1] / eigenvalues[0]) if bounded else np.inf
 
     def errors(slope: np.ndarray) -> np.ndarray:
         variances = spread.variances(slope.reshape(-1, slope.shape[-1]))
@@ -285,15 +334,17 @@ def standard_errors(
         standard_errors={name: errors(slope) for name, slope in moments.slopes.items()},
         covariance=spread.of(np.eye(len(hessian))).astype(dtype),
         information=hessian.astype(dtype),
+        eigenvalues=eigenvalues,
         condition=condition,
         n_flat=n_flat,
         n_negative=n_negative,
         n_boundary=int(np.sum(~free)),
         newton_decrement=decrement,
-        feature_names=fit.feature_names,
+        feature_names=feature_names,
         _model=model,
-        _params=params if fit.origin is None else fit.params,
+        _params=params,
         _spread=spread,
+        _moments=moments,
     )
 
 
@@ -409,6 +460,7 @@ class _Moments(NamedTuple):
     prior: Array  # Hessian of the log prior
     scores: Array  # outer products of the rows' scores about their average
     slopes: dict[str, Array]  # of each site, the direction last
+    edges: Array  # which directions lead from an edge
 
 
 @program()
@@ -446,21 +498,22 @@ def _sums(model: LatentModel, params: Params, x: Array, sample_weight: Array | N
 
 
 @program()
-def _without_rows(model: LatentModel, params: Params) -> tuple[Array, Array, dict[str, Array]]:
-    """Gradient and Hessian of the log prior, and slopes of the sites."""
+def _without_rows(model: LatentModel, params: Params) -> tuple[Any, ...]:
+    """Gradient and Hessian of the log prior, slopes of the sites, and edges."""
     origin = jnp.zeros(model.tangent_size(params))
     at = lambda tangent: model.retract(params, tangent)
     log_prior = lambda tangent: model.log_prior(at(tangent))
     all_sites = lambda params: {**model.sites(params), **model.derived_sites(params)}
     slopes = jax.jacfwd(lambda tangent: all_sites(at(tangent)))(origin)
-    return jax.grad(log_prior)(origin), _derivatives(jax.grad(log_prior), origin), slopes
+    of_prior = jax.grad(log_prior)
+    return of_prior(origin), _derivatives(of_prior, origin), slopes, model.edges(params)
 
 
-def _together(sums: _Sums, others: tuple[Any, Any, dict[str, Any]]) -> _Moments:
-    gradient, prior, slopes = others
+def _together(sums: _Sums, others: tuple[Any, ...]) -> _Moments:
+    gradient, prior, slopes, edges = others
     # With a prior the scores of the rows do not sum to zero at the mode.
     scores = sums.outer - sums.score[:, None] * sums.score / sums.total_weight
-    return _Moments(sums.score + gradient, sums.likelihood, prior, scores, slopes)
+    return _Moments(sums.score + gradient, sums.likelihood, prior, scores, slopes, edges)
 
 
 def _moments_of_stream(model: LatentModel, params: Params, stream: Stream, digest: str) -> _Moments:

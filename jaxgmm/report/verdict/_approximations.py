@@ -43,14 +43,12 @@ class Approximations(NamedTuple):
 
 
 def approximations(
-    fit: Fit, post: Posterior, shape: Curvature, key: PRNGKeyArray
+    fit: Fit, post: Posterior, information: em.StandardErrors, shape: Curvature, key: PRNGKeyArray
 ) -> Approximations:
-    """`Approximations` around a fit whose curvature is ``shape``."""
+    """`Approximations` around a fit whose curvature, by its ``information``, is ``shape``."""
     if not shape.stationary or shape.n_negative or shape.n_flat:
         return Approximations(None, None, None, "the fit is not an isolated mode")
-    weight = post.sample_weight
-    information = em.standard_errors(fit, post.x, sample_weight=weight)
-    sandwich = em.standard_errors(fit, post.x, kind="sandwich", sample_weight=weight)
+    sandwich = information.by("sandwich")
     try:
         laplace = bayes.sampled(
             fit.model,
@@ -60,7 +58,7 @@ def approximations(
             method="laplace",
             n_chains=1,
             n_draws=LAPLACE_DRAWS,
-            sample_weight=weight,
+            sample_weight=post.sample_weight,
             progress=False,
         )
     except ValueError as problem:  # derivatives that are not finite: the verdict goes on without

@@ -9,7 +9,7 @@ from typing import overload
 import jax
 
 from jaxgmm.bayes import Posterior
-from jaxgmm.em import Fit, check_precision
+from jaxgmm.em import Fit, check_precision, standard_errors
 from jaxgmm.report._draws import (
     MOST_AMBIGUOUS,
     aligned,
@@ -129,8 +129,9 @@ def _judge(fit: Fit, post: Posterior) -> Verdict:
     key_laplace, key_rows = jax.random.split(jax.random.key(_SEED))
     seen = look_at_data(fit, post)
     post = aligned(post, seen)
-    shape = curvature(fit.model, fit.params, post.x, post.sample_weight)
-    near = approximations(fit, post, shape, key_laplace)
+    information = standard_errors(fit, post.x, sample_weight=post.sample_weight)
+    shape = curvature(information)
+    near = approximations(fit, post, information, shape, key_laplace)
     ambiguous = ambiguous_labels(seen, post.model.label_groups) > MOST_AMBIGUOUS
     table = parameter_table(fit, post, near, ambiguous)
     where = basins(fit, post)
