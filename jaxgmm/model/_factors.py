@@ -418,9 +418,9 @@ class LowRank(Unconjugate):
         )
 
     def sized(self, prior: Any, k: int, d: int, dtype: Any) -> ConjugatePrior | None:
-        if prior is None:
+        full = super().sized(prior, k, d, dtype)
+        if full is None:
             return None
-        full = prior.in_full(k, dtype)
         scale = jnp.broadcast_to(full.scale, (d,) if self.noise_structure == "diag" else ())
         return dataclasses.replace(full, scale=scale)
 

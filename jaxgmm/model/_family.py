@@ -373,9 +373,9 @@ class Family(Form):
     ) -> Any:
         """The prior that a rule makes of the data; ``free``: of the weights too."""
 
-    @abc.abstractmethod
     def sized(self, prior: Any, k: int, d: int, dtype: Any) -> Any:
         """A prior with arrays for numbers, in the dtype of the rows."""
+        return None if prior is None else prior.sized(k, d, dtype)
 
     def bounded(self, prior: Any, free: bool) -> bool:
         """Whether the log joint is bounded for every data set; ``free``: so are the weights."""

@@ -642,7 +642,7 @@ class Gated(Unconjugate, Around):
         if prior is None:
             return None
         inner = super().sized(self._prior(prior), k, d, dtype)
-        return dataclasses.replace(prior.resolved(dtype), components=inner)
+        return dataclasses.replace(prior.sized(k, d, dtype), components=inner)
 
     def bounded(self, prior: Any, free: bool) -> bool:
         return prior is not None and super().bounded(prior, False)

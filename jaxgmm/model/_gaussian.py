@@ -679,11 +679,6 @@ class Gaussian(Family):
         size = jnp.sqrt(jnp.where(totals > spent, totals - spent, 1))
         return mean, scatter / size / size[:, None]
 
-    def sized(self, prior: Any, k: int, d: int, dtype: Any) -> Any:
-        if isinstance(prior, GaussianSites):
-            return prior.in_chart(dtype, d)
-        return None if prior is None else prior.in_full(k, dtype)
-
     def bounded(self, prior: Any, free: bool) -> bool:
         if isinstance(prior, GaussianSites):
             return prior.bounded(free)

@@ -173,10 +173,10 @@ class GaussianSites(SitePrior):
 
     # -- doors ---------------------------------------------------------------------
 
-    def in_chart(self, dtype: Any, d: int) -> GaussianSites:
-        """With a chart, and arrays for numbers, so that new values compile nothing."""
+    def sized(self, k: int, d: int, dtype: Any) -> GaussianSites:
+        """With a chart too."""
         chart = self.chart or Affine(jnp.zeros(d, dtype), jnp.ones(d, dtype))
-        return dataclasses.replace(self, chart=chart).resolved(dtype)
+        return super(GaussianSites, dataclasses.replace(self, chart=chart)).sized(k, d, dtype)
 
     def standardised(self, chart: Affine) -> GaussianSites:
         """The same prior for a model in the units of ``chart``."""

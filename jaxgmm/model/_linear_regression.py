@@ -315,9 +315,9 @@ class LinearRegression(Regression):
         return working.in_user_units(prior)[1]
 
     def sized(self, prior: Any, k: int, d: int, dtype: Any) -> Any:
-        if not isinstance(prior, ConjugatePrior):
-            return super().sized(prior, k, d, dtype)
-        full = prior.in_full(k, dtype)
+        full = super().sized(prior, k, d, dtype)
+        if not isinstance(full, ConjugatePrior):
+            return full
         precision = full.mean_precision
         if precision.ndim < 2:
             precision = precision * jnp.eye(self.width, dtype=dtype)

@@ -124,7 +124,7 @@ class ConjugatePrior:
         """The same prior with another one of the weights."""
         return dataclasses.replace(self, concentration=concentration)
 
-    def in_full(self, k: int, dtype: Any) -> ConjugatePrior:
+    def sized(self, k: int, d: int, dtype: Any) -> ConjugatePrior:
         """With arrays for numbers and lists, and the concentrations of all weights."""
         # A list in place of an array is one leaf, not a tree of numbers.
         arrays = {

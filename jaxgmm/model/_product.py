@@ -636,7 +636,7 @@ class Product(Family):
     def sized(self, prior: ProductPrior | None, k: int, d: int, dtype: Any) -> ProductPrior | None:
         own = lambda part, prior: part.family.sized(prior, k, part.width, dtype)
         prior = self._each_prior(prior, own)
-        return None if prior is None else prior.resolved(dtype)
+        return None if prior is None else prior.sized(k, d, dtype)
 
     def iterates(self, prior: Any) -> bool:
         return any(part.family.iterates(part.prior(prior)) for part in self.each)

@@ -181,9 +181,6 @@ class SiteFamily(Family):
             name: lambda _, name=name, site=site: of(name, site) for name, site in sites.items()
         }
 
-    def sized(self, prior: SitePrior | None, k: int, d: int, dtype: Any) -> SitePrior | None:
-        return None if prior is None else prior.resolved(dtype)
-
     # -- doors and health ------------------------------------------------------------------
 
     def check_prior(self, prior: Any, k: int, d: int, free: bool) -> None:

@@ -107,7 +107,7 @@ class SitePrior:
 
     # -- doors ---------------------------------------------------------------------
 
-    def resolved(self, dtype: Any) -> Self:
+    def sized(self, k: int, d: int, dtype: Any) -> Self:
         """With arrays for numbers, so that new values compile nothing."""
         return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), self)
 
@@ -120,8 +120,7 @@ class SitePrior:
                     f"posterior; {instead(written)}"
                 )
         for inner in self.nested:
-            if isinstance(inner, SitePrior):
-                inner.check_samplable()
+            inner.check_samplable()
 
     def check(self, own: Mapping[str, Site], k: int, free: bool, hint: str = "") -> None:
         """Refuse, with a `ValueError`, names or distributions that do not fit the sites.

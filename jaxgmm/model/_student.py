@@ -228,11 +228,10 @@ class StudentT(Unconjugate):
         return dataclasses.replace(params, own={**params.own, **sites, **own})
 
     def from_sites(self, weights: Array, sites: Sites, prior: Any = None) -> MixtureParams:
-        own = _as_normal(sites)
-        if isinstance(prior, StudentPrior) and isinstance(prior.components, GaussianSites):
-            normal = self.normal.from_sites(weights, own, prior.components)
-            own = self.normal.sites(normal)
-        return MixtureParams(weights, {**_as_student(own), "dof": sites["dof"]})
+        components = getattr(prior, "components", None)
+        normal = self.normal.from_sites(weights, _as_normal(sites), components)
+        own = _as_student(self.normal.sites(normal))
+        return MixtureParams(weights, {**own, "dof": sites["dof"]})
 
     def sites(self, params: MixtureParams, prior: Any = None) -> Sites:
         if isinstance(prior, StudentPrior) and isinstance(prior.components, GaussianSites):
@@ -522,12 +521,10 @@ class StudentT(Unconjugate):
         if prior is None:
             return None
         components = self.normal.sized(prior.components, k, d, dtype)
-        return dataclasses.replace(prior, components=components).resolved(dtype)
+        return dataclasses.replace(prior, components=components).sized(k, d, dtype)
 
     def bounded(self, prior: Any, free: bool) -> bool:
-        if not isinstance(prior, StudentPrior):
-            return prior is not None
-        return self.normal.bounded(prior.components, free=False)
+        return self.normal.bounded(getattr(prior, "components", prior), free=False)
 
     # -- rows far from zero ------------------------------------------------------------------------
 
