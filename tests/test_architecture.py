@@ -102,7 +102,7 @@ def test_what_the_host_compiles_is_in_one_store():
         for node in ast.walk(ast.parse((ROOT / file).read_text()))
         if isinstance(node, ast.Attribute) and node.attr in ("jit", "pmap")
     }
-    assert calls == {"_programs/_store.py", "model/_look.py", "model/_structure.py"}
+    assert calls == {"_programs/_store.py"}
 
 
 def test_the_definition_does_not_know_how_it_is_sampled():

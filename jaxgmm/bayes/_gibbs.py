@@ -59,7 +59,9 @@ class Gibbs(Engine):
         if counted:
             everywhere(x, lambda: check_copies(rows_here(sample_weight), model.imputes))
         chains = starts.n_chains
-        state = Chain(starts.params, jax.random.split(key, chains), jnp.zeros(chains, bool))
+        state = Chain(
+            starts.params, jax.random.split(key, chains), jax.device_put(np.zeros(chains, bool))
+        )
         # A sweep records what it starts from: the first one, the start, is no draw.
         schedule = schedule._replace(n_warmup=schedule.n_warmup + 1)
         kept = _room(model, x, sample_weight, state, rung(schedule.n_draws))

@@ -82,7 +82,7 @@ def _by_stephens(drawn: Drawn) -> Array:
 
 
 def _by_ecr(drawn: Drawn) -> Array:
-    pivot = jnp.argmax(_allocation(drawn), axis=0)
+    pivot = np.argmax(_allocation(drawn), axis=0)
     return labels.ecr(drawn.probabilities, pivot, drawn.model.label_groups)
 
 
@@ -280,6 +280,6 @@ def _probabilities(
     return lax.map(of, params, batch_size=batch)
 
 
-def _allocation(drawn: Drawn) -> Float[Array, "k n"]:
+def _allocation(drawn: Drawn) -> Float[np.ndarray, "k n"]:
     """Responsibilities of the reference."""
-    return responsibilities_at(drawn.model, drawn.reference, drawn.x).T
+    return np.asarray(responsibilities_at(drawn.model, drawn.reference, drawn.x)).T

@@ -116,7 +116,7 @@ class Laplace(Engine):
         check_measure(model, self.measure, x.dtype)
         data = model, x, sample_weight
         start = starts.first
-        ascent = climb(*data, start, jnp.asarray(self.measure == "unconstrained", x.dtype))
+        ascent = climb(*data, start, np.asarray(self.measure == "unconstrained", x.dtype))
         key_draws, key_weighing = jax.random.split(key)
         counts = starts.n_chains, schedule.n_draws
         bell, draws = about(model, start, ascent, key_draws, counts, self.measure)
@@ -233,7 +233,7 @@ def bell_of(ascent: Ascent, shape: Spectrum) -> Bell:
     """The Gaussian of the curvature; where that is not positive, of its size."""
     curvature = np.maximum(np.abs(shape.values), shape.threshold * np.max(np.abs(shape.values)))
     roots = np.sqrt(curvature)
-    asarray = lambda a: jnp.asarray(a, ascent.point.dtype)
+    asarray = lambda a: jax.device_put(np.asarray(a, ascent.point.dtype))
     return Bell(
         centre=ascent.point,
         spread=asarray(shape.vectors / roots / shape.scale[:, None]),

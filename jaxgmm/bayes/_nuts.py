@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Key, PRNGKeyArray
 from numpyro.infer.hmc_util import (
@@ -107,7 +108,7 @@ class NUTS(Engine):
         model.check_coordinates(x.dtype)
         chains, like = starts.n_chains, starts.first
         data = model, x, sample_weight, like
-        target = jnp.asarray(self.target_acceptance, x.dtype)
+        target = np.asarray(self.target_acceptance, x.dtype)
         state = _begin(*data, starts, jax.random.split(key, chains), schedule.n_warmup)
         kept = _room(state, rung(schedule.n_draws))
 

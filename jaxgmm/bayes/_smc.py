@@ -133,16 +133,17 @@ class SMC(Engine):
             look = MOST_RUNGS if shown.disable else _RUNGS_PER_LOOK
             for stop in range(look, MOST_RUNGS + 1, look):
                 population = _climb(*data, population, *settings, stop)
-                shown.set_postfix(power=float(jnp.min(population.tempered.tempering_param)))
+                power = np.min(np.asarray(population.tempered.tempering_param))
+                shown.set_postfix(power=float(power))
                 shown.update(look)
-                if np.all(population.done):
+                if np.all(np.asarray(population.done)):
                     break
-        if not np.all(population.tempered.tempering_param == 1):
+        if power < 1:
             raise FloatingPointError(
                 f"smc: not all populations went from prior to posterior in {MOST_RUNGS} rungs; "
                 "raise n_moves or n_draws, or look for a prior under which the likelihood overflows"
             )
-        rungs = int(np.max(population.rung))
+        rungs = int(np.max(np.asarray(population.rung)))
         return Draws(
             _constrained(*data, population.tempered.particles),
             {"acceptance_rate": population.acceptance, "diverging": population.diverging},

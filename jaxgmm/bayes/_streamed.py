@@ -147,7 +147,7 @@ def vb(
     begun = _total(rows, first, (nothing[0], more))
     ascents = _begun(*begun, passes)
     nothing = _begun_sums(nothing, n_init)
-    tolerance, total = jnp.asarray(tol, dtype), jnp.asarray(rows.total_weight, dtype)
+    tolerance, total = np.asarray(tol, dtype), np.asarray(rows.total_weight, dtype)
     while np.any(np.asarray(ascents.status) == _vb.RUNNING):
         sums = _total(rows, lambda sums, *b, at=ascents: _expected(model, at, sums, *b), nothing)
         ascents = _climbed(model, ascents, sums, total, tolerance, passes)

@@ -102,11 +102,11 @@ class SVI(Engine):
         guide, n_steps = self.guide, self.n_steps
         model.check_coordinates(x.dtype)
         start = starts.first
-        rate = jnp.asarray(self.learning_rate, x.dtype)
+        rate = np.asarray(self.learning_rate, x.dtype)
         key_fit, key_draws = jax.random.split(key)
         state, rate = _begin(model, x, sample_weight, start, rate, key_fit, n_steps, guide)
         data = model, x, sample_weight, start, rate
-        fitted = state, jnp.zeros(n_steps, x.dtype)
+        fitted = state, np.zeros(n_steps, x.dtype)
 
         def advance(_: None, fitted: Any, first: int, last: int) -> tuple[None, Any]:
             return None, _advance(*data, fitted, first, last, guide)
@@ -117,11 +117,12 @@ class SVI(Engine):
         params, log_likelihood, log_proposal, log_ratio = _draw(
             *data, state, key_draws, n_steps, counts, guide
         )
+        log_ratio = np.asarray(log_ratio)
         diagnostics = {
             "guide": name,
             **_convergence(np.asarray(trace, np.float64)),
-            "elbo": jnp.mean(log_ratio),
-            "elbo_error": jnp.std(log_ratio) / np.sqrt(log_ratio.size),
+            "elbo": np.mean(log_ratio),
+            "elbo_error": np.std(log_ratio) / np.sqrt(log_ratio.size),
             "elbo_trace": trace,
         }
         return Draws(params, {}, log_likelihood, log_proposal, None, diagnostics)

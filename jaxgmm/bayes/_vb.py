@@ -110,16 +110,16 @@ def drawn(
             "use float64"
         )
     best = int(np.argmax(np.where(np.isfinite(elbos), elbos, -np.inf)))
-    statistics = jax.tree.map(lambda leaf: leaf[best], ends.statistics)
-    params, log_q = _draw(model, statistics, key, n_chains, n_draws)
-    n_iter, status = int(ends.n_iter[best]), Status(int(ends.status[best]))
+    end = jax.tree.map(lambda leaf: np.asarray(leaf)[best], ends)
+    params, log_q = _draw(model, jax.device_put(end.statistics), key, n_chains, n_draws)
+    n_iter, status = int(end.n_iter), Status(int(end.status))
     return Draws(
         params,
         {},
         log_proposal=log_q,
         diagnostics={
             "elbo": elbos[best],
-            "elbo_trace": np.asarray(ends.trace[best])[: n_iter + 1],
+            "elbo_trace": end.trace[: n_iter + 1],
             "converged": status is Status.CONVERGED,
             "status": str(status),
             "n_iter": n_iter,

@@ -251,7 +251,7 @@ def bootstrap(
         sample_weight,
         near.params,
         jax.random.split(key, n_replicates),
-        jnp.asarray(tol, x.dtype),
+        np.asarray(tol, x.dtype),
         kind,
         n_rows,
         max_iter,

@@ -205,7 +205,7 @@ def fit(
     model, x, sample_weight = problem.model, problem.x, problem.sample_weight
     start = problem.begin(start)
     tol = default_tolerance(x.dtype) if tol is None else tol
-    tolerance = jnp.asarray(tol, x.dtype)
+    tolerance = np.asarray(tol, x.dtype)
 
     noise = None
     if algorithm in RANDOM_ALGORITHMS:
@@ -458,7 +458,7 @@ def ends_from(
     >>> optimum.tolist()
     [0, 0, 0, 0]
     """
-    tolerance = jnp.asarray(fit.tol, x.dtype)
+    tolerance = np.asarray(fit.tol, x.dtype)
     filled = _filled(fit.model, x, sample_weight)
 
     def climb(points: Params) -> Run:
@@ -558,9 +558,9 @@ def _pushes(found: Fit, twin: Twins, attempt: int) -> tuple[Any, ...]:
     n = len(found.restarts.status)
     keys = jax.random.split(jax.random.key(attempt), n)
     params, pair = jax.tree.map(
-        lambda leaf: jnp.broadcast_to(leaf, (n, *leaf.shape)), (found.params, twin.pair)
+        lambda leaf: np.broadcast_to(leaf, (n, *leaf.shape)), (found.params, twin.pair)
     )
-    return keys, params, pair, jnp.arange(n) == attempt
+    return keys, params, pair, np.arange(n) == attempt
 
 
 def _off_saddle(found: Fit, twin: Twins, pushed: Run) -> tuple[Run, bool]:

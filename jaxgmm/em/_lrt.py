@@ -172,7 +172,7 @@ def bootstrap_lrt(
         larger,
         null.params,
         jax.random.split(key_replicates, n_replicates),
-        jnp.asarray(tol, rows.dtype),
+        np.asarray(tol, rows.dtype),
         *wide,
         n_rows,
         n_init,

@@ -55,6 +55,7 @@ from jaxgmm.model._origin import wide_origin
 from jaxgmm.model._prior import ConjugatePrior
 from jaxgmm.model._registry import STRUCTURES, UNIVARIATE, structure_named
 from jaxgmm.model._structure import Curved, Structure
+from jaxgmm.model._support import contains
 from jaxgmm.model._tree import pytree
 
 # A component has collapsed once its standard deviation is this many units of rounding of the
@@ -901,15 +902,15 @@ class Gaussian(Family):
             )
         foreign = ValueError(f"covariances: not of the {self.name!r} structure")
         if array.shape == (k, d, d) and site_shape != (k, d, d):
-            site = np.asarray(structure.contract(jnp.asarray(array)))
-            if not np.allclose(np.asarray(structure.expand(jnp.asarray(site), k, d)), array):
+            site = np.asarray(_contracted(structure, array))
+            if not np.allclose(np.asarray(_expanded(structure, site, k, d)), array):
                 raise foreign
             array = site
-        matrices = np.asarray(structure.expand(jnp.asarray(array), k, d))
+        matrices = np.asarray(_expanded(structure, array, k, d))
         symmetric = np.allclose(matrices, np.swapaxes(matrices, -1, -2))
         if not symmetric or not np.all(np.linalg.eigvalsh(matrices) > 0):
             raise ValueError("covariances: must be symmetric and positive definite")
-        if not structure.contains(jnp.asarray(array), _WRITTEN_RTOL):
+        if not contains(structure, array, _WRITTEN_RTOL):
             raise foreign
         return array
 
@@ -985,3 +986,13 @@ class Gaussian(Family):
 @program()
 def _loses(family: Gaussian, params: GaussianParams) -> Array:
     return jax.vmap(family.loses_digits)(params)
+
+
+@program(static_argnames=("structure", "k", "d"))
+def _expanded(structure: Structure, site: Array, k: int, d: int) -> Float[Array, "k d d"]:
+    return structure.expand(site, k, d)
+
+
+@program(static_argnames="structure")
+def _contracted(structure: Structure, covariances: Float[Array, "k d d"]) -> Array:
+    return structure.contract(covariances)

@@ -88,7 +88,7 @@ def conjugate_density(
     else:
         return None
     spread = np.sqrt(own / dof / float(prior.mean_precision))
-    return stats.t(dof, float(prior.mean[index[-1]]), spread).pdf
+    return stats.t(dof, float(np.asarray(prior.mean)[index[-1]]), spread).pdf
 
 
 def _inverse_wishart(

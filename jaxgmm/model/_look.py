@@ -6,7 +6,6 @@ needed (`_centred`). Everything outside EM's own steps, whose sums say more, ask
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -16,11 +15,12 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxgmm._contract import Params
 from jaxgmm._numerics import map_over_blocks, normalise, sum_over_blocks, total_log_sum_exp
+from jaxgmm._programs import program
 from jaxgmm._sharded import beside_rows
 from jaxgmm.model._family import Family, View
 
 
-@functools.partial(jax.jit, static_argnames="see")
+@program(static_argnames="see")
 def by_row(
     family: Family,
     params: Params,
@@ -38,7 +38,7 @@ def by_row(
     return family.look(params, x, of)
 
 
-@jax.jit
+@program()
 def total(
     family: Family, params: Params, x: Array, sample_weight: Array | None
 ) -> Float[Array, ""]:
@@ -59,7 +59,7 @@ def total(
     return family.look(params, x, of)
 
 
-@jax.jit
+@program()
 def counts(family: Family, params: Params, x: Array) -> Float[Array, " n"]:
     """How often each row counts in the M-step of its component, the label summed out."""
     labels = by_row(family, params, x, _probabilities)
@@ -67,7 +67,7 @@ def counts(family: Family, params: Params, x: Array) -> Float[Array, " n"]:
     return jnp.sum(labels * map_over_blocks(lambda r: family.row_weights(params, r).T, x, block), 1)
 
 
-@jax.jit
+@program()
 def fill(family: Family, params: Params, x: Array, key: PRNGKeyArray | None) -> Float[Array, "n d"]:
     """The rows with their holes filled, the labels summed out; with a key all is drawn."""
     if key is None:
@@ -83,7 +83,7 @@ def _probabilities(logits: Float[Array, "k n"]) -> Float[Array, "n k"]:
     return normalise(logits)[0].T
 
 
-@functools.partial(jax.jit, static_argnames="form")
+@program(static_argnames="form")
 def log_density(family: Any, params: Params, x: Array, form: str) -> Float[Array, "k n"]:
     """log p(row | label) of Gaussians in one of their forms."""
     return family.seen(params, x, form)

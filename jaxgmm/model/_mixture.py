@@ -443,16 +443,13 @@ class Mixture(LatentModel):
         if not self.needs_given:
             if given is not None:
                 raise ValueError(f"given: {self.family.label} draws all columns; leave it out")
-            return super().sample(params, key, n)
+            return _rows_drawn(self, params, key, n)
         if given is None:
             raise ValueError(no_given(self))
         rows = given_rows(self.family, given)
         if len(rows) != n:
             raise ValueError(f"given: needs {n} rows, found {len(rows)}")
-        key_label, key_row = jax.random.split(key)
-        log_weights = self.family.log_weights(params, rows)
-        labels = jax.random.categorical(key_label, log_weights, shape=(n,))
-        return self.family.sample_given(params, key_row, labels, rows)
+        return _rows_drawn_given(self.family, params, key, rows)
 
     # -- EM ------------------------------------------------------------------
 
@@ -966,6 +963,19 @@ def _with(family: Family, background: Any, gates: Any) -> Family:
             family = family.family
         family = Background(family, background)
     return family if gates is None else Gated.of(family, gates)
+
+
+@program(static_argnames="n")
+def _rows_drawn(model: Mixture, params: Params, key: PRNGKeyArray, n: int) -> Array:
+    return model.likelihood(params).sample(key, (n,))
+
+
+@program()
+def _rows_drawn_given(family: Family, params: Params, key: PRNGKeyArray, rows: Array) -> Array:
+    key_label, key_row = jax.random.split(key)
+    log_weights = family.log_weights(params, rows)
+    labels = jax.random.categorical(key_label, log_weights, shape=(len(rows),))
+    return family.sample_given(params, key_row, labels, rows)
 
 
 def _labels(logits: Float[Array, "k n"]) -> Float[Array, "n k"]:

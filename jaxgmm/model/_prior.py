@@ -133,7 +133,7 @@ class ConjugatePrior:
         }
         broken = self.stick_breaking and k > 1
         if k == 1:  # its one weight has no stick
-            arrays["concentration"] = jnp.ones(1, dtype)
+            arrays["concentration"] = jax.device_put(np.ones(1, dtype))
         weighting = STICKS if broken else SIMPLEX
         arrays["concentration"] = weighting.resolved(arrays["concentration"], k)
         return dataclasses.replace(self, stick_breaking=broken, **arrays)

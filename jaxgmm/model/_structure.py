@@ -14,9 +14,7 @@ units and priors, and the minimiser of this sum over its covariances.
 from __future__ import annotations
 
 import abc
-import functools
 
-import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax.scipy.special import digamma
@@ -307,7 +305,6 @@ class Curved(Structure):
     def support(self, k, d):
         return OfStructure(self, k, d)
 
-    @functools.partial(jax.jit, static_argnums=(0, 2))
     def contains(self, covariances, rtol):
         # What minimises log|Sigma_k| + tr(Sigma_k^-1 S_k) over the structure is S itself
         # exactly if S is of the structure.

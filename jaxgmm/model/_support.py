@@ -10,6 +10,14 @@ from jaxtyping import Array
 from numpyro.distributions import biject_to, constraints
 from numpyro.distributions.transforms import Transform
 
+from jaxgmm._programs import program
+
+
+@program(static_argnames=("structure", "rtol"))
+def contains(structure: Any, covariances: Array, rtol: float) -> Array:
+    """Whether a site's array is of a structure."""
+    return structure.contains(covariances, rtol)
+
 
 class OfStructure(constraints.Constraint):
     """All covariances of K components in D features that a (`Curved`) structure allows."""
@@ -26,7 +34,7 @@ class OfStructure(constraints.Constraint):
         rtol = float(jnp.finfo(site.dtype).eps) ** 0.5
         batch = site.shape[: -self.event_dim]
         flat = site.reshape(-1, *site.shape[-self.event_dim :])
-        holds = jnp.stack([self.structure.contains(one, rtol) for one in flat])
+        holds = jnp.stack([contains(self.structure, one, rtol) for one in flat])
         return holds.reshape(batch)
 
     def feasible_like(self, prototype: Any) -> Array:

@@ -65,13 +65,13 @@ def drawn(post: Posterior, most: int) -> Params:
 
 def one(params: Params) -> Params:
     """A point as the only one of a row."""
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], params)
+    return jax.device_put(jax.tree.map(lambda leaf: np.asarray(leaf)[None], params))
 
 
 def densities(model: Any, params: Params, column: int, grid: np.ndarray) -> np.ndarray:
     """(S, K, m): what the family says of values of one column."""
     dtype = params.weights.dtype
-    return np.asarray(_densities(model.family, params, column, jnp.asarray(grid, dtype)))
+    return np.asarray(_densities(model.family, params, column, np.asarray(grid, dtype)))
 
 
 @program()

@@ -54,7 +54,9 @@ def plot_columns(fit: Fit, post: Posterior, ax: Any = None) -> Any:
         masses = kind in DISCRETE and len(grid) <= _MOST_BARS
         marks = {"marker": "o", "ms": 3} if masses else {}
         for k, part in enumerate(parts):
-            label = f"EM, {label_name(fit.model, k)} (weight {float(fit.params.weights[k]):.2f})"
+            label = (
+                f"EM, {label_name(fit.model, k)} (weight {np.asarray(fit.params.weights)[k]:.2f})"
+            )
             axes.plot(grid, part, color=colour(k), lw=2, ls=dash(k), label=label, **marks)
         if len(parts) > 1:
             axes.plot(grid, parts.sum(0), color="black", lw=1.3, ls=":", label="EM, sum")

@@ -7,9 +7,11 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
+from jaxtyping import Array
 from scipy import stats
 
 from jaxgmm._contract import LatentModel, innermost
+from jaxgmm._programs import program
 
 
 def prior_density(
@@ -37,8 +39,14 @@ def _marginal(distribution: Any, index: tuple[int, ...], grid: np.ndarray) -> np
         return stats.norm.pdf(grid, np.asarray(distribution.loc)[own], np.sqrt(variance))
     if entry or isinstance(distribution, dist.ImproperUniform):
         return None
-    values = jnp.broadcast_to(grid.reshape(-1, *[1] * len(shape)), (len(grid), *shape))
-    inside = np.asarray(distribution.support(values))
+    values = np.broadcast_to(grid.reshape(-1, *[1] * len(shape)), (len(grid), *shape))
+    log_density = np.asarray(_log_density(distribution, values), np.float64)
+    return np.exp(log_density)[(slice(None), *own)]
+
+
+@program()
+def _log_density(distribution: dist.Distribution, values: Array) -> Array:
+    """Minus infinity outside of the support."""
+    inside = distribution.support(values)
     values = jnp.where(inside, values, distribution.support.feasible_like(values))
-    log_density = np.asarray(distribution.log_prob(values), np.float64)
-    return np.where(inside, np.exp(log_density), 0.0)[(slice(None), *own)]
+    return jnp.where(inside, distribution.log_prob(values), -jnp.inf)

@@ -17,6 +17,7 @@ from jaxtyping import PRNGKeyArray
 from jaxgmm import em
 from jaxgmm._checks import check_count, check_key, check_name, key_numbers
 from jaxgmm._contract import LatentModel
+from jaxgmm._programs import program
 from jaxgmm.em import Fit, Status, bar, check_no_weights
 from jaxgmm.report.selection._criteria import CRITERIA, DECIDING, Case, evaluate, missing
 from jaxgmm.report.selection._selection import Selection
@@ -143,19 +144,19 @@ def select(
     else:
         models[0].check_data(x, sample_weight)
 
-    keys = [jax.random.split(jax.random.fold_in(key, i)) for i in range(len(models))]
+    keys = _keys(key, len(models))
     with bar("models", progress, len(models)) as shown:
         fitted = _fit_all(models, x, [k[0] for k in keys], n_init, sample_weight, shown)
     rows = []
     asking = [name for name in names if CRITERIA[name].asks]
     with bar("criteria", progress and bool(asking), len(models)) as shown:
-        for model, end, one in zip(models, fitted, keys, strict=True):
+        for model, end, (_, own) in zip(models, fitted, keys, strict=True):
             fit, reason = (None, end) if isinstance(end, str) else (end, _why_not(end))
             values, trouble = missing(names), {}
             if fit is not None:
                 # No posterior is drawn about an optimum that cannot win.
                 able = tuple(n for n in names if not reason or n not in asking)
-                found, trouble = evaluate(able, Case(fit, model, x, sample_weight, one[1]), chosen)
+                found, trouble = evaluate(able, Case(fit, model, x, sample_weight, own), chosen)
                 values |= found
             if not reason and not np.isfinite(values[criterion]):
                 reason = trouble.pop(criterion, f"{criterion} is not finite")
@@ -164,6 +165,12 @@ def select(
     table = pd.DataFrame(rows).set_index("model")
     fits = [None if isinstance(f, str) else f for f in fitted]
     return Selection(table, models, fits, criterion, n_init, key_numbers(key))
+
+
+@program(static_argnames="count")
+def _keys(key: PRNGKeyArray, count: int) -> list[tuple[PRNGKeyArray, PRNGKeyArray]]:
+    """For the fit of each model and for its criteria."""
+    return [tuple(jax.random.split(jax.random.fold_in(key, i))) for i in range(count)]
 
 
 def _fit_all(
