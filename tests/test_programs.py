@@ -217,3 +217,55 @@ if __name__ == "__main__":
 def test_a_fork_is_warned_of_once_and_new_processes_are_not(tmp_path):
     (tmp_path / "fork.py").write_text(FORK)
     subprocess.run([sys.executable, tmp_path / "fork.py"], check=True, timeout=120)
+
+
+HOST = """
+import tempfile
+import traceback
+
+import jax
+
+jax.config.update("jax_enable_x64", True)
+import jaxgmm as jg
+
+
+def told(event, *_, fun_name="", **__):
+    stack = traceback.extract_stack()
+    files = [frame.filename for frame in stack]
+    # JAX has programs of its own for keys, which it shares with the user.
+    if (
+        event.endswith("backend_compile_duration")
+        and not any(file.endswith("_store.py") or "random" in file for file in files)
+        and "random.split" not in next(f.line for f in stack[::-1] if "jaxgmm" in f.filename)
+    ):
+        print(fun_name, *(f"{f.filename}:{f.lineno}" for f in stack if "jaxgmm" in f.filename))
+
+
+x = jg.datasets.load("faithful").x
+keys = [jax.random.key(i) for i in range(9)]
+fixed = jg.Mixture(jg.Gaussian("diag"), 2)
+fixed.sample(fixed.params(means=x[:2], covariances=x[:2]), keys[0], 5)
+jax.monitoring.register_event_duration_secs_listener(told)
+model = jg.Mixture(jg.Gaussian(), 2, prior="weak")
+fit = jg.fit(model, x, key=keys[0], n_init=4)
+fit.model.sample(fit.params, keys[1], 9)
+fit.model.predict(fit.params, x)
+fit.model.log_prob(fit.params, x)
+fit.model.log_likelihood(fit.params, x)
+jg.standard_errors(fit, x)
+options = {"key": keys[2], "start": fit, "n_draws": 40, "progress": False}
+for method in ("vb", "svi", "laplace"):
+    post = jg.sample(fit.model, x, method=method, **options)
+verdict = jg.compare(fit, post)
+post.summary(), verdict.details()
+with tempfile.TemporaryDirectory() as folder:
+    verdict.save(folder)
+jg.select([model, fixed], x, key=keys[3], n_init=2)
+"""
+
+
+@pytest.mark.turn
+def test_no_single_operation_is_compiled_from_the_host():
+    run = [sys.executable, "-c", HOST]
+    ended = subprocess.run(run, capture_output=True, text=True, timeout=600)
+    assert (ended.returncode, ended.stdout) == (0, ""), ended.stderr

@@ -345,7 +345,7 @@ def _moved(t: Bell, vectors: np.ndarray, log_weights: np.ndarray) -> Bell:
     old = np.asarray(t.spread, np.float64)
     values, axes = np.linalg.eigh(trust * covariance + (1 - trust) * old @ old.T)
     roots = np.sqrt(values)
-    asarray = lambda a: jnp.asarray(a, t.centre.dtype)
+    asarray = lambda a: jax.device_put(np.asarray(a, t.centre.dtype))
     return Bell(
         centre=asarray(trust * mean + (1 - trust) * np.asarray(t.centre, np.float64)),
         spread=asarray(axes * roots),

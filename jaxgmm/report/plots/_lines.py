@@ -61,7 +61,7 @@ def plot_lines(fit: Fit, post: Posterior, ax: Any = None) -> Any:
         points = [shades[min(label, len(lines))] for label in labels]
         axes.scatter(x[rows, column], x[rows, response], c=points, s=9, alpha=0.5, lw=0, zorder=1)
         for k, line in enumerate(lines):
-            share = float(fit.params.weights[k])
+            share = np.asarray(fit.params.weights)[k]
             label = f"EM, component {k} (weight {share:.2f})"
             axes.fill_between(
                 there[:, column], *bands[:, k], color=colour(k), alpha=0.25, lw=0, zorder=2

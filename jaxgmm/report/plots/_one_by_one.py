@@ -53,10 +53,9 @@ def plot_columns(fit: Fit, post: Posterior, ax: Any = None) -> Any:
         parts = densities(fit.model, one(fit.params), column, grid)[0]
         masses = kind in DISCRETE and len(grid) <= _MOST_BARS
         marks = {"marker": "o", "ms": 3} if masses else {}
+        weights = np.asarray(fit.params.weights)
         for k, part in enumerate(parts):
-            label = (
-                f"EM, {label_name(fit.model, k)} (weight {np.asarray(fit.params.weights)[k]:.2f})"
-            )
+            label = f"EM, {label_name(fit.model, k)} (weight {weights[k]:.2f})"
             axes.plot(grid, part, color=colour(k), lw=2, ls=dash(k), label=label, **marks)
         if len(parts) > 1:
             axes.plot(grid, parts.sum(0), color="black", lw=1.3, ls=":", label="EM, sum")

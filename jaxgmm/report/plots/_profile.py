@@ -59,9 +59,9 @@ def plot_profile(fit: Fit, post: Posterior, ax: Any = None) -> Any:
 
 
 def _draw(axes: Any, fit: Fit, point: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
-    k, items = point.shape
+    (k, items), weights = point.shape, np.asarray(fit.params.weights)
     for j in range(k):
         place = np.arange(items) + _SPREAD * ((j + 0.5) / k - 0.5)
-        label = f"component {j} (weight {float(fit.params.weights[j]):.2f})"
+        label = f"component {j} (weight {weights[j]:.2f})"
         axes.vlines(place, low[j], high[j], color=colour(j), lw=4, alpha=0.3)
         axes.plot(place, point[j], "o", color=colour(j), ls=dash(j), lw=1.2, ms=5, label=label)
