@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float
 
 from jaxgmm._checks import check_name
 from jaxgmm._contract import LatentModel, Params, held
-from jaxgmm._numerics import as_rows, block_rows, precise, sum_over_blocks
+from jaxgmm._numerics import as_rows, block_rows, precise, sum_over_blocks, widened
 from jaxgmm._programs import on_rung, program
 from jaxgmm._sharded import beside_rows, in_company
 from jaxgmm.em._progress import bar
@@ -283,9 +283,7 @@ def standard_errors(
     else:
         near, x, sample_weight = same_data(fit, x, sample_weight)
     # Derivatives are taken in JAX's default precision: NumPyro's transforms know no other.
-    model, params = jax.tree.map(
-        lambda leaf: jnp.asarray(leaf, jnp.result_type(float)), (near.model, near.params)
-    )
+    model, params = widened((near.model, near.params))
     model = model.settled(params)
     moments: Any
     if isinstance(x, Stream):
