@@ -15,6 +15,7 @@ from posteriors import FAITHFUL
 import jaxgmm as jg
 from jaxgmm.bayes import _laplace
 from jaxgmm.bayes._ascent import ascend
+from jaxgmm.local import inverse_root
 
 # Between an estimate and the truth, in its standard errors: one false alarm in two million.
 SIGMAS = 5.0
@@ -348,3 +349,22 @@ def test_options_are_checked_by_name():
         laplace(the_fit(), STANDARD, measure="declare")
     with pytest.raises(TypeError, match=r"guide: not an option of method='laplace'.*measure"):
         laplace(the_fit(), STANDARD, guide="full-rank")
+
+
+def test_the_root_inside_programs_follows_the_matrix():
+    """Two devices differ in the last digit of a curvature, and draws of theirs by no more."""
+    rng = np.random.default_rng(0)
+    turn, _ = np.linalg.qr(rng.normal(size=(5, 5)))
+    units = np.array([1e-3, 1.0, 1.0, 10.0, 1e4])
+    # In its own units every eigenvector of the block of four may be any.
+    scaled = np.eye(5)
+    scaled[0, 4] = scaled[4, 0] = 0.5
+    matrix = scaled * units * units[:, None]
+    root, definite = inverse_root(jnp.asarray(matrix), single=False)
+    assert definite
+    own = np.asarray(root) * units[:, None]
+    np.testing.assert_allclose(own @ own.T @ scaled, np.eye(5), atol=1e-14)
+    noise = turn @ np.diag([1e-15, -2e-15, 3e-15, -1e-15, 1e-15]) @ turn.T
+    near, _ = inverse_root(jnp.asarray(matrix + noise * units * units[:, None]), single=False)
+    np.testing.assert_allclose(np.asarray(near) * units[:, None], own, atol=1e-13)
+    assert not inverse_root(jnp.asarray(-matrix), single=False)[1]

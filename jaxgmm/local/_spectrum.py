@@ -70,14 +70,16 @@ def inverse_root(
 ) -> tuple[Float[Array, "p p"], Float[Array, ""]]:
     """R with ``R R' = matrix^-1``, and whether the matrix is positive definite, inside a program.
 
-    By the rule of `spectrum`; where it is not, R is that of a matrix of the same size that is.
+    By the rule of `spectrum`; where it is not, R is that of a matrix of the same size that is. R is
+    symmetric but for units, so that it follows the matrix: eigenvectors take any sign, and any
+    turn among equals, at its last digit.
     """
     diagonal = jnp.abs(jnp.diag(matrix))
     scale = jnp.sqrt(jnp.where(diagonal > 0, diagonal, 1))
     values, vectors = jnp.linalg.eigh(matrix / scale / scale[:, None])
     least = _threshold(single) * jnp.max(jnp.abs(values))
-    root = vectors / jnp.sqrt(jnp.maximum(jnp.abs(values), least)) / scale[:, None]
-    return root, values[0] > least
+    root = vectors / jnp.sqrt(jnp.maximum(jnp.abs(values), least))
+    return root @ vectors.T / scale[:, None], values[0] > least
 
 
 def _threshold(single: bool) -> float:
