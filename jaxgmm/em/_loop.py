@@ -312,15 +312,23 @@ def verdict_on(
         # there a run also waits until its steps, which shrink steadily, shrink no more.
         settled = (move >= slot.move) | (move <= 4 * jnp.finfo(move.dtype).eps) | ~tight
 
-        # The rate is read off moves that stand well above their rounding.
-        size = _largest_change(point.params, jax.tree.map(jnp.zeros_like, point.params))
-        telling = compared & (move > jnp.finfo(move.dtype).eps ** (2 / 3) * size)
-
+        eps = jnp.finfo(move.dtype).eps
         fell = em & ascends & (change < 0)
+        # Steps that grow, though the objective hardly does.
+        stray = compared & (move >= slot.move) & (gain <= eps**0.5 * total)
 
-        def beyond_rounding() -> Array:
-            lost = model.cancellation(point.params)
-            return fell & (-change > rounding_bound(point.objective, total, lost))
+        def rounding() -> Array:
+            return rounding_bound(point.objective, total, model.cancellation(point.params))
+
+        # How far the objective may change by rounding, where that is asked.
+        asked = anywhere(fell | stray)
+        bound = lax.cond(asked, rounding, lambda: jnp.full_like(gain, jnp.inf))
+
+        # The rate is read off moves that stand well above their rounding. That of an M-step may be
+        # larger, and steps that shrink no more end a run that waits for it: steps that grow tell
+        # of a saddle only where the objective grows with them.
+        size = _largest_change(point.params, jax.tree.map(jnp.zeros_like, point.params))
+        telling = compared & (move > eps ** (2 / 3) * size) & (~stray | (gain > bound))
 
         n_evaluations = slot.n_evaluations + 1
         status = _first_true(
@@ -329,7 +337,7 @@ def verdict_on(
                 # Where a component collapsed, the objective is noise.
                 (point.collapsed, Status.COLLAPSED),
                 (~point.sound, Status.NONFINITE_OBJECTIVE),
-                (lax.cond(anywhere(fell), beyond_rounding, lambda: fell), Status.OBJECTIVE_FELL),
+                (fell & (-change > bound), Status.OBJECTIVE_FELL),
                 (em & settled & ((gain <= 0) | (left <= tol * total)), Status.CONVERGED),
                 (n_evaluations > most, Status.OUT_OF_ITERATIONS),
             ],
