@@ -303,7 +303,7 @@ def _resolved(model: LatentModel, patterns: Patterns, dtype: Any) -> LatentModel
         return model
     # A row without holes, so that no column is empty.
     rows = np.concatenate([patterns.rows, np.ones_like(patterns.rows[:1])])
-    return model.resolve(jnp.asarray(rows, dtype))
+    return model.resolve(jax.device_put(rows.astype(dtype)))
 
 
 def _check_sums(model: LatentModel, state: _State, block: Block) -> None:
