@@ -10,7 +10,7 @@ import pytest
 from posteriors import agreement
 
 from jaxgmm.report.verdict._conclude import CLAUSES, conclude
-from jaxgmm.report.verdict._decide import HEALTH
+from jaxgmm.report.verdict._decide import HEALTH, _transitions
 from jaxgmm.report.verdict._targets import SAME_MODEL, SAME_TARGET
 
 # What the conclusion withdraws where the line on the left warns.
@@ -143,10 +143,24 @@ def test_what_to_do_follows_from_what_failed(line):
     assert "the two agree" not in summary
 
 
-def test_divergent_moves_of_particles_ask_for_what_smc_has():
-    summary = concluded("divergences", "fail", method="smc")[1]
+def test_populations_that_disagree_ask_for_what_smc_has():
+    summary = concluded("largest R-hat, invariants", "fail", method="smc")[1]
     assert "n_moves" in summary
-    assert "target_acceptance" not in summary
+    assert "more chains" not in summary
+
+
+@pytest.mark.parametrize(("energy", "verdict"), [(True, "fail"), (False, "warning")])
+def test_divergent_moves_of_particles_caution_and_end_nothing(energy, verdict):
+    """A trajectory that diverges is refused: chains never get there, particles came from there."""
+    found = agreement().posterior
+    stats = {"diverging": np.ones((2, 50), bool)}
+    if energy:
+        stats["energy"] = np.random.default_rng(0).normal(size=(2, 50))
+    line = _transitions(dataclasses.replace(found, sample_stats=stats))[0]
+    assert (line.value, line.verdict) == (100, verdict)
+    decided, summary = concluded("divergences", line.verdict, method="nuts" if energy else "smc")
+    assert decided != energy
+    assert ("No verdict" in summary) == energy
 
 
 @pytest.mark.parametrize("line", [SAME_TARGET, SAME_MODEL])

@@ -177,10 +177,8 @@ def _cure(failed: list[str], post: Posterior) -> str:
         )
     if DIVERGENCES in failed:
         cures.append(
-            "Divergent moves ask for more of them (n_moves) and more particles (n_draws)."
-            if post.method == "smc"
-            else "Divergent transitions ask for a higher target_acceptance and n_warmup, not for "
-            "more draws."
+            "Divergent transitions ask for a higher target_acceptance and n_warmup, not for more "
+            "draws."
         )
     if ENERGY in failed:
         cures.append("Slow energy asks for a higher n_warmup and a tighter prior.")
@@ -188,6 +186,8 @@ def _cure(failed: list[str], post: Posterior) -> str:
         return " ".join(cures)
     if WEIGHTS in failed:
         return "Draw more."
+    if post.method == "smc":
+        return "Take more particles (n_draws) and more moves of each (n_moves)."
     if post.n_chains < 2:
         return "Draw two chains or more before reading the tables below."
     return "Draw more, or from more chains, before reading the tables below."

@@ -162,7 +162,7 @@ def _membership(where: Basins, post: Posterior) -> Check:
 
 
 def _transitions(post: Posterior) -> list[Check]:
-    """What only Hamiltonian chains record."""
+    """What only Hamiltonian trajectories record."""
     diverging, energy = (post.sample_stats.get(name) for name in ("diverging", "energy"))
     why = f"{post.method} has no trajectories"
     lines = [not_applicable(DIVERGENCES, why), not_applicable(ENERGY, why)]
@@ -170,6 +170,10 @@ def _transitions(post: Posterior) -> list[Check]:
         count, share = int(np.sum(diverging)), float(np.mean(diverging))
         verdict = OK if count == 0 else WARNING if share <= _MOST_DIVERGING else FAIL
         meaning = "no divergent transition" if count == 0 else "strongly curved regions are missed"
+        if count and energy is None:
+            # Particles come everywhere from the prior by their weights; what is left out is a move.
+            verdict = WARNING
+            meaning = "moves of particles that were refused, no bias where populations agree"
         lines[0] = Check(DIVERGENCES, count, "0", verdict, meaning)
     if energy is not None:
         bfmi = float(np.min(array_stats.bfmi(np.asarray(energy, np.float64))))
