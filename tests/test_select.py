@@ -232,6 +232,15 @@ def test_models_of_one_shape_share_a_program(compilations):
     assert again.table.equals(first.table)
 
 
+def test_numbers_of_components_compile_nothing_each(compilations):
+    select(models("V", (1, 5)), GALAXIES, n_init=3)
+    with compilations:
+        choice = select(models("V", (2, 3, 4, 5)), GALAXIES, n_init=3)
+    assert compilations.count == 0
+    assert [len(fit.params.weights) for fit in choice.fits] == [2, 3, 4, 5]
+    assert choice.fits[0].restarts.params.means.shape == (3, 2, 1)
+
+
 CODES = ("VVV", *(pytest.param(c, marks=pytest.mark.slow) for c in jg.model.STRUCTURES))
 
 

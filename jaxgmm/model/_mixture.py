@@ -841,7 +841,7 @@ class Mixture(LatentModel):
 
     def trimmed(self, params: Params) -> Params:
         there = np.ones(self.n_components, bool) if self.present is None else self.present
-        return self._with_labels(params, jnp.asarray(np.flatnonzero(there)))
+        return self._with_labels(params, np.flatnonzero(there))
 
     @property
     def _absent(self) -> Any:
@@ -867,7 +867,7 @@ class Mixture(LatentModel):
         check_renaming(order, self.label_groups)
         return self._with_labels(params, order)
 
-    def _with_labels(self, params: Params, order: Array) -> Params:
+    def _with_labels(self, params: Params, order: Any) -> Params:
         """Some or all of the labels in an order."""
         renamed = self.family.permute(params, order)
         return dataclasses.replace(renamed, weights=params.weights[order])

@@ -226,11 +226,15 @@ def _with_room(models: list[LatentModel]) -> list[LatentModel]:
 def _trimmed(found: Fit, model: LatentModel, x: Any, sample_weight: Any) -> Fit:
     """The fit of a model with room for more components as that of the model itself."""
     near = found.near
-    trimmed = near.model.trimmed
-    ends = jax.vmap(trimmed)(near.restarts.params)
-    record = near.restarts._replace(params=jax.tree.map(np.asarray, ends))
+    # On the host: programs would be compiled for each number of components.
+    on_host = lambda tree: jax.tree.map(np.asarray, tree)
+    trimmed = lambda params: on_host(near.model.trimmed(on_host(params)))
+    restart = lambda s: jax.tree.map(lambda leaf: np.asarray(leaf)[s], near.restarts.params)
+    ends = [trimmed(restart(s)) for s in range(len(near.restarts.status))]
+    record = near.restarts._replace(params=jax.tree.map(lambda *each: np.stack(each), *ends))
     own = em.prepare(model, x, sample_weight).model
-    changes = {"model": own, "params": trimmed(near.params), "restarts": record}
+    best = jax.device_put(trimmed(near.params))
+    changes = {"model": own, "params": best, "restarts": record}
     near = dataclasses.replace(near, row_sums=None, **changes)
     return near if found.origin is None else near.moved(found.origin, found.fingerprint)
 
