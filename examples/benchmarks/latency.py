@@ -5,11 +5,12 @@
 - nearby: everything that is done with a data set of 260 rows, then with one of 270;
 - filling up: Old Faithful's 272 rows, which become 288, beside the same fit of exactly 272;
 - one size: as many data sets of one size in one program, `jax.vmap` of `jg.em.run`;
-- main job: fit, NUTS, verdict and report of Old Faithful in fresh processes, with an empty cache of
-  compiled programs and with the one that this filled;
-- select: fourteen structures at nine numbers of components, first and second call.
+- jobs: `jaxgmm compare faithful` (fit, NUTS, verdict and report) and `jaxgmm select faithful` in
+  fresh processes, with an empty cache of compiled programs and with the one that this filled;
+- select: fourteen structures at nine numbers of components, first and second call;
+- chains: NUTS of Old Faithful by one chain to sixteen, once compiled.
 
-    python examples/benchmarks/latency.py [--sizes 300] [--jobs 5] [--no-select]
+    python examples/benchmarks/latency.py [--sizes 300] [--jobs 5] [--only jobs select]
 """
 
 from __future__ import annotations
@@ -52,11 +53,11 @@ def rows(n: int, seed: int) -> np.ndarray:
     return rng.normal(size=(n, 2)) + CENTRES[rng.integers(0, len(CENTRES), n)]
 
 
-def timed(call: Callable[[], Any]) -> tuple[float, int]:
+def timed(call: Callable[[], Any], clock: Callable[[], float] = time.perf_counter) -> tuple:
     """Seconds and programs of a call."""
-    before, start = _programs, time.perf_counter()
+    before, start = _programs, clock()
     jax.block_until_ready(call())
-    return time.perf_counter() - start, _programs - before
+    return clock() - start, _programs - before
 
 
 def maps() -> str:
@@ -150,24 +151,32 @@ def one_size(count: int, n: int = 200) -> None:
     print(f"{count} data sets of {n} rows in one program: {first:.2f} s, again {second:.3f} s")
 
 
-def main_job(count: int) -> None:
-    program = [sys.executable, "-c", _COUNTED, "compare", "faithful", "-k", "2", "--quiet"]
-    empty, filled, compiled = [], [], ""
+def jobs(count: int) -> None:
+    for asked in (("compare", "faithful", "-k", "2"), ("select", "faithful")):
+        job(count, *asked)
+
+
+def job(count: int, *asked: str) -> None:
+    program = [sys.executable, "-c", _COUNTED, *asked, "--quiet"]
+    empty, filled, worked, compiled = [], [], {}, ""
     for _ in range(count):
         with tempfile.TemporaryDirectory() as folder:
             environment = os.environ | {"XDG_CACHE_HOME": folder}
             environment.pop("JAX_COMPILATION_CACHE_DIR", None)
             for seconds in (empty, filled):
                 out = pathlib.Path(folder) / f"report{len(seconds)}{seconds is filled}"
-                start = time.perf_counter()
+                start, before = time.perf_counter(), sum(os.times()[2:4])
                 said = subprocess.run([*program, "--out", str(out)], env=environment, check=True,
                                       capture_output=True, text=True).stdout  # fmt: skip
                 seconds.append(time.perf_counter() - start)
+                worked.setdefault(seconds is filled, []).append(sum(os.times()[2:4]) - before)
                 compiled = said.splitlines()[-1]
-    print(
-        f"main job, medians of {count}: {statistics.median(empty):.1f} s with an empty cache, "
-        f"{statistics.median(filled):.1f} s with a filled one; {compiled} programs"
-    )
+    said = [
+        f"{statistics.median(seconds):.1f} s ({statistics.median(worked[cached]):.0f} of processor "
+        f"time) with {'a filled' if cached else 'an empty'} cache"
+        for cached, seconds in ((False, empty), (True, filled))
+    ]
+    print(f"jaxgmm {' '.join(asked)}, medians of {count}: {', '.join(said)}; {compiled} programs")
 
 
 # The command line, and how many programs it asked XLA for, or the cache.
@@ -187,23 +196,51 @@ sys.exit(code)
 
 def select() -> None:
     x = jg.datasets.load("faithful").x
-    models = [jg.Mixture(jg.Gaussian(s), k) for s in jg.model.STRUCTURES for k in range(1, 10)]
-    call = lambda: jg.select(models, x, key=jax.random.key(0)) and None
-    (first, programs), (second, _) = timed(call), timed(call)
-    print(f"select, {len(models)} models: {first:.1f} s, {programs} programs; again {second:.1f} s")
+    codes = dict.fromkeys(structure.code for structure in jg.model.STRUCTURES.values())
+    models = [jg.Mixture(jg.Gaussian(code), k) for code in codes for k in range(1, 10)]
+    best: list[str] = []
+
+    def call() -> None:
+        choice = jg.select(models, x, key=jax.random.key(0), progress=False)
+        best.append(f"{choice.best.model!r}, BIC {choice.best.bic:.2f}")
+
+    (first, programs), (second, _) = (timed(call, time.process_time) for _ in range(2))
+    print(
+        f"select, {len(models)} models: {first:.1f} s of processor time, {programs} programs, "
+        f"{maps()} pieces of memory; again {second:.1f} s; the best: {best[0]}"
+    )
+
+
+def chains() -> None:
+    x = jg.datasets.load("faithful").x
+    model = jg.Mixture(jg.Gaussian(), 2, prior="fraley-raftery")
+    fit, taken = jg.fit(model, x, key=jax.random.key(0), n_init=4), []
+    for count in (1, 2, 4, 8, 16):
+        options = {"start": fit, "n_chains": count, "n_draws": 1000, "progress": False}
+        draw = functools.partial(jg.sample, fit.model, x, key=jax.random.key(1), **options)
+        (first, programs), *again = (
+            timed(lambda draw=draw: draw() and None, time.process_time) for _ in range(4)
+        )
+        seconds = statistics.median(seconds for seconds, _ in again)
+        taken.append(f"{count}: {seconds:.2f} s (first {first:.1f} s, {programs} programs)")
+    print("NUTS, processor seconds by chains:", ", ".join(taken))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--sizes", type=int, default=300)
     parser.add_argument("--jobs", type=int, default=5)
-    parser.add_argument("--no-select", action="store_true")
+    parts: dict[str, Callable[[argparse.Namespace], None]] = {
+        "sizes": lambda args: sizes(args.sizes),
+        "nearby": lambda _: nearby(),
+        "filling": lambda _: filling(),
+        "one-size": lambda _: one_size(1000),
+        "jobs": lambda args: jobs(args.jobs),
+        "select": lambda _: select(),
+        "chains": lambda _: chains(),
+    }
+    parser.add_argument("--only", nargs="+", choices=parts, default=list(parts))
     args = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
-    sizes(args.sizes)
-    nearby()
-    filling()
-    one_size(1000)
-    main_job(args.jobs)
-    if not args.no_select:
-        select()
+    for part in args.only:
+        parts[part](args)

@@ -144,7 +144,7 @@ def select(
     else:
         models[0].check_data(x, sample_weight)
 
-    keys = _keys(key, len(models))
+    keys = [_keys(key, np.uint32(i)) for i in range(len(models))]
     with bar("models", progress, len(models)) as shown:
         fitted = _fit_all(models, x, [k[0] for k in keys], n_init, sample_weight, shown)
     rows = []
@@ -167,10 +167,10 @@ def select(
     return Selection(table, models, fits, criterion, n_init, key_numbers(key))
 
 
-@program(static_argnames="count")
-def _keys(key: PRNGKeyArray, count: int) -> list[tuple[PRNGKeyArray, PRNGKeyArray]]:
-    """For the fit of each model and for its criteria."""
-    return [tuple(jax.random.split(jax.random.fold_in(key, i))) for i in range(count)]
+@program()
+def _keys(key: PRNGKeyArray, number: Any) -> tuple[PRNGKeyArray, PRNGKeyArray]:
+    """For the fit of a model and for its criteria."""
+    return tuple(jax.random.split(jax.random.fold_in(key, number)))
 
 
 def _fit_all(
