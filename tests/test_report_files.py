@@ -245,7 +245,7 @@ def test_snippet_builds_the_same_model(verdict, page):
 
 NOTATION = {
     "VVV": "Σ_k ~ inverse-Wishart(",
-    "EEE": "N(μ_k, Σ), k = 1, …, 2, one for all components",
+    "EEE": "N(μ_k, Σ), k = 1, 2, one for all components",
     "VVI": "Σ_k = diag(σ²_k1, …, σ²_kD)",
     "VII": "Σ_k = σ²_k I",
     "EEI": "Σ = diag(σ²_1, …, σ²_D)",

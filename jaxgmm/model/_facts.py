@@ -37,7 +37,9 @@ def _row(model: Any) -> str:
     apart = "".join(f" + w_{name} uniform(box)" for name in model.labels_apart)
     gated = "" if family.has_weights else _GATED
     sum_ = f"x_i ~ ∑_k w_k {family.formula}{apart}"
-    return ", ".join(filter(None, [sum_, f"k = 1, …, {model.n_placed}", gated, family.constraint]))
+    known = ["k = 1", "k = 1, 2"]
+    labels = [*known, f"k = 1, …, {model.n_placed}"][min(model.n_placed, 3) - 1]
+    return ", ".join(filter(None, [sum_, labels, gated, family.constraint]))
 
 
 def hyper(model: Any) -> tuple[Hyper, ...]:
