@@ -210,10 +210,12 @@ def test_statistics_add(structure):
     )
 
 
-@pytest.mark.parametrize("block", [1, 7, 8, 30, 31])
-def test_blocks_add_up_to_the_whole(block):
-    x = jnp.arange(60.0).reshape(30, 2)  # whole numbers: every order of summing is exact
-    weight = jnp.arange(30.0) % 3
+@pytest.mark.parametrize(
+    ("n", "block"), [(30, 1), (30, 7), (30, 8), (30, 30), (30, 31), (300, 131), (1001, 1000)]
+)
+def test_blocks_add_up_to_the_whole(n, block):
+    x = jnp.arange(2.0 * n).reshape(n, 2)  # whole numbers: every order of summing is exact
+    weight = jnp.arange(float(n)) % 3
 
     def sums(rows, w, _):
         return {"squares": (w * rows.T) @ rows, "weight": jnp.sum(w)}

@@ -4,9 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.special import logsumexp, softmax
+from scipy.special import digamma, gammaln, logsumexp, softmax
 
-from jaxgmm._numerics import map_over_blocks, total_log_sum_exp
+from jaxgmm._numerics import (
+    block_rows,
+    log_factorial,
+    map_over_blocks,
+    sum_over_blocks,
+    total_log_sum_exp,
+)
 
 ROUNDING = {np.float32: 1e-6, np.float64: 1e-14}
 
@@ -54,3 +60,42 @@ def test_rows_by_blocks_are_rows(n):
     np.testing.assert_array_equal(by_blocks(x), square(x))
     slope = jax.grad(lambda rows: jnp.sum(by_blocks(rows) ** 2))(x)
     np.testing.assert_allclose(slope, jax.grad(lambda r: jnp.sum(square(r) ** 2))(x))
+
+
+@pytest.mark.parametrize(("n", "block"), [(1010, 1000), (1001, 333), (131072, 993)])
+def test_blocks_share_the_rows_evenly(n, block):
+    seen = []
+
+    def count(rows, weights, _):
+        seen.append(len(rows))
+        return jnp.sum(weights)
+
+    assert sum_over_blocks(count, jnp.ones((n, 1)), None, block) == n
+    # Whole lines of the cache, and hardly a row that is counted twice.
+    (rows,) = set(seen)
+    assert rows % 8 == 0
+    assert -(-n // rows) * rows < 1.03 * n
+
+
+def test_blocks_fill_the_cache_and_never_much_more():
+    assert 0.99 * 2**17 < block_rows(20, np.float64) * 20 * 8 <= 2**17
+    assert block_rows(1, np.float64) == 2048
+    assert block_rows(1000, np.float64) == 512
+    assert block_rows(20_000, np.float64) == 256
+
+
+@pytest.mark.parametrize("dtype", ROUNDING)
+@pytest.mark.parametrize(
+    "counts", [[0, 1, 2, 170, 1023], [0, 3, 1024], [5e5, 7], [0.5, 3], [np.inf, 1], [np.nan, 1]]
+)
+def test_factorials_are_those_of_the_gamma_function(counts, dtype):
+    counts = np.array(counts, dtype)
+    exact = gammaln(counts.astype(float) + 1)
+    found, slope = jax.jvp(log_factorial, (jnp.asarray(counts),), (jnp.full_like(counts, 2),))
+    assert found.dtype == dtype
+    rtol = 10 * ROUNDING[dtype]
+    np.testing.assert_allclose(found, exact, rtol, rtol)
+    there = np.isfinite(counts)
+    np.testing.assert_allclose(slope[there], 2 * digamma(counts.astype(float) + 1)[there], 1e-5)
+    lanes = jax.vmap(log_factorial)(jnp.asarray([counts, counts]))
+    np.testing.assert_allclose(lanes, [exact, exact], rtol, rtol)

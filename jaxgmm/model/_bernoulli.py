@@ -12,6 +12,7 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 
+from jaxgmm._numerics import stack
 from jaxgmm.files import stored
 from jaxgmm.model._conjugate import ConjugateFamily, Sums
 from jaxgmm.model._door import check_values
@@ -52,7 +53,7 @@ class Bernoulli(ConjugateFamily):
     row_support = constraints.independent(constraints.boolean, 1)
 
     def features(self, x: Array) -> Float[Array, "f n"]:
-        return jnp.concatenate([jnp.ones((1, len(x)), x.dtype), x.T, 1 - x.T])
+        return stack([jnp.ones((1, len(x)), x.dtype), x.T, 1 - x.T])
 
     def natural(self, of: dict[str, Moments]) -> Float[Array, "k f"]:
         probs = of["probs"]

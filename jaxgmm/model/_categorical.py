@@ -9,10 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
+from jax import lax
 from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 
 from jaxgmm._checks import check_count
+from jaxgmm._numerics import stack
 from jaxgmm.files import stored
 from jaxgmm.model._conjugate import ConjugateFamily, Sums
 from jaxgmm.model._door import check_values
@@ -70,7 +72,9 @@ class Categorical(ConjugateFamily):
         return k, d, self.levels
 
     def features(self, x: Array) -> Float[Array, "f n"]:
-        return jnp.concatenate([jnp.ones((1, len(x)), x.dtype), self._indicators(x).T])
+        codes = jnp.arange(self.levels, dtype=x.dtype)[:, None]
+        each = (lax.optimization_barrier(x.T)[:, None] == codes).astype(x.dtype)
+        return stack([jnp.ones((1, len(x)), x.dtype), each.reshape(-1, len(x))])
 
     def natural(self, of: dict[str, Moments]) -> Float[Array, "k f"]:
         logs = of["probs"].log

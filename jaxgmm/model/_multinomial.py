@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
-from jax.scipy.special import gammaln
 from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 
+from jaxgmm._numerics import log_factorial, stack
 from jaxgmm.files import stored
 from jaxgmm.model._conjugate import ConjugateFamily, MixtureParams, Sums
 from jaxgmm.model._door import check_counts
@@ -60,8 +60,8 @@ class Multinomial(ConjugateFamily):
         return "Multinomial()"
 
     def features(self, x: Array) -> Float[Array, "f n"]:
-        coefficient = gammaln(jnp.sum(x, axis=1) + 1) - jnp.sum(gammaln(x + 1), axis=1)
-        return jnp.concatenate([jnp.ones((1, len(x)), x.dtype), coefficient[None], x.T])
+        coefficient = log_factorial(jnp.sum(x, axis=1)) - jnp.sum(log_factorial(x), axis=1)
+        return stack([jnp.ones((1, len(x)), x.dtype), coefficient[None], x.T])
 
     def natural(self, of: dict[str, Moments]) -> Float[Array, "k f"]:
         logs = of["probs"].log

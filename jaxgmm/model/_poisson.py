@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
-from jax.scipy.special import gammaln
 from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 
+from jaxgmm._numerics import log_factorial, stack
 from jaxgmm.files import stored
 from jaxgmm.model._conjugate import ConjugateFamily, MixtureParams, Sums
 from jaxgmm.model._door import check_counts
@@ -51,7 +51,7 @@ class Poisson(ConjugateFamily):
 
     def features(self, x: Array) -> Float[Array, "f n"]:
         one = jnp.ones((1, len(x)), x.dtype)
-        return jnp.concatenate([one, -jnp.sum(gammaln(x + 1), axis=1)[None], x.T])
+        return stack([one, -jnp.sum(log_factorial(x), axis=1)[None], x.T])
 
     def natural(self, of: dict[str, Moments]) -> Float[Array, "k f"]:
         rates = of["rates"]
