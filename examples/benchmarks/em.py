@@ -11,7 +11,7 @@ scikit-learn, gmmx (float32 only) and Armadillo (float64 only, needs g++) are ti
 they are installed.
 
     python examples/benchmarks/em.py [--wide | --shape N,D,K ...]
-        [--structure full | diag | spherical] [--json FILE] [--figure FILE]
+        [--structure full | tied | diag | ... | Poisson | ...] [--json FILE] [--figure FILE]
 """
 
 from __future__ import annotations
@@ -19,13 +19,16 @@ from __future__ import annotations
 import argparse
 import functools
 import importlib.util
+import itertools
 import json
 import shutil
 import subprocess
 import tempfile
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +40,10 @@ import jaxgmm as jg
 SHAPES = [(131072, 2, 8), (131072, 8, 16), (131072, 16, 32), (32768, 32, 64)]
 WIDE = [(1000, 2, 4), (10_000, 1, 8), (100_000, 4, 8), (1_000_000, 2, 8), (20_000, 64, 16)]
 WIDE += [(200_000, 8, 128), (10_000_000, 2, 4)]
+STRUCTURES = ("full", "tied", "diag", "EEI", "spherical", "EII")
+SHARED = ("tied", "EEI", "EII")
+PEER = ("full", "tied", "diag", "spherical")  # scikit-learn's
+LEVELS, TOTAL = 4, 20
 ROUNDS = 4
 LONG = 10  # seconds
 ENOUGH_ROWS = 1_000_000
@@ -62,13 +69,78 @@ int main(int, char** argv) {
 """
 
 
-def data(n, d, k, dtype):
-    """Rows of k Gaussian groups, and parameters near them to start from."""
+class Case(NamedTuple):
+    """Rows of k groups, a family for them, and its parameters near the groups to start from."""
+
+    family: Any
+    x: np.ndarray
+    start: dict[str, np.ndarray]
+    width: int  # numbers that the products have of each row
+
+
+def case(structure, n, d, k, dtype):
+    """A covariance structure of Gaussians, or a family of counts or codes by its name."""
     rng = np.random.default_rng(0)
+    make = FAMILIES.get(structure, functools.partial(gaussian, structure))
+    family, x, start, width = make(rng, rng.integers(k, size=n), d, k)
+    as_dtype = lambda numbers: np.asarray(numbers, dtype)
+    return Case(family, as_dtype(x), {name: as_dtype(own) for name, own in start.items()}, width)
+
+
+def gaussian(structure, rng, groups, d, k):
     centres = rng.standard_normal((k, d))
-    x = centres[rng.integers(k, size=n)] + rng.standard_normal((n, d))
-    start = centres + 0.3 * rng.standard_normal((k, d))
-    return x.astype(dtype), start.astype(dtype)
+    x = centres[groups] + rng.standard_normal((len(groups), d))
+    means = centres + 0.3 * rng.standard_normal((k, d))
+    one = identity(structure, d)
+    covariances = one if structure in SHARED else np.broadcast_to(one, (k, *one.shape))
+    squares = [1, d, d * (d + 1) // 2][one.ndim]
+    start = {"means": means, "covariances": covariances}
+    return jg.Gaussian(structure), x, start, 1 + d + squares
+
+
+def identity(structure, d):
+    """A unit covariance as the structure keeps one."""
+    if structure in ("full", "tied"):
+        return np.eye(d)
+    return np.ones(d) if structure in ("diag", "EEI") else np.ones(())
+
+
+def poisson(rng, groups, d, k):
+    rates = rng.gamma(4.0, 1.0, (k, d))
+    start = {"rates": rates * np.exp(0.1 * rng.standard_normal((k, d)))}
+    return jg.families.Poisson(), rng.poisson(rates[groups]), start, 2 + d
+
+
+def bernoulli(rng, groups, d, k):
+    probs = rng.beta(2.0, 2.0, (k, d))
+    x = rng.random((len(groups), d)) < probs[groups]
+    return jg.families.Bernoulli(), x, {"probs": near(probs, 2)}, 1 + 2 * d
+
+
+def categorical(rng, groups, d, k):
+    probs = rng.dirichlet(np.ones(LEVELS), (k, d))
+    below = np.cumsum(probs, axis=-1)[groups, :, :-1]
+    x = np.sum(rng.random((len(groups), d, 1)) > below, axis=-1)
+    return jg.families.Categorical(LEVELS), x, {"probs": near(probs, LEVELS)}, 1 + LEVELS * d
+
+
+def multinomial(rng, groups, d, k):
+    probs = rng.dirichlet(np.ones(d), k)
+    x = rng.multinomial(TOTAL, probs[groups])
+    return jg.families.Multinomial(), x, {"probs": near(probs, d)}, 2 + d
+
+
+def near(probs, levels):
+    """Probabilities a tenth of the way to equal ones."""
+    return 0.9 * probs + 0.1 / levels
+
+
+FAMILIES: dict[str, Callable[..., tuple]] = {
+    "Poisson": poisson,
+    "Bernoulli": bernoulli,
+    "Categorical": categorical,
+    "Multinomial": multinomial,
+}
 
 
 def timed(run, short=2, long=8):
@@ -94,23 +166,10 @@ def iterations(x, least):
     return max(least, ENOUGH_ROWS // len(x))
 
 
-def identities(structure, x, means):
-    """Unit covariances in the shape of a structure."""
-    k, d = means.shape
-    whole = {"full": np.eye(d), "diag": np.ones(d), "spherical": np.ones(())}[structure]
-    return np.broadcast_to(whole.astype(x.dtype), (k, *whole.shape))
-
-
-def width(structure, d):
-    """Numbers that the products have of each row."""
-    return 1 + d + {"full": d * (d + 1) // 2, "diag": d, "spherical": 1}[structure]
-
-
-def ours(x, means, structure):
-    model = jg.Mixture(jg.Gaussian(structure), len(means)).resolve(x)
-    covariances = identities(structure, x, means)
-    start = model.params(means=means, covariances=covariances)
-    rows = jnp.asarray(x)
+def ours(own, k):
+    model = jg.Mixture(own.family, k).resolve(own.x)
+    start = model.params(**own.start)
+    rows = jnp.asarray(own.x)
 
     @functools.partial(jax.jit, static_argnums=1)
     def run(rows, count):
@@ -121,16 +180,14 @@ def ours(x, means, structure):
         assert np.isfinite(result.log_joint), result.status
         return int(result.n_iter)
 
-    long = iterations(x, 8)
+    long = iterations(own.x, 8)
     go(2), go(long)  # compile
     return timed(go, 2, long)
 
 
-def sklearn(x, means, structure):
+def sklearn(x, means, covariances, structure):
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
-
-    eye = identities(structure, x, means)
 
     def go(count):
         with warnings.catch_warnings():
@@ -139,7 +196,7 @@ def sklearn(x, means, structure):
                 len(means), covariance_type=structure, tol=0.0, max_iter=count,
                 init_params="random_from_data",
                 weights_init=np.full(len(means), 1 / len(means), x.dtype), means_init=means,
-                precisions_init=eye, random_state=0,
+                precisions_init=covariances, random_state=0,
             ).fit(x)  # fmt: skip
 
     return timed(go, 1, iterations(x, 4))
@@ -186,10 +243,9 @@ def armadillo(x, means, folder):
     return measure
 
 
-def products(x, means, structure):
+def products(x, k, count):
     """Both matrix products and the exponentials on ready-made features, block by block."""
-    (n, d), k = x.shape, len(means)
-    count = width(structure, d)
+    n = len(x)
     block = min(n, jg._numerics.block_rows(count + k, x.dtype))
     rng = np.random.default_rng(1)
     natural = jnp.asarray(-rng.random((k, count)).astype(x.dtype) / count)
@@ -228,14 +284,12 @@ def gemm_rate(dtype):
 def row(shape, dtype, folder, structure):
     n, d, k = shape
     jax.config.update("jax_enable_x64", dtype == "float64")
-    x, means = data(n, d, k, dtype)
+    own = case(structure, n, d, k, dtype)
+    x, means, covariances = own.x, own.start.get("means"), own.start.get("covariances")
     has = importlib.util.find_spec
-    contenders = {
-        "jaxgmm": ours(x, means, structure),
-        "two products": products(x, means, structure),
-    }
-    if has("sklearn") and n * k <= 10**8:
-        contenders["scikit-learn"] = sklearn(x, means, structure)
+    contenders = {"jaxgmm": ours(own, k), "two products": products(x, k, own.width)}
+    if structure in PEER and has("sklearn") and n * k <= 10**8:
+        contenders["scikit-learn"] = sklearn(x, means, covariances, structure)
     full = structure == "full"
     if full and has("gmmx") and dtype == "float32" and n * k * d * d <= 4 * 10**8:
         contenders["gmmx"] = gmmx(x, means)
@@ -256,9 +310,9 @@ def row(shape, dtype, folder, structure):
     for name, measured in rounds.items():
         short, long, iterations = np.min(measured, axis=0)
         best[name] = (long - short) / iterations
-    flops = 4 * n * k * width(structure, d)
-    best["flops at the GEMM rate"] = flops / gemm_rate(dtype)
-    return {"n": n, "D": d, "K": k, "dtype": dtype, "ms": {m: 1e3 * t for m, t in best.items()}}
+    best["flops at the GEMM rate"] = 4 * n * k * own.width / gemm_rate(dtype)
+    found = {"structure": structure, "n": n, "D": d, "K": k, "dtype": dtype}
+    return {**found, "ms": {name: 1e3 * seconds for name, seconds in best.items()}}
 
 
 COLUMNS = ["jaxgmm", "scikit-learn", "gmmx", "Armadillo", "two products", "flops at the GEMM rate"]
@@ -267,6 +321,7 @@ COLUMNS = ["jaxgmm", "scikit-learn", "gmmx", "Armadillo", "two products", "flops
 def line(result):
     ms = result["ms"]
     cells = [
+        result["structure"],
         f"{result['n']}, {result['D']}, {result['K']}",
         result["dtype"][0] + result["dtype"][5:],
     ]
@@ -280,7 +335,7 @@ def picture(results, file):
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(8, 4), layout="constrained")
-    labels = [f"{r['n']}, {r['D']}, {r['K']}\n{r['dtype']}" for r in results]
+    labels = [f"{r['n']}, {r['D']}, {r['K']}\n{r['structure']}, {r['dtype']}" for r in results]
     for name, marker in zip(COLUMNS, "os^Dx+", strict=True):
         shown = [(i, r["ms"][name]) for i, r in enumerate(results) if name in r["ms"]]
         axes.plot(*zip(*shown, strict=True), marker, label=name) if shown else None
@@ -292,17 +347,17 @@ def picture(results, file):
     figure.savefig(file, dpi=150)
 
 
-def main(shapes, json_file=None, figure_file=None, structure="full"):
-    print("| n, D, K | dtype | " + " | ".join(COLUMNS) + " |")
-    print("|---" * (len(COLUMNS) + 2) + "|")
+def main(shapes, json_file=None, figure_file=None, structures=("full",)):
+    print("| | n, D, K | dtype | " + " | ".join(COLUMNS) + " |")
+    print("|---" * (len(COLUMNS) + 3) + "|")
     results = []
     with tempfile.TemporaryDirectory() as folder:
-        for shape in shapes:
-            for dtype in ("float64", "float32"):
-                results.append(row(shape, dtype, folder, structure))
-                print(line(results[-1]), flush=True)
-                if json_file:  # rows as they come: the slowest contenders take minutes
-                    Path(json_file).write_text(json.dumps(results, indent=1))
+        for wanted in itertools.product(structures, shapes, ("float64", "float32")):
+            structure, shape, dtype = wanted
+            results.append(row(shape, dtype, folder, structure))
+            print(line(results[-1]), flush=True)
+            if json_file:  # rows as they come: the slowest contenders take minutes
+                Path(json_file).write_text(json.dumps(results, indent=1))
     if figure_file:
         picture(results, figure_file)
 
@@ -313,7 +368,10 @@ if __name__ == "__main__":
     parser.add_argument(
         "--shape", nargs="+", help="rows, features and components, as in 131072,8,16"
     )
-    parser.add_argument("--structure", choices=["full", "diag", "spherical"], default="full")
+    parser.add_argument(
+        "--structure", nargs="+", choices=[*STRUCTURES, *FAMILIES], default=["full"],
+        help="covariance structures, or families of counts and codes",
+    )  # fmt: skip
     parser.add_argument("--json", help="also write the figures to this file")
     parser.add_argument("--figure", help="also draw them to this file")
     arguments = parser.parse_args()
