@@ -38,7 +38,6 @@ _LONGEST_PRODUCT = 16
 
 # Counts below this have the logarithms of their factorials in a table.
 _TABLED = 1024
-_LOG_FACTORIALS = np.array([math.lgamma(count + 1) for count in range(_TABLED)])
 
 # Share of `sqrt(n) eps |objective|` that a sum of n rounded terms may lose, times
 # the dozen or so operations behind every term.
@@ -138,29 +137,38 @@ def _log_product_tangent(
     return _log_product(factors, most), jnp.sum(tangent / factors)
 
 
-@jax.custom_jvp
 def log_factorial(counts: Array) -> Array:
     """log(x!) of each number, Gamma(x + 1) where one is no count.
 
     Counts, as long as all are below a thousand, are looked up: the gamma function of eight columns
     took longer than all else of an iteration of EM.
     """
+    return _log_factorial(jnp.asarray(counts, jnp.result_type(counts, float)))
+
+
+@functools.cache
+def _log_factorials() -> np.ndarray:
+    return np.array([math.lgamma(count + 1) for count in range(_TABLED)])
+
+
+@jax.custom_jvp
+def _log_factorial(counts: Array) -> Array:
     tabled = jnp.all((counts >= 0) & (counts < _TABLED) & (counts == jnp.floor(counts)))
     return lax.cond(
         anywhere(~tabled),
         lambda: gammaln(counts + 1),
         lambda: (
-            jnp.asarray(_LOG_FACTORIALS, counts.dtype)
+            jnp.asarray(_log_factorials(), counts.dtype)
             .at[counts.astype(jnp.int32)]
             .get(mode="promise_in_bounds")
         ),
     )
 
 
-@log_factorial.defjvp
+@_log_factorial.defjvp
 def _log_factorial_tangent(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     (counts,), (tangent,) = primals, tangents
-    return log_factorial(counts), digamma(counts + 1) * tangent
+    return _log_factorial(counts), digamma(counts + 1) * tangent
 
 
 @custom_vmap

@@ -99,3 +99,8 @@ def test_factorials_are_those_of_the_gamma_function(counts, dtype):
     np.testing.assert_allclose(slope[there], 2 * digamma(counts.astype(float) + 1)[there], 1e-5)
     lanes = jax.vmap(log_factorial)(jnp.asarray([counts, counts]))
     np.testing.assert_allclose(lanes, [exact, exact], rtol, rtol)
+
+
+def test_factorials_of_integers_are_no_integers():
+    np.testing.assert_allclose(log_factorial(np.array([0, 3, 2000])), gammaln([1, 4, 2001]), 1e-14)
+    np.testing.assert_allclose(log_factorial(np.array([1, 5])), np.log([1, 120]), 1e-14)
