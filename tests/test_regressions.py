@@ -102,6 +102,7 @@ def test_a_conjugate_prior_is_normal_and_inverse_gamma(prior):
     np.testing.assert_allclose(fit.log_prior, own, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.double
 @pytest.mark.parametrize("prior", ["none", "weak"])
 def test_lines_far_from_the_origin_in_float32(prior):
     offset, fit = 1e3, fitted(prior)
