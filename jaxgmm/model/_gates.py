@@ -366,7 +366,7 @@ class Gated(Unconjugate, Around):
                 f"gates: needs finite numbers of shape {shape}, a row for each label but the last, "
                 f"found shape {array.shape}"
             )
-        return {GATES: jnp.asarray(array), **sites}
+        return {GATES: jax.device_put(array), **sites}
 
     def n_columns(self, params: MixtureParams) -> int:
         return super().n_columns(params) + len(self._extra)

@@ -889,8 +889,8 @@ class Gaussian(Family):
         if not np.all(np.isfinite(centres)):
             raise ValueError("means: contains a non-finite value")
         site = self.check_covariances(own["covariances"], k, centres.shape[1])
-        means = jnp.asarray(centres)
-        return {"means": means, "covariances": jnp.asarray(site, means.dtype)}
+        means = jax.device_put(centres)
+        return {"means": means, "covariances": jax.device_put(np.asarray(site, means.dtype))}
 
     def check_covariances(self, covariances: Any, k: int, d: int) -> np.ndarray:
         """The covariances in the site's shape; raises where they do not fit."""

@@ -940,7 +940,8 @@ class Mixture(LatentModel):
         sites = self.family.checked(own, k)
         if weights is None:
             weights = np.full(k, 1 / k) if self.weights is None else self.weights
-        weights = jnp.asarray(_probabilities(weights, k), jnp.result_type(*sites.values()))
+        dtype = jnp.result_type(*sites.values())
+        weights = jax.device_put(np.asarray(_probabilities(weights, k), dtype))
         return self.family.from_sites(weights, sites)
 
 

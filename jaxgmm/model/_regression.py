@@ -393,7 +393,7 @@ class Regression(SiteFamily):
             if not np.all(np.isfinite(array)) or not np.all(np.asarray(support(array))):
                 values = "positive numbers" if support is constraints.positive else "numbers"
                 raise ValueError(f"{name}: needs finite {values}, found {array.tolist()}")
-            sites[name] = jnp.asarray(array)
+            sites[name] = jax.device_put(array)
         return sites
 
     def coefficient_site(self, k: int) -> Site:

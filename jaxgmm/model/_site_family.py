@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
@@ -118,7 +119,7 @@ class SiteFamily(Family):
                 holds = holds | (array == 0)
             if not np.all(holds):
                 raise ValueError(f"{name}: needs values on {described(support)[0]}")
-            sites[name] = jnp.asarray(array)
+            sites[name] = jax.device_put(array)
         return sites
 
     # -- rows --------------------------------------------------------------------------

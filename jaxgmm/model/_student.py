@@ -248,7 +248,7 @@ class StudentT(Unconjugate):
         dof = numeric("dof", own["dof"])
         if dof.shape != (k,) or not np.all(dof > 0):
             raise ValueError(f"dof: needs {k} positive number(s), found {dof.tolist()}")
-        return {**sites, "dof": jnp.asarray(dof, sites["locations"].dtype)}
+        return {**sites, "dof": jax.device_put(np.asarray(dof, sites["locations"].dtype))}
 
     def n_columns(self, params: MixtureParams) -> int:
         return params.locations.shape[-1]
